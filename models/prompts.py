@@ -33,8 +33,8 @@ _FORMATS = {
     "reason from this description between <think> and </think>; then give the label alone, and nothing after it: "
     "<observation>what is seen</observation> <think>reasoning</think> <answer>label</answer>",
     "thinker": "Reason between <think> and </think>, and ground the reasoning: name each stretch of time that matters "
-    "in seconds and caption it, as <time>start-end</time><caption>what happens</caption>. Then give the label alone, and "
-    "nothing after it: <think>reasoning with <time>0-2</time><caption>what happens</caption></think> "
+    "in seconds and caption it, as <time>start-end</time><caption>what happens</caption>. Then give the label alone, "
+    "and nothing after it: <think>reasoning with <time>0-2</time><caption>what happens</caption></think> "
     "<answer>label</answer>",
 }
 

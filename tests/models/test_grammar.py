@@ -176,7 +176,7 @@ def test_an_unknown_grammar_is_named():
 
 
 def odd_traces():
-    """The kinds found in the 390 real traces, made anew: unfinished in a formula, in digits, in a list; HTML and maths."""
+    """The kinds found in the 390 real traces, made anew: cut in a formula, in digits, in a list; HTML and maths."""
     body = "Let's look.\n\n- A. \\( 2^{-0.5t} \\)\n- B. 3 < 4\n\n"
     whole = f"<think>{body}</think>\n<answer>A</answer>"
     for cut in (12, 20, len(body), len(body) + 7, len(body) + 15, len(whole) - 9, len(whole) - 1):
