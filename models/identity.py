@@ -1,7 +1,7 @@
 """What may be done only once, named by its content: model digests, recipe ids, scorer ids, rule ids.
 
-An id is the first 16 hex digits of the SHA-256 of canonical JSON (sorted keys, no spaces). Fields at their default are left
-out before hashing where a later version added them, so that ids given out earlier stay what they are.
+An id is the first 16 hex digits of the SHA-256 of canonical JSON (sorted keys, no spaces). A field added later is
+left out while at its default, so that ids given out earlier stay what they are.
 """
 
 from __future__ import annotations

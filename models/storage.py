@@ -1,7 +1,7 @@
-"""Bytes by URI: plain paths, file:// and s3:// (also spelled s3a://), with the two writes the lake's protocol leans on.
+"""Bytes by URI: plain paths, file:// and s3:// (also spelled s3a://), with the writes that waves lean on.
 
-`write` puts a whole object or nothing, `create` lets exactly one of several racing callers win. boto3 takes endpoint, region
-and credentials from its usual places (AWS_ENDPOINT_URL, AWS_PROFILE, instance roles ...); nothing of them is logged.
+`write` puts a whole object or nothing, `create` lets exactly one of several racing callers win. boto3 takes endpoint,
+region and credentials from its usual places (AWS_ENDPOINT_URL, AWS_PROFILE, instance roles); none of them is logged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def join(root: str, *parts: str) -> str:
 
 
 def absolute(uri: str) -> str:
-    """Plain relative paths become absolute, everything else stays as it is: Spark's workers have other working folders."""
+    """Plain relative paths become absolute, the rest stays as it is: workers have other working folders."""
     return uri if "://" in uri or uri.startswith("file:") else str(Path(uri).expanduser().resolve())
 
 

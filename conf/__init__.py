@@ -1,0 +1,1 @@
+"""What a site changes, and the one module that reads it (`settings`)."""

@@ -1,0 +1,240 @@
+"""Typed settings: base.yaml, then the site's file, then --set, checked as a whole before anything starts.
+
+This is the only code that reads YAML. Every mistake is reported at once, with its file or flag
+and, for an unknown key, the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+CONF = Path(__file__).parent
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+Stage = Literal["align", "refine", "calibrate", "test"]
+
+
+class SettingsError(ValueError):
+    """The configuration is wrong; the message lists every mistake, one a line."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Lake(Section):
+    root: str = Field(description="URI of the folder that holds tables, staging and registry")
+
+
+class Spark(Section):
+    properties: str | None = Field(description="file of Spark properties, relative to the folder conf/")
+    jars_dir: str | None = Field(description="folder of Delta's jars; null: ask Maven")
+
+
+class Model(Section):
+    path: str = Field(description="folder of the reasoning model, Hugging Face layout")
+
+
+class Frames(Section):
+    count: int = Field(ge=1, le=4096)
+    size: int = Field(ge=14, le=4096, description="pixels, side of the square each frame is fitted into")
+    fps: float = Field(gt=0, description="frames per second at which the model is told it sees them")
+    sampling: Literal["uniform"]
+
+
+class Decode(Section):
+    """Bounds on every decode; a file beyond them is refused with a reason."""
+
+    workers: int = Field(ge=1, le=64, description="child processes per Spark task")
+    timeout_seconds: float = Field(gt=0)
+    memory_mb: int = Field(ge=128)
+    max_mb: int = Field(ge=1, description="size of a file")
+    max_pixels: int = Field(ge=1, description="width x height")
+    max_seconds: float = Field(gt=0, description="length of a video")
+    max_frames: int = Field(ge=1, description="frames decoded per video")
+
+
+class Engine(Section):
+    kind: Literal["vllm", "transformers"]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    max_model_len: int = Field(ge=64, description="tokens, video included")
+    max_num_seqs: int = Field(ge=1, description="sequences decoded together")
+    kv_cache_mb: int | None = Field(ge=16, description="null: the engine's own default")
+    per_cluster: int = Field(ge=1, description="engines that run side by side: one task each")
+
+
+class Rollout(Section):
+    n: int = Field(ge=1, le=1024, description="rollouts per video (K)")
+    temperature: float = Field(ge=0)
+    top_p: float = Field(gt=0, le=1)
+    max_tokens: int = Field(ge=1)
+    stop: tuple[str, ...]
+    grammar: Literal["think_answer", "observation", "thinker"]
+    seed: int = Field(ge=0, lt=2**30)
+    salt: str
+
+
+class Waves(Section):
+    seconds: float = Field(gt=0, description="aim for one wave")
+    first_rate: float = Field(gt=0, description="videos per second assumed until a wave was measured")
+    max_attempts: int = Field(ge=1, description="tries of a rollout that failed for a passing reason")
+    max_refused: float = Field(ge=0, le=1, description="share of refused rows above which a wave is held")
+    lease_seconds: float = Field(gt=0, description="silence after which another host's run counts as dead")
+
+
+class LabelFile(Section):
+    """Which column of a labels file means what, and what its values are called here."""
+
+    id: str = Field(description="file name or external id")
+    label: str
+    split: str | None = Field(description="column with the stage; null or absent: see --split")
+    values: dict[str, Slug] = Field(description="value in the file -> label slug; slugs map to themselves")
+    splits: dict[str, Stage] = Field(description="value in the file -> stage; stages map to themselves")
+
+
+class Ingest(Section):
+    source: Slug = Field(description="name of where files come from; part of external ids")
+    extensions: tuple[str, ...]
+    labels: LabelFile
+
+
+class Calibrate(Section):
+    kind: Literal["linear"]
+    hashed_words: int = Field(ge=0, le=65536, description="buckets for the words of the traces")
+    l2: float = Field(ge=0)
+    holdout: float = Field(gt=0, lt=1, description="share of the calibrate split kept for the temperature")
+
+
+class Decide(Section):
+    threshold: float = Field(ge=0, le=1, description="top probability below which the rule abstains")
+    coverage: float = Field(gt=0, le=1, description="probability mass of the prediction set")
+
+
+class Task(Section):
+    """The closed set of labels and what each one means."""
+
+    task: Slug
+    prompt: str | None = Field(default=None, description="text beside the video; null: the default template")
+    labels: dict[Slug, str] = Field(min_length=2, description="slug -> policy text, in order")
+
+
+class Settings(Section):
+    task: Slug
+    lake: Lake
+    spark: Spark
+    model: Model
+    frames: Frames
+    decode: Decode
+    engine: Engine
+    rollout: Rollout
+    waves: Waves
+    ingest: Ingest
+    calibrate: Calibrate
+    decide: Decide
+    labels: Task = Field(description="read from conf/labels/<task>.yaml")
+
+
+def load(conf: str | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Settings:
+    """Settings of one job. `conf`: the site's YAML file; `overrides`: "section.key=value" texts, values in YAML.
+
+    Raises SettingsError with every mistake found.
+    """
+    origin: dict[str, str] = {}
+    merged = _read(CONF / "base.yaml")
+    if conf is not None:
+        merged = _merge(merged, _read(Path(conf)), origin, conf)
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise SettingsError(f"--set {text}: expected section.key=value, for example --set rollout.n=8")
+        nested: Any = _yaml_value(value, f"--set {text}")
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        merged = _merge(merged, nested, origin, f"--set {text}")
+    mistakes: list[str] = []
+    labels = _labels(merged.get("task"), origin.get("task", "base.yaml"), mistakes)
+    try:
+        settings = Settings.model_validate(merged | {"labels": labels or {"task": "x", "labels": {"a": "", "b": ""}}})
+    except ValidationError as error:
+        mistakes = [_explain(item, Settings, origin) for item in error.errors()] + mistakes
+    if mistakes:
+        raise SettingsError("\n".join(mistakes))
+    return settings
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(path.read_text()) or {}
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: no such configuration file") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(value, dict):
+        raise SettingsError(f"{path}: expected sections of keys and values, found {type(value).__name__}")
+    return value
+
+
+def _yaml_value(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise SettingsError(f"{where}: the value is not readable as YAML") from None
+
+
+# A site's own words replace the whole mapping: merging them key by key could never remove one.
+_WHOLE = {"ingest.labels.values", "ingest.labels.splits"}
+
+
+def _merge(base: dict, over: dict, origin: dict[str, str], where: str, prefix: str = "") -> dict:
+    merged = dict(base)
+    for key, value in over.items():
+        path = f"{prefix}{key}"
+        origin[path] = where
+        both = isinstance(value, dict) and isinstance(base.get(key), dict) and path not in _WHOLE
+        merged[key] = _merge(base[key], value, origin, where, f"{path}.") if both else value
+    return merged
+
+
+def _labels(task: Any, where: str, mistakes: list[str]) -> dict | None:
+    path = CONF / "labels" / f"{task}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in (CONF / "labels").glob("*.yaml"))
+        mistakes.append(f"{where}: task '{task}' has no {path}; known tasks: {', '.join(known)}")
+        return None
+    value = _read(path)
+    try:
+        Task.model_validate(value)
+    except ValidationError as error:
+        mistakes.extend(_explain(item, Task, {}, str(path)) for item in error.errors())
+        return None
+    if value["task"] != task:
+        mistakes.append(f"{path}: expected task '{task}', found '{value['task']}'")
+    return value
+
+
+def _explain(error: Any, model: type[BaseModel], origin: dict[str, str], file: str = "base.yaml") -> str:
+    parts = [str(part) for part in error["loc"]]
+    key = ".".join(parts)
+    where = next((origin[".".join(parts[:n])] for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in origin), file)
+    if error["type"] == "extra_forbidden":
+        valid = _keys_at(model, parts[:-1])
+        near = difflib.get_close_matches(parts[-1], valid, n=1, cutoff=0.0)
+        prefix = ".".join(parts[:-1])
+        hint = f"{prefix}.{near[0]}" if prefix and near else (near[0] if near else "")
+        return f"{where}: unknown setting '{key}'; the nearest valid one is '{hint}'"
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return f"{where}: '{key}': {message}, found {error['input']!r}"
+
+
+def _keys_at(model: type[BaseModel], parts: list[str]) -> list[str]:
+    for part in parts:
+        field = model.model_fields.get(part)
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return [name for name in model.model_fields if not (model is Settings and name == "labels")]

@@ -1,0 +1,115 @@
+"""The Spark session of a job: Delta, UTC, and workers that can import this project."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pyspark
+from pyspark import SparkConf
+from pyspark.sql import SparkSession
+
+from conf.settings import CONF, Spark
+
+PROJECT = Path(__file__).resolve().parent.parent
+DELTA = "io.delta:delta-spark_4.1_2.13:4.4.0"
+
+_ALWAYS = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.sql.session.timeZone": "UTC",
+    # Small batches: the first video reaches its engine at once, and the engine streams across batches anyway.
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "32",
+    "spark.python.worker.reuse": "true",
+    # A second copy of a task would run the model twice.
+    "spark.speculation": "false",
+    "spark.sql.parquet.compression.codec": "zstd",
+}
+# Engines read these when they are first imported, in the workers.
+_WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+class SessionError(RuntimeError):
+    """Spark cannot start as configured."""
+
+
+def start(name: str, spark: Spark) -> SparkSession:
+    """A session with Delta. Under spark-submit its properties win; otherwise the site's properties file applies."""
+    submitted = SparkConf().get("spark.master", None) is not None
+    conf = SparkConf()
+    if not submitted:
+        for key, value in properties(spark.properties).items():
+            conf.set(key, value)
+        for key, value in _jars(spark.jars_dir).items():
+            conf.set(key, value)
+        os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+        paths = [str(PROJECT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    for key, value in _ALWAYS.items():
+        conf.set(key, value)
+    for key, value in _WORKER_ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+        conf.set(f"spark.executorEnv.{key}", value)
+    session = SparkSession.builder.appName(f"deepintuit {name}").config(conf=conf).getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")
+    try:
+        session._jvm.java.lang.Class.forName("io.delta.sql.DeltaSparkSessionExtension")
+    except Exception:
+        raise SessionError(
+            "Delta's jars are not on Spark's class path: run `make setup`, give spark-submit "
+            f"--packages {DELTA}, or point spark.jars_dir at a folder that holds them"
+        ) from None
+    return session
+
+
+def properties(name: str | None) -> dict[str, str]:
+    """A file of Spark properties, as spark-submit --properties-file reads it: key, white space, value."""
+    if name is None:
+        return {}
+    path = CONF / name
+    if not path.is_file():
+        raise SessionError(f"spark.properties: expected a file of Spark properties, found none at {path}")
+    lines = (line.strip() for line in path.read_text().splitlines())
+    return {key: value for key, _, value in (_split(line) for line in lines if line and line[0] != "#")}
+
+
+def _split(line: str) -> tuple[str, str, str]:
+    key, _, value = line.partition(" ")
+    return key, " ", value.strip()
+
+
+def _jars(folder: str | None) -> dict[str, str]:
+    """Delta from a local folder; from Maven where no folder is named."""
+    if folder is None:
+        return {"spark.jars.packages": DELTA}
+    path = Path(folder) if Path(folder).is_absolute() else PROJECT / folder
+    jars = sorted(str(jar) for jar in path.glob("*.jar"))
+    if not any("delta-spark" in jar for jar in jars):
+        raise SessionError(f"spark.jars_dir: expected Delta's jars in {path}, found {len(jars)} jars; run `make setup`")
+    return {"spark.jars": ",".join(jars), "spark.driver.extraClassPath": os.pathsep.join(jars)}
+
+
+def fetch_jars(folder: Path) -> None:
+    """Let Spark's own resolver bring Delta's jars into a folder, once, for later starts without Maven."""
+    import shutil
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as ivy:
+        conf = SparkConf().set("spark.master", "local[1]").set("spark.ui.enabled", "false")
+        conf.set("spark.jars.packages", DELTA).set("spark.jars.ivy", ivy)
+        SparkSession.builder.config(conf=conf).getOrCreate().stop()
+        folder.mkdir(parents=True, exist_ok=True)
+        own = {_artifact(jar.name) for jar in (Path(pyspark.__file__).parent / "jars").glob("*.jar")}
+        for jar in Path(ivy, "jars").glob("*.jar"):
+            if _artifact(jar.name.partition("_")[2]) not in own:  # Ivy writes group_artifact-version.jar
+                shutil.copy(jar, folder / jar.name)
+
+
+def _artifact(jar: str) -> str:
+    return re.sub(r"-\d.*$", "", jar)
+
+
+if __name__ == "__main__":
+    fetch_jars(Path(sys.argv[1]))

@@ -1,0 +1,45 @@
+"""decisions: what a rule made of a score. Another threshold is another rule, and costs no model pass."""
+
+from schemas.columns import BOOLEAN, DOUBLE, STRING, TIMESTAMP, Column, array
+from schemas.contract import Contract, between, holds, not_null, one_of
+from schemas.table import Table
+
+REASONS = ("clear", "below_threshold", "no_usable_trace")
+
+
+def contract(labels: tuple[str, ...]) -> Contract:
+    return Contract(
+        checks=(
+            not_null("video_id"),
+            not_null("scorer_id"),
+            not_null("rule_id"),
+            one_of("label", labels),
+            one_of("reason", REASONS),
+            between("top_prob", 0, 1),
+            holds("abstains_or_labels", "abstain = (label IS NULL)", "a decision either names a label or abstains"),
+            holds("prediction_set_is_not_empty", "size(prediction_set) > 0", "the prediction set is empty"),
+        ),
+        unique=("video_id", "scorer_id", "rule_id"),
+    )
+
+
+DECISIONS = Table(
+    name="decisions",
+    grain="one score under one rule",
+    columns=(
+        Column("video_id", STRING, "the video"),
+        Column("task", STRING, "task"),
+        Column("scorer_id", STRING, "the score it rests on"),
+        Column("rule_id", STRING, "hash of threshold and coverage"),
+        Column("label", STRING, "the final label; NULL if the rule abstains"),
+        Column("top_prob", DOUBLE, "probability of the most probable label"),
+        Column("prediction_set", array(STRING), "most probable labels that together reach the coverage"),
+        Column("abstain", BOOLEAN, "whether a person should look"),
+        Column("reason", STRING, " | ".join(REASONS)),
+        Column("wave_id", STRING, "wave that wrote the row"),
+        Column("decided_at", TIMESTAMP, "UTC"),
+    ),
+    key=("video_id", "scorer_id", "rule_id"),
+    contract=contract,
+    partition_by=("scorer_id",),
+)

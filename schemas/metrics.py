@@ -1,0 +1,29 @@
+"""metrics: every figure of an evaluation or a training."""
+
+from schemas.columns import DOUBLE, LONG, STRING, TIMESTAMP, Column
+from schemas.contract import Contract, not_null
+from schemas.table import SIDE_TABLE, Table
+
+
+def contract(labels: tuple[str, ...]) -> Contract:
+    return Contract(
+        checks=(not_null("run_id"), not_null("name"), not_null("step"), not_null("slice"), not_null("value")),
+        unique=("run_id", "name", "step", "slice"),
+    )
+
+
+METRICS = Table(
+    name="metrics",
+    grain="one figure of one evaluation or training step",
+    columns=(
+        Column("run_id", STRING, "run that measured it"),
+        Column("name", STRING, "what was measured: accuracy, macro_f1, ece, nll, loss ..."),
+        Column("step", LONG, "optimisation step; 0 for an evaluation"),
+        Column("slice", STRING, "which part: greedy, single, majority, calibrated, a label, a phase"),
+        Column("value", DOUBLE, "the figure"),
+        Column("at", TIMESTAMP, "UTC"),
+    ),
+    key=("run_id", "name", "step", "slice"),
+    contract=contract,
+    properties=SIDE_TABLE,
+)

@@ -1,0 +1,37 @@
+"""quality: what each check of a contract found on each wave."""
+
+from schemas.columns import BOOLEAN, LONG, STRING, TIMESTAMP, Column
+from schemas.contract import Contract, between, not_null
+from schemas.table import SIDE_TABLE, Table
+
+
+def contract(labels: tuple[str, ...]) -> Contract:
+    return Contract(
+        checks=(
+            not_null("wave_id"),
+            not_null("table"),
+            not_null("check"),
+            not_null("success"),
+            between("unexpected", 0),
+        ),
+        unique=("wave_id", "table", "check"),
+    )
+
+
+QUALITY = Table(
+    name="quality",
+    grain="one check of one contract on one wave",
+    columns=(
+        Column("wave_id", STRING, "wave"),
+        Column("table", STRING, "table whose contract it is"),
+        Column("check", STRING, "what good rows satisfy"),
+        Column("success", BOOLEAN, "whether every row did"),
+        Column("unexpected", LONG, "rows that did not"),
+        Column("rows", LONG, "rows looked at"),
+        Column("expected", STRING, "the expectation and its arguments"),
+        Column("checked_at", TIMESTAMP, "UTC"),
+    ),
+    key=("wave_id", "table", "check"),
+    contract=contract,
+    properties=SIDE_TABLE,
+)

@@ -1,0 +1,30 @@
+"""quarantine: rows that a contract refused, with why and with all their values."""
+
+from schemas.columns import STRING, TIMESTAMP, Column
+from schemas.contract import Contract, not_null
+from schemas.table import SIDE_TABLE, Table
+
+
+def contract(labels: tuple[str, ...]) -> Contract:
+    return Contract(
+        checks=(not_null("row_key"), not_null("wave_id"), not_null("table"), not_null("reason")),
+        unique=("row_key", "wave_id", "table"),
+    )
+
+
+QUARANTINE = Table(
+    name="quarantine",
+    grain="one refused row",
+    columns=(
+        Column("row_key", STRING, "the key of the refused row, its parts joined by '/'"),
+        Column("wave_id", STRING, "wave that refused it"),
+        Column("table", STRING, "table it was meant for"),
+        Column("reason", STRING, "short code: the failed check, or why a file could not be read"),
+        Column("message", STRING, "what was expected and what was found"),
+        Column("original", STRING, "the row's values, JSON"),
+        Column("refused_at", TIMESTAMP, "UTC"),
+    ),
+    key=("row_key", "wave_id", "table"),
+    contract=contract,
+    properties=SIDE_TABLE,
+)

@@ -1,0 +1,25 @@
+"""recipes: the canonical JSON behind a recipe id, the identity of everything that decides what a rollout says."""
+
+from schemas.columns import STRING, TIMESTAMP, Column
+from schemas.contract import Contract, matches, not_null
+from schemas.table import Table
+
+
+def contract(labels: tuple[str, ...]) -> Contract:
+    return Contract(
+        checks=(not_null("recipe_id"), matches("recipe_id", "^[0-9a-f]{16}$"), not_null("json")), unique=("recipe_id",)
+    )
+
+
+RECIPES = Table(
+    name="recipes",
+    grain="one recipe",
+    columns=(
+        Column("recipe_id", STRING, "hash of the canonical JSON"),
+        Column("task", STRING, "task"),
+        Column("json", STRING, "canonical JSON"),
+        Column("created_at", TIMESTAMP, "when first used, UTC"),
+    ),
+    key=("recipe_id",),
+    contract=contract,
+)

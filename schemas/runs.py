@@ -1,0 +1,37 @@
+"""runs: what each job run did - a row when it starts, one per committed wave, one when it ends."""
+
+from schemas.columns import DOUBLE, LONG, STRING, TIMESTAMP, Column, mapping
+from schemas.contract import Contract, matches, not_null
+from schemas.table import SIDE_TABLE, Table
+
+
+def contract(labels: tuple[str, ...]) -> Contract:
+    return Contract(
+        checks=(
+            not_null("run_id"),
+            not_null("event"),
+            matches("event", "^(started|finished|deferred|held|failed|wave .+)$"),
+            not_null("job"),
+        ),
+        unique=("run_id", "event"),
+    )
+
+
+RUNS = Table(
+    name="runs",
+    grain="one event of one job run",
+    columns=(
+        Column("run_id", STRING, "job, start time and a random part"),
+        Column("event", STRING, "started | wave ID | finished | deferred | held | failed"),
+        Column("job", STRING, "name of the job"),
+        Column("task", STRING, "task"),
+        Column("at", TIMESTAMP, "UTC"),
+        Column("seconds", DOUBLE, "since the run (or the wave) began"),
+        Column("versions", mapping(STRING, STRING), "recipe, scorer, calibrator, rule, library versions"),
+        Column("counts", mapping(STRING, LONG), "rows in and out, tokens, engines constructed, collisions"),
+        Column("message", STRING, "one line for people"),
+    ),
+    key=("run_id", "event"),
+    contract=contract,
+    properties=SIDE_TABLE,
+)

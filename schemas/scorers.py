@@ -1,0 +1,25 @@
+"""scorers: the canonical JSON behind a scorer id - which recipes, how many rollouts, which calibrator."""
+
+from schemas.columns import STRING, TIMESTAMP, Column
+from schemas.contract import Contract, matches, not_null
+from schemas.table import Table
+
+
+def contract(labels: tuple[str, ...]) -> Contract:
+    return Contract(
+        checks=(not_null("scorer_id"), matches("scorer_id", "^[0-9a-f]{16}$"), not_null("json")), unique=("scorer_id",)
+    )
+
+
+SCORERS = Table(
+    name="scorers",
+    grain="one scorer",
+    columns=(
+        Column("scorer_id", STRING, "hash of the canonical JSON"),
+        Column("task", STRING, "task"),
+        Column("json", STRING, "canonical JSON"),
+        Column("created_at", TIMESTAMP, "when first used, UTC"),
+    ),
+    key=("scorer_id",),
+    contract=contract,
+)

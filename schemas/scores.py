@@ -1,0 +1,45 @@
+"""scores: probabilities of one video under one scorer."""
+
+from schemas.columns import DOUBLE, INT, STRING, TIMESTAMP, Column, mapping
+from schemas.contract import Contract, between, holds, not_null
+from schemas.table import Table
+
+
+def contract(labels: tuple[str, ...]) -> Contract:
+    listed = ", ".join(f"'{label}'" for label in sorted(labels))
+    return Contract(
+        checks=(
+            not_null("video_id"),
+            not_null("scorer_id"),
+            not_null("probs"),
+            holds("probs_cover_the_labels", f"array_sort(map_keys(probs)) = array({listed})", "probs miss a label"),
+            holds(
+                "probs_sum_to_one",
+                "abs(aggregate(map_values(probs), 0D, (a, p) -> a + p) - 1) < 1e-6 "
+                "AND forall(map_values(probs), p -> p >= 0 AND p <= 1)",
+                "probs are not probabilities that sum to 1",
+            ),
+            between("rollouts", 1),
+        ),
+        unique=("video_id", "scorer_id"),
+    )
+
+
+SCORES = Table(
+    name="scores",
+    grain="one video under one scorer",
+    columns=(
+        Column("video_id", STRING, "the video"),
+        Column("task", STRING, "task"),
+        Column("scorer_id", STRING, "which traces, calibrator and calibration"),
+        Column("probs", mapping(STRING, DOUBLE), "probability by label slug; they sum to 1"),
+        Column("rollouts", INT, "traces looked at"),
+        Column("rollouts_ok", INT, "traces with status ok"),
+        Column("agreement", DOUBLE, "share of the traces that voted for the most voted label"),
+        Column("wave_id", STRING, "wave that wrote the row"),
+        Column("scored_at", TIMESTAMP, "UTC"),
+    ),
+    key=("video_id", "scorer_id"),
+    contract=contract,
+    partition_by=("scorer_id",),
+)

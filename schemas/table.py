@@ -1,0 +1,155 @@
+"""Create, read and publish a table. Publishing is a compare-and-set: each key lands once, whoever else writes."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from deltalake import DeltaTable as DeltaFile
+from deltalake import Schema
+from deltalake.exceptions import CommitFailedError, DeltaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import StructType
+
+from schemas.columns import Column
+from schemas.contract import Contract
+
+SCHEMA_VERSION = "1"
+VERSION_PROPERTY = "deepintuit.schemaVersion"
+# What Delta calls it when somebody else committed first. Nothing was written then, so trying again is safe.
+_COLLISIONS = ("DELTA_CONCURRENT", "DELTA_PROTOCOL_CHANGED", "DELTA_METADATA_CHANGED")
+
+
+# Side rows leave one transaction mark a wave in the log; after a month nobody can replay that wave any more.
+SIDE_TABLE = (("delta.setTransactionRetentionDuration", "interval 30 days"),)
+
+
+class LakeError(RuntimeError):
+    """The lake is not one that this version can work with."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: what a row is, its columns, its key, how it is cut into folders, and what good rows satisfy."""
+
+    name: str
+    grain: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    contract: Callable[[tuple[str, ...]], Contract]  # of the task's label slugs
+    partition_by: tuple[str, ...] = ()
+    properties: tuple[tuple[str, str], ...] = ()
+
+    def json(self) -> dict[str, Any]:
+        return {"type": "struct", "fields": [column.json() for column in self.columns]}
+
+    def spark_schema(self) -> StructType:
+        return StructType.fromJson(self.json())
+
+    def path(self, root: str) -> str:
+        return f"{root.rstrip('/')}/tables/{self.name}"
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What a publish did: rows appended, rows that were there already, times another writer came first."""
+
+    rows: int
+    known: int
+    collisions: int
+
+
+def create(table: Table, root: str) -> None:
+    """Make the table if it is not there; safe against others doing the same. Raises LakeError on another version."""
+    path = table.path(root)
+    if not DeltaFile.is_deltatable(path):
+        configuration = {VERSION_PROPERTY: SCHEMA_VERSION, **dict(table.properties)}
+        try:
+            DeltaFile.create(
+                path,
+                schema=Schema.from_json(json.dumps(table.json())),
+                mode="ignore",
+                partition_by=list(table.partition_by) or None,
+                configuration=configuration,
+                description=table.grain,
+                raise_if_key_not_exists=False,
+            )
+        except (CommitFailedError, DeltaError):
+            if not DeltaFile.is_deltatable(path):
+                raise
+    found = DeltaFile(path).metadata().configuration.get(VERSION_PROPERTY)
+    if found != SCHEMA_VERSION:
+        raise LakeError(
+            f"{path}: expected schema version {SCHEMA_VERSION}, found {found}; "
+            f"use the release that wrote this lake, or point lake.root at another folder"
+        )
+
+
+def read(spark: SparkSession, table: Table, root: str) -> DataFrame:
+    """All rows as of now."""
+    return spark.read.format("delta").load(table.path(root))
+
+
+def publish(spark: SparkSession, table: Table, root: str, rows: DataFrame, scope: str, planned: int) -> Landed:
+    """Append the rows whose keys the table does not have yet, exactly once against any other writer of this scope.
+
+    scope: name of the compare-and-set's counter; writers that could write the same keys must share it.
+    planned: number of rows in `rows`. The order matters: the scope's version first, then which keys are there, then the
+    append that carries version + 1, then a look whether it landed.
+    """
+    path = table.path(root)
+    collisions = 0
+    while True:
+        version = transaction_version(path, scope)
+        there = read(spark, table, root).select(*table.key)
+        fresh = rows.join(there, list(table.key), "left_anti")
+        count = fresh.count()
+        if count == 0:
+            return Landed(0, planned, collisions)
+        if _append(spark, table, root, fresh, scope, version + 1):
+            return Landed(count, planned - count, collisions)
+        collisions += 1
+
+
+def append_once(
+    spark: SparkSession, table: Table, root: str, rows: list[dict[str, Any]] | DataFrame, mark: str
+) -> None:
+    """Append side rows under a mark (a wave's id, a run's event) that no two different sets of rows share.
+
+    Doing it again, after a crash or from another process, changes nothing.
+    """
+    path = table.path(root)
+    if isinstance(rows, list):
+        rows = spark.createDataFrame(
+            [tuple(row.get(c.name) for c in table.columns) for row in rows], table.spark_schema()
+        )
+    while transaction_version(path, mark) == 0:
+        _append(spark, table, root, rows, mark, 1)
+
+
+def transaction_version(path: str, scope: str) -> int:
+    """The last version committed under this scope; 0 if none."""
+    return DeltaFile(path).transaction_version(scope) or 0
+
+
+def _append(spark: SparkSession, table: Table, root: str, rows: DataFrame, scope: str, version: int) -> bool:
+    """One commit attempt; whether it landed. Delta skips a version already seen without a word, hence the mark."""
+    mark = uuid.uuid4().hex
+    writer = rows.select(*[column.name for column in table.columns]).write.format("delta").mode("append")
+    writer = writer.option("txnAppId", scope).option("txnVersion", version).option("userMetadata", mark)
+    try:
+        writer.save(table.path(root))
+    except PySparkException as error:
+        if any(name in str(error) for name in _COLLISIONS):
+            return False
+        raise
+    return _landed(table.path(root), mark)
+
+
+def _landed(path: str, mark: str) -> bool:
+    history = DeltaFile(path).history(50)
+    return any(entry.get("userMetadata") == mark for entry in history)

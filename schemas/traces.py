@@ -1,0 +1,65 @@
+"""traces: one rollout a row. A rollout that failed is a row with a status, never a gap."""
+
+from schemas.columns import BOOLEAN, DOUBLE, INT, LONG, STRING, TIMESTAMP, Column, mapping
+from schemas.contract import Contract, between, holds, not_null, one_of
+from schemas.table import Table
+
+STATUSES = ("ok", "parse_error", "too_long", "generation_error", "decode_error")
+# Failures that another try may mend; the others would only repeat themselves.
+TRANSIENT = ("generation_error",)
+
+
+def contract(labels: tuple[str, ...]) -> Contract:
+    return Contract(
+        checks=(
+            not_null("video_id"),
+            not_null("recipe_id"),
+            not_null("rollout_index"),
+            between("rollout_index", 0, 1_000_000),
+            not_null("attempt"),
+            not_null("status"),
+            one_of("status", STATUSES),
+            one_of("label", labels),
+            holds("ok_has_a_label", "status <> 'ok' OR label IS NOT NULL", "status ok without a label"),
+            between("logprob_sum", None, 0.0),
+            between("tokens", 0),
+        ),
+        unique=("video_id", "recipe_id", "rollout_index", "attempt"),
+    )
+
+
+TRACES = Table(
+    name="traces",
+    grain="one rollout",
+    columns=(
+        Column("video_id", STRING, "the video"),
+        Column("task", STRING, "task"),
+        Column("recipe_id", STRING, "how it was made"),
+        Column("rollout_index", INT, "0 .. K-1"),
+        Column("attempt", INT, "0, and one more after each passing failure"),
+        Column("status", STRING, " | ".join(STATUSES)),
+        Column("label", STRING, "the provisional label; NULL unless status is ok"),
+        Column("answer", STRING, "the answer segment as written"),
+        Column("observation", STRING, "the observation segment"),
+        Column("think", STRING, "the reasoning segment"),
+        Column("text", STRING, "the whole completion"),
+        Column("well_formed", BOOLEAN, "whether the whole completion matches the recipe's grammar"),
+        Column("logprob_sum", DOUBLE, "natural log-probability of the generated tokens"),
+        Column(
+            "label_logprobs", mapping(STRING, DOUBLE), "natural log-probability of each label where the answer begins"
+        ),
+        Column("prompt_tokens", INT, "tokens, video included"),
+        Column("tokens", INT, "generated tokens"),
+        Column("finish_reason", STRING, "stop | length | error"),
+        Column("error", STRING, "what went wrong; NULL if nothing did"),
+        Column("seed", LONG, "seed of this rollout"),
+        Column("input_digest", STRING, "hash of the per-video text in the prompt; NULL if there is none"),
+        Column("engine", STRING, "engine that ran it"),
+        Column("engine_version", STRING, "its version"),
+        Column("wave_id", STRING, "wave that wrote the row"),
+        Column("created_at", TIMESTAMP, "UTC"),
+    ),
+    key=("video_id", "recipe_id", "rollout_index", "attempt"),
+    contract=contract,
+    partition_by=("recipe_id",),
+)

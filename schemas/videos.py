@@ -1,0 +1,47 @@
+"""videos: one distinct content. The same bytes under two names are one video."""
+
+from schemas.columns import BOOLEAN, DOUBLE, INT, LONG, STRING, TIMESTAMP, Column
+from schemas.contract import Contract, between, matches, not_null
+from schemas.table import Table
+
+
+def contract(labels: tuple[str, ...]) -> Contract:
+    return Contract(
+        checks=(
+            not_null("video_id"),
+            matches("video_id", "^[0-9a-f]{64}$"),
+            not_null("uri"),
+            not_null("width"),
+            between("width", 1, 32768),
+            not_null("height"),
+            between("height", 1, 32768),
+            not_null("duration_s"),
+            between("duration_s", 0, 86400),
+            between("fps", 0, 1000),
+            between("rotation", -359, 359),
+        ),
+        unique=("video_id",),
+    )
+
+
+VIDEOS = Table(
+    name="videos",
+    grain="one distinct content with its probe",
+    columns=(
+        Column("video_id", STRING, "SHA-256 of the bytes, hex"),
+        Column("uri", STRING, "where the content was first seen"),
+        Column("size", LONG, "bytes"),
+        Column("codec", STRING, "name of the video codec"),
+        Column("width", INT, "pixels, before rotation"),
+        Column("height", INT, "pixels, before rotation"),
+        Column("fps", DOUBLE, "average frames per second; NULL if unknown"),
+        Column("duration_s", DOUBLE, "seconds"),
+        Column("frames", LONG, "frames, as the container says; NULL if it does not"),
+        Column("rotation", INT, "degrees, from the display matrix"),
+        Column("has_audio", BOOLEAN, "whether there is an audio stream"),
+        Column("wave_id", STRING, "wave that wrote the row"),
+        Column("ingested_at", TIMESTAMP, "when the content was first read, UTC"),
+    ),
+    key=("video_id",),
+    contract=contract,
+)
