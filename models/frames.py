@@ -11,7 +11,6 @@ import io
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import av
 import numpy as np
@@ -94,18 +93,6 @@ class MediaError(Exception):
 
     def __reduce__(self):  # the error travels between processes
         return MediaError, (self.reason, str(self))
-
-
-def read(path: str | Path, limits: Limits) -> bytes:
-    """The bytes of a file. Raises MediaError: not_found, empty_file, unreadable, too_large (before reading it)."""
-    path = Path(path)
-    try:
-        _check_size(path.stat().st_size, limits)
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise MediaError("not_found", f"no such file: {path}") from error
-    except OSError as error:
-        raise MediaError("unreadable", f"{path}: {error.strerror}") from error
 
 
 def probe(data: bytes, limits: Limits) -> Probe:

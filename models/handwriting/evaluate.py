@@ -1,0 +1,85 @@
+"""Figures of a checkpoint on real clips, with transformers: is it worth keeping?"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models import alignment
+from models.frames import Limits, sample
+from models.handwriting import clips, teacher, tiny
+
+_ANSWER = re.compile(r"<answer>(\w+)</answer>$")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Shares in 0..1. `single` and `majority` are of 4 samples at temperature 1; a tie goes to the first seen."""
+
+    clips: int
+    observation: float  # greedy: all four digits right
+    greedy: float  # greedy: answer right
+    single: float
+    majority: float
+    distinct: float  # mean number of different texts among the 4 samples, divided by 4
+
+
+def evaluate(folder: Path, files: Sequence[Path], digits: Sequence[Sequence[int]], seed: int = 0) -> Figures:
+    """Watch real files with a checkpoint and compare with the digits they show."""
+    model, processor = alignment.load(folder)
+    model.eval()
+    videos = [sample(path.read_bytes(), tiny.FRAMES, Limits()) for path in files]
+    labels = [clips.label_of(shown) for shown in digits]
+    torch.manual_seed(seed)
+    greedy = [text for (text,) in complete(model, processor, videos, 1, 0.0)]
+    sampled = complete(model, processor, videos, 4, 1.0)
+    answers = [[answer(text) for text in texts] for texts in sampled]
+    return Figures(
+        clips=len(files),
+        observation=_mean(teacher.observation(d) in text for d, text in zip(digits, greedy, strict=True)),
+        greedy=_mean(answer(text) == label for text, label in zip(greedy, labels, strict=True)),
+        single=_mean(given == label for four, label in zip(answers, labels, strict=True) for given in four),
+        majority=_mean(
+            Counter(four).most_common(1)[0][0] == label for four, label in zip(answers, labels, strict=True)
+        ),
+        distinct=_mean(len(set(texts)) / len(texts) for texts in sampled),
+    )
+
+
+def answer(text: str) -> str | None:
+    """The label that a completion ends with, None if it does not end with an answer."""
+    found = _ANSWER.search(text)
+    return found[1] if found else None
+
+
+@torch.no_grad()
+def complete(
+    model: torch.nn.Module, processor: object, videos: Sequence[np.ndarray], n: int, temperature: float, batch: int = 32
+) -> list[list[str]]:
+    """n completions of every video, drawn at a temperature; 0 is greedy."""
+    how = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    prompt = alignment.chat(processor, tiny.PROMPT)
+    texts = []
+    for place in range(0, len(videos), batch):
+        part = videos[place : place + batch]
+        inputs = processor(
+            text=[prompt] * len(part),
+            videos=list(part),
+            video_metadata=[alignment.video_metadata(video, tiny.FRAMES.fps) for video in part],
+            do_sample_frames=False,
+            return_tensors="pt",
+        )
+        tokens = model.generate(**inputs, max_new_tokens=64, num_return_sequences=n, **how)
+        spoken = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        texts += [spoken[i : i + n] for i in range(0, len(spoken), n)]
+    return texts
+
+
+def _mean(values: object) -> float:
+    return round(float(np.mean(list(values))), 4)
