@@ -1,4 +1,4 @@
-"""The reference engine: transformers' own generate, one request after another. Slow, short, and compared with vLLM in tests."""
+"""The reference engine: transformers' own generate, one request after another: slow, short, and what vLLM is held against."""
 
 from __future__ import annotations
 
@@ -35,8 +35,11 @@ from models.prompts import chat
 
 
 class TransformersEngine:
-    """See `models.engine.Engine`. Greedy completions agree with vLLM's token for token (in float32, within the geometry that
-    FACTS names); sampled ones are reproducible here, but drawn by another generator than vLLM's."""
+    """See `models.engine.Engine`.
+
+    In float32 greedy completions agree with vLLM's token for token; sampled ones are reproducible, but drawn by another
+    generator than vLLM's: compare those through `score`.
+    """
 
     name = "transformers"
     version = transformers.__version__
@@ -164,8 +167,8 @@ class TransformersEngine:
 class _Draw(LogitsProcessor):
     """Keeps the raw log-probabilities of each step and draws the token, one generator per row.
 
-    Drawing by argmax(log p - log q) with q exponential is exact sampling from p, and leaves `generate` greedy: what a row
-    gets depends on its own seed alone.
+    Drawing by argmax(log p - log q) with q exponential is exact sampling from p, and leaves `generate` greedy: what a
+    row gets depends on its own seed alone.
     """
 
     def __init__(self, sampling: Sampling, seeds: list[int], device: str) -> None:

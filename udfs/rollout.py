@@ -1,0 +1,99 @@
+"""Rollouts inside a Spark worker: `DataFrame.mapInArrow(rollout(plan), schema)`.
+
+Input columns: video_id string, uri string, missing list<int> (the rollout indices wanted), attempt int. Output columns:
+TRACE_COLUMNS, one row per missing index, whatever happens to the video.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from itertools import chain
+
+import pyarrow as pa
+
+from models.engine import EngineDead, open_engine
+from models.rollouts import COLUMNS, Plan, Rollouts, Task
+
+TRACE_COLUMNS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("rollout_index", pa.int32()),
+        ("attempt", pa.int32()),
+        ("seed", pa.int64()),
+        ("status", pa.string()),
+        ("text", pa.string()),
+        ("observation", pa.string()),
+        ("think", pa.string()),
+        ("answer", pa.string()),
+        ("label", pa.string()),
+        ("well_formed", pa.bool_()),
+        ("logprob_sum", pa.float64()),
+        ("label_logprobs", pa.map_(pa.string(), pa.float64())),
+        ("prompt_tokens", pa.int32()),
+        ("tokens", pa.int32()),
+        ("finish_reason", pa.string()),
+        ("error", pa.string()),
+        ("engine", pa.string()),
+        ("engine_version", pa.string()),
+    ]
+)
+assert tuple(TRACE_COLUMNS.names) == tuple(COLUMNS)
+
+_DEAD_ENGINE_EXIT = 70  # for the log only: Spark sees a lost worker and tries the task again on a fresh one
+
+
+def rollout(plan: Plan) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """The function for mapInArrow. The engine starts with the first row of a worker's first task and stays with it.
+
+    A dead engine ends the whole worker process: it must not be used again, and may hold the device.
+    """
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        tasks = _tasks(batches)
+        first = next(tasks, None)
+        if first is None:  # an empty partition starts no engine
+            return
+        _claim_device()
+        try:
+            rows = Rollouts(plan, open_engine(plan.engine)).rows(chain([first], tasks))
+            yield from _batches(rows, plan.rows_per_batch)
+        except EngineDead:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(_DEAD_ENGINE_EXIT)
+
+    return run
+
+
+def _tasks(batches: Iterator[pa.RecordBatch]) -> Iterator[Task]:
+    for batch in batches:
+        for row in batch.to_pylist():
+            yield Task(row["video_id"], row["uri"], tuple(row["missing"]), row["attempt"])
+
+
+def _batches(rows: Iterator[dict], size: int) -> Iterator[pa.RecordBatch]:
+    held: list[dict] = []
+    for row in rows:
+        held.append(row)
+        if len(held) == size:
+            yield pa.RecordBatch.from_pylist(held, TRACE_COLUMNS)
+            held = []
+    if held:
+        yield pa.RecordBatch.from_pylist(held, TRACE_COLUMNS)
+
+
+def _claim_device() -> None:
+    """Show the engine the GPU that Spark gave this task, and no other: Spark itself only tells the address."""
+    from pyspark import TaskContext  # not at import time: this module is imported where there is no Spark, too
+
+    context = TaskContext.get()
+    gpu = context.resources().get("gpu") if context else None
+    if gpu is None:
+        return
+    addresses = ",".join(gpu.addresses)
+    if "torch" in sys.modules and os.environ.get("CUDA_VISIBLE_DEVICES") != addresses:
+        raise RuntimeError(f"torch was imported before this worker learnt its GPU ({addresses}); start a fresh worker")
+    os.environ["CUDA_VISIBLE_DEVICES"] = addresses
