@@ -191,16 +191,23 @@ class _Clip:
 
     def __init__(self, data: bytes, limits: Limits) -> None:
         _check_size(len(data), limits)
-        self.limits = limits
+        self.data, self.limits = data, limits
         self.errors = 0
         self.decoded = 0
         self.last: av.VideoFrame | None = None
-        self.container = _open(data)
+        self._open_stream()
+        try:
+            self.index = self._list_packets()
+        except BaseException:
+            self.container.close()
+            raise
+
+    def _open_stream(self) -> None:
+        self.container = _open(self.data)
         try:
             self.stream = _video_stream(self.container)
             self.stream.codec_context.thread_count = 1  # many clips decode side by side: one thread each
-            _check_pixels(self.stream.codec_context, limits)
-            self.index = self._list_packets()
+            _check_pixels(self.stream.codec_context, self.limits)
         except BaseException:
             self.container.close()
             raise
@@ -246,8 +253,9 @@ class _Clip:
         at = self.index.times[0] if start is None else start
         try:
             self.container.seek(int(at / float(self.stream.time_base)), stream=self.stream, backward=True)
-        except FFmpegError:  # not every container can seek; a fresh demuxer always starts at the beginning
-            self.errors += 1
+        except FFmpegError:  # a raw stream cannot seek: start over
+            self.container.close()
+            self._open_stream()
         try:
             for packet in self.container.demux(self.stream):
                 yield from self._decode_packet(packet)
@@ -276,8 +284,11 @@ class _Clip:
             if entry is None and now is not None:
                 return
             for frame in self.decode(entry):
+                if frame.pts is None:  # no clock: the n-th frame that comes out is the n-th to be shown
+                    time = self.index.times[min(self.decoded, len(self.index.times)) - 1]
+                else:
+                    time = frame.pts * base
                 # Some AVI files stamp reordered frames wrongly. Frames come in the right order: time never runs back.
-                time = frame.pts * base if frame.pts is not None else (now or 0.0)
                 now = time if now is None else max(now, time)
                 yield now, frame
                 while done < len(wanted) and wanted[done] <= now:
