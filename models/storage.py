@@ -6,12 +6,16 @@ region and credentials from its usual places (AWS_ENDPOINT_URL, AWS_PROFILE, ins
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 
 class TooLarge(OSError):
@@ -30,11 +34,11 @@ def absolute(uri: str) -> str:
 
 def local_path(uri: str) -> Path | None:
     """The path behind a plain path or file: URI; None for an object store. Raises ValueError for other schemes."""
-    scheme = urlsplit(uri).scheme if "://" in uri or uri.startswith("file:") else ""
+    if uri.startswith("file:"):  # names are taken as they are, as Hadoop does: no percent signs are decoded
+        return Path("/" + uri.removeprefix("file:").lstrip("/"))
+    scheme = uri.partition("://")[0] if "://" in uri else ""
     if scheme == "":
         return Path(uri)
-    if scheme == "file":
-        return Path(unquote(urlsplit(uri).path))
     if scheme in ("s3", "s3a"):
         return None
     raise ValueError(f"{uri}: scheme '{scheme}' is not one of file, s3, s3a")
@@ -48,8 +52,8 @@ def _s3():
 
 
 def _bucket_key(uri: str) -> tuple[str, str]:
-    parts = urlsplit(uri, allow_fragments=False)
-    return parts.netloc, parts.path.lstrip("/")
+    bucket, _, key = uri.partition("://")[2].partition("/")
+    return bucket, key
 
 
 def _s3_error_code(error: Exception) -> str:
@@ -145,6 +149,60 @@ def children(uri: str) -> list[str]:
         names.update(entry["Key"] for entry in page.get("Contents", []))
         names.update(entry["Prefix"] for entry in page.get("CommonPrefixes", []))
     return sorted(name.removeprefix(prefix).rstrip("/") for name in names)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file as its store lists it; etag changes when the file changes."""
+
+    uri: str
+    etag: str
+    size: int  # bytes
+    modified_at: datetime  # UTC
+
+
+def walk(source: str) -> Iterator[Entry]:
+    """Every file below a folder, matching a glob (*, ?, [..], and ** for any depth), or the one file named.
+
+    Hidden names are included: real ids begin with '_' and '-'. Raises FileNotFoundError when nothing is there.
+    """
+    path = local_path(source)
+    if path is None:
+        yield from _walk_s3(source)
+        return
+    roots = iter([str(path)]) if path.exists() else glob.iglob(str(path), recursive=True, include_hidden=True)
+    found = False
+    for root in roots:
+        found = True
+        if Path(root).is_dir():
+            for folder, folders, files in os.walk(root):
+                folders.sort()
+                yield from (_entry(Path(folder, name)) for name in sorted(files))
+        else:
+            yield _entry(Path(root))
+    if not found:
+        raise FileNotFoundError(source)
+
+
+def _entry(path: Path) -> Entry:
+    status = path.stat()
+    modified = datetime.fromtimestamp(status.st_mtime_ns // 1000 / 1e6, UTC)
+    return Entry(str(path.resolve()), f"{status.st_size}-{status.st_mtime_ns}", status.st_size, modified)
+
+
+def _walk_s3(source: str) -> Iterator[Entry]:
+    bucket, key = _bucket_key(source)
+    prefix = key[: next((at for at, letter in enumerate(key) if letter in "*?["), len(key))]
+    found = False
+    for page in _s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for entry in page.get("Contents", []):
+            below = entry["Key"] == key or entry["Key"].startswith(key.rstrip("/") + "/") or key == ""
+            if (below if prefix == key else fnmatchcase(entry["Key"], key)) and not entry["Key"].endswith("/"):
+                found = True
+                etag = entry["ETag"].strip('"')
+                yield Entry(f"s3://{bucket}/{entry['Key']}", etag, entry["Size"], entry["LastModified"])
+    if not found:
+        raise FileNotFoundError(source)
 
 
 def delete(uri: str) -> None:

@@ -1,13 +1,24 @@
 """labels: statements about videos, append-only. Corrections are new rows; the view current_labels resolves."""
 
 from schemas.columns import STRING, TIMESTAMP, Column
-from schemas.contract import Contract, not_null, one_of
+from schemas.contract import Contract, holds, not_null, one_of
 from schemas.table import Table
 
 
 def contract(labels: tuple[str, ...]) -> Contract:
     return Contract(
-        checks=(not_null("video_id"), not_null("task"), not_null("label"), one_of("label", labels), not_null("source")),
+        checks=(
+            not_null("video_id"),
+            not_null("task"),
+            not_null("label"),
+            one_of("label", labels),
+            not_null("source"),
+            holds(
+                "label_is_not_contradicted",
+                "held_label IS NULL OR held_label = label",
+                "the same file gives this video another label further up",
+            ),
+        ),
         unique=("video_id", "task", "source", "observed_at"),
     )
 
@@ -20,7 +31,7 @@ LABELS = Table(
         Column("external_id", STRING, "the name under which the statement was made"),
         Column("task", STRING, "task whose label set is meant"),
         Column("label", STRING, "slug of the label"),
-        Column("source", STRING, "who says so: digest of the labels file's name"),
+        Column("source", STRING, "who says so: name of the labels file"),
         Column("observed_at", TIMESTAMP, "when it was said: modification time of the labels file, UTC"),
         Column("wave_id", STRING, "wave that wrote the row"),
     ),

@@ -1,0 +1,103 @@
+"""The command line: `deepintuit JOB --conf FILE [--set key=value ...] ...`, the same for spark-submit jobs/JOB.py.
+
+The last line on standard output is one JSON document: the run's id, counts and versions. Exit codes: 0 done (nothing to do
+is done), 1 crash, 2 wrong usage or configuration, 3 stopped by a data-quality gate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from datetime import UTC, datetime
+
+JOBS = (
+    "demo-data",
+    "ingest",
+    "align",
+    "rollout",
+    "calibrate",
+    "promote",
+    "score",
+    "evaluate",
+    "nightly",
+    "backfill",
+    "waves",
+    "status",
+    "sql",
+)
+
+
+def module_of(job: str):
+    return importlib.import_module("jobs." + job.replace("-", "_"))
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="deepintuit", description="Batch scoring of videos on a data lake.")
+    jobs = top.add_subparsers(dest="job", required=True, metavar="JOB")
+    for job in JOBS:
+        module = module_of(job)
+        one = jobs.add_parser(job, help=module.HELP, description=module.__doc__, formatter_class=_AsWritten)
+        one.add_argument("--conf", metavar="FILE", help="the site's settings, on top of conf/base.yaml")
+        one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+        one.add_argument("--quiet", action="store_true", help="no progress, only the result")
+        if getattr(module, "TAKES_BUDGET", True):
+            one.add_argument("--max-videos", type=_positive, metavar="N", help="take on at most N videos")
+            one.add_argument("--deadline", metavar="WHEN", help="start no work that ends later: 90m, 2h or 06:30")
+        module.add_arguments(one)
+    return top
+
+
+class _AsWritten(argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text}")
+    return int(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    from conf.settings import SettingsError, load
+    from jobs.run import Budget, Run, UsageError, parse_deadline
+    from jobs.session import SessionError
+    from jobs.waves import Held
+    from models.registry import RegistryError
+    from schemas.table import LakeError
+
+    job = module_of(arguments.job)
+    try:
+        settings = load(arguments.conf, arguments.overrides)
+        deadline = getattr(arguments, "deadline", None)
+        budget = Budget(
+            getattr(arguments, "max_videos", None), parse_deadline(deadline, datetime.now(UTC)) if deadline else None
+        )
+        run = Run(arguments.job, settings, budget, quiet=arguments.quiet)
+        if getattr(job, "READS_ONLY", False):
+            return job.run(run, arguments) or 0
+        with run:
+            job.run(run, arguments)
+    except (SettingsError, UsageError, SessionError, RegistryError, LakeError) as error:
+        return _stop(str(error), 2)
+    except Held as error:
+        return _stop(str(error), 3)
+    print(json.dumps({"run_id": run.run_id, "counts": run.counts, "versions": run.versions}), flush=True)
+    return 0
+
+
+def _stop(message: str, code: int) -> int:
+    for line in message.splitlines():
+        print(f"deepintuit: {line}", file=sys.stderr)
+    return code
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

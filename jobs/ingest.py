@@ -1,0 +1,241 @@
+"""ingest: files at a source -> files, videos; a labels file -> labels, splits.
+
+deepintuit ingest --source DIR_OR_GLOB_OR_URI [--labels FILE.csv] [--split test] --conf conf/local.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from jobs import cli, labelfile, waves
+from jobs.progress import Watch
+from jobs.run import Run, UsageError
+from models import storage
+from models.decode_pool import DecodeSettings
+from models.frames import Limits
+from schemas.files import FILES
+from schemas.labels import LABELS
+from schemas.quarantine import QUARANTINE
+from schemas.splits import SPLITS, STAGES
+from schemas.videos import VIDEOS
+from udfs.probe import PROBE_COLUMNS, ProbePlan, probe_files
+from udfs.progress import TaskProgress
+
+HELP = "take in video files and labels"
+_FILES_PER_WAVE = 20_000
+_LISTING = pa.schema(
+    [("uri", pa.string()), ("etag", pa.string()), ("size", pa.int64()), ("modified_at", pa.timestamp("us", "UTC"))]
+)
+
+
+def fresh_files(listing: DataFrame, files: DataFrame) -> DataFrame:
+    """Listed files that were never read in this state."""
+    return listing.join(files.select("uri", "etag"), ["uri", "etag"], "left_anti")
+
+
+def video_rows(probes: DataFrame) -> DataFrame:
+    """Rows for the table videos: each content once, under its first uri; refused files as refused rows."""
+    first = Window.partitionBy("video_id").orderBy("uri")
+    good = probes.where("reason IS NULL").withColumn("rank", F.row_number().over(first)).where("rank = 1").drop("rank")
+    return good.unionByName(probes.where("reason IS NOT NULL")).select(
+        *[F.col(column.name) for column in VIDEOS.columns if column.name in probes.columns],
+        F.current_timestamp().alias("ingested_at"),
+        F.col("uri").alias("refused_key"),
+        F.col("reason").alias("refused_reason"),
+        F.col("message").alias("refused_message"),
+    )
+
+
+def file_rows(probes: DataFrame) -> DataFrame:
+    """Rows for the table files: one for every file read."""
+    refused = F.col("reason").isNotNull()
+    return probes.select(
+        "uri",
+        "etag",
+        "source",
+        "external_id",
+        "size",
+        "modified_at",
+        F.when(refused, "refused").otherwise("ok").alias("status"),
+        "reason",
+        F.when(~refused, F.col("video_id")).alias("video_id"),
+        F.current_timestamp().alias("seen_at"),
+    )
+
+
+def write_listing(source: str, extensions: tuple[str, ...], folder: str) -> tuple[int, int]:
+    """List the source into Parquet files, a chunk at a time. Returns (files listed, files of another kind)."""
+    entries = storage.walk(source)
+    listed = other = part = 0
+    try:
+        while chunk := list(islice(entries, 50_000)):
+            videos = [entry for entry in chunk if entry.uri.rpartition(".")[2].lower() in extensions]
+            listed, other, part = listed + len(videos), other + len(chunk) - len(videos), part + 1
+            buffer = io.BytesIO()
+            pq.write_table(pa.Table.from_pylist([asdict(entry) for entry in videos], _LISTING), buffer)
+            storage.write(storage.join(folder, f"part-{part:05d}.parquet"), buffer.getvalue())
+    except FileNotFoundError:
+        raise UsageError(f"--source {source}: expected a folder, a glob or a file that exists, found nothing") from None
+    return listed, other
+
+
+def read_files(run: Run, source: str) -> None:
+    """List, read what is new, and publish files and videos wave by wave; the sums are checked at the end."""
+    settings = run.settings.ingest
+    folder = storage.join(waves.run_folder(run.root, run.run_id), "listing")
+    listed, other = write_listing(source, settings.extensions, folder)
+    if other:
+        run.say(f"{other} files are left out: their extension is not in ingest.extensions")
+    run.add({"files_listed": listed, "videos_new": 0, "duplicates": 0, "quarantined": 0})
+    listing = run.spark.read.parquet(folder).select(
+        "*",
+        F.lit(settings.source).alias("source"),
+        labelfile.external_id(F.col("uri"), settings.extensions).alias("external_id"),
+    )
+    fresh = fresh_files(listing, run.read(FILES))
+    plan = storage.join(waves.run_folder(run.root, run.run_id), "plan")
+    fresh.write.mode("overwrite").parquet(plan)
+    todo = run.spark.read.parquet(plan)
+    new = todo.count()
+    run.add({"unchanged": listed - new})
+    if run.budget.max_videos is not None:
+        todo = todo.orderBy("modified_at", "uri").limit(run.budget.max_videos)
+    taken = min(new, run.budget.max_videos or new)
+    number = -(-taken // _FILES_PER_WAVE)
+    done = 0
+    for index in range(number):
+        if not run.budget.allows(0):
+            break
+        done += _commit_files(run, todo.where(F.pmod(F.xxhash64("uri"), F.lit(number)) == index), done, taken)
+    run.add({"deferred": new - done})
+    run.deferred = new > done
+    _check_sums(run)
+
+
+def _check_sums(run: Run) -> None:
+    parts = [
+        (run.counts.get(name, 0), name) for name in ("unchanged", "duplicates", "videos_new", "quarantined", "deferred")
+    ]
+    said = " + ".join(f"{count} {name.replace('_', ' ')}" for count, name in parts)
+    if sum(count for count, _ in parts) != run.counts["files_listed"]:
+        raise RuntimeError(f"{run.counts['files_listed']} files listed are not {said}: rows were lost or doubled")
+    run.say(f"{run.counts['files_listed']} files listed = {said}")
+
+
+def _commit_files(run: Run, files: DataFrame, before: int, total: int) -> int:
+    """One wave of files; returns how many this wave took care of."""
+    decode = run.settings.decode
+    limits = Limits(
+        max_bytes=decode.max_mb << 20,
+        max_pixels=decode.max_pixels,
+        max_seconds=decode.max_seconds,
+        max_frames=decode.max_frames,
+    )
+    pool = DecodeSettings(decode.workers, decode.timeout_seconds, decode.memory_mb << 20)
+
+    def write(wave: waves.Wave) -> waves.Manifest:
+        progress = storage.join(wave.folder, "progress")
+        plan = ProbePlan(limits, pool, None if run.quiet else TaskProgress(progress))
+        parts = files.select("uri", "etag").repartition(run.spark.sparkContext.defaultParallelism)
+        with Watch(run.job, progress, before, total, run.quiet):
+            parts.mapInArrow(probe_files(plan), from_arrow_schema(PROBE_COLUMNS)).write.parquet(wave.data("probes"))
+        probes = run.spark.read.parquet(wave.data("probes")).join(files, ["uri", "etag"])
+        outputs = [
+            waves.stage(run.spark, wave, VIDEOS, video_rows(probes), "videos"),
+            waves.stage(run.spark, wave, FILES, file_rows(probes), "files"),
+        ]
+        return run.manifest(wave, outputs, {"files": outputs[1].rows})
+
+    wave = run.next_wave()
+    settled = waves.commit(run.spark, wave, write)
+    landed = run.read(FILES).where(F.col("wave_id") == wave.id)
+    by_reason = {row["reason"]: row["count"] for row in landed.groupBy("reason").count().collect()}
+    fine = by_reason.pop(None, 0)
+    # Of a file that another run read at the same time nobody knows who was first: it counts as read before.
+    first_seen = run.read(VIDEOS).where(F.col("wave_id") == wave.id).select("uri", "video_id")
+    new = landed.join(first_seen, ["uri", "video_id"]).count()
+    files_landed = settled.landed["files"]
+    run.add(
+        {
+            "videos_new": new,
+            "duplicates": fine - new,
+            "unchanged": files_landed.known,
+            "quarantined": sum(by_reason.values()),
+            "collisions": sum(entry.collisions for entry in settled.landed.values()),
+        }
+        | {f"quarantined_{reason}": count for reason, count in by_reason.items()}
+    )
+    return files_landed.rows + files_landed.known
+
+
+def read_labels(run: Run, path: str, split: str | None) -> None:
+    """Publish the statements of a labels file; leaks and contradictions are quarantined and said aloud."""
+    settings = run.settings.ingest
+    statements = labelfile.read_statements(run.spark, path, settings, run.labels, split)
+
+    def write(wave: waves.Wave) -> waves.Manifest:
+        matched = labelfile.match(statements, run.read(FILES), settings.source)
+        outputs = [
+            waves.stage(run.spark, wave, LABELS, labelfile.label_rows(matched, run.task), f"labels/{run.task}"),
+            waves.stage(
+                run.spark,
+                wave,
+                SPLITS,
+                labelfile.split_rows(matched, run.view("current_splits"), run.task),
+                f"splits/{run.task}",
+            ),
+        ]
+        return run.manifest(wave, outputs, {"label_rows": outputs[0].rows})
+
+    wave = run.next_wave()
+    settled = waves.commit(run.spark, wave, write)
+    refused = run.read(QUARANTINE).where(F.col("wave_id") == wave.id)
+    reasons = {row["reason"]: row["count"] for row in refused.groupBy("reason").count().collect()}
+    counts = {
+        "label_rows": settled.counts["label_rows"],
+        "labels_new": settled.landed["labels"].rows,
+        "splits_new": settled.landed["splits"].rows,
+        "split_leakage": reasons.pop("split_is_not_leaked", 0),
+    } | {f"labels_{reason}": count for reason, count in reasons.items()}
+    run.add(counts)
+    run.say(f"{Path(path).name}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
+    if counts["split_leakage"]:
+        leaked = refused.where("reason = 'split_is_not_leaked'").select("original").limit(5).collect()
+        names = ", ".join(json.loads(row["original"])["external_id"] for row in leaked)
+        run.say(f"split leakage: {names}: already in another split, kept out of the later one (table quarantine)")
+
+
+def run(run: Run, arguments: argparse.Namespace) -> None:
+    """Files first, so that the labels find them."""
+    if arguments.source is None and arguments.labels is None:
+        raise UsageError("ingest: give --source, --labels or both")
+    if arguments.source is not None:
+        read_files(run, arguments.source)
+    if arguments.labels is not None:
+        read_labels(run, arguments.labels, arguments.split)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--source", help="folder, glob, file or s3:// URI with videos")
+    parser.add_argument("--labels", help="CSV or TSV with one label a row; columns as in ingest.labels")
+    parser.add_argument("--split", choices=STAGES, help="stage of every row, where the file does not say")
+
+
+def main() -> int:
+    return cli.main(["ingest", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

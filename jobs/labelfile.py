@@ -1,0 +1,143 @@
+"""A CSV or TSV of labels -> statements: rows for the tables labels and splits, each tied to a video or to its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+
+from conf.settings import Ingest
+from jobs.run import UsageError
+from models import storage
+from schemas.splits import STAGES
+
+
+def external_id(name: Column, extensions: tuple[str, ...]) -> Column:
+    """A file's name without folder and without a known video extension: what files and labels are matched by."""
+    base = F.regexp_extract(name, r"([^/\\]*)$", 1)
+    return F.regexp_replace(base, rf"(?i)\.({'|'.join(extensions)})$", "")
+
+
+def read_statements(
+    spark: SparkSession, path: str, ingest: Ingest, labels: tuple[str, ...], split: str | None
+) -> DataFrame:
+    """Columns row, external_id, label, split, source, observed_at; one row for every row of the file.
+
+    split: the stage of every row where the file has no such column. Raises UsageError for a missing file or column, a
+    label outside the task's set, an unknown stage.
+    """
+    try:
+        entry = next(storage.walk(path))
+    except FileNotFoundError:
+        raise UsageError(f"--labels {path}: no such file") from None
+    mapped = ingest.labels
+    separator = "\t" if path.lower().endswith(".tsv") else ","
+    table = spark.read.csv(storage.absolute(path), header=True, sep=separator, multiLine=True, escape='"')
+    split_column = mapped.split if mapped.split in table.columns else None
+    _check_columns(path, table.columns, [mapped.id, mapped.label])
+    if split is not None and split_column is not None:
+        raise UsageError(
+            f"--split {split}: {path} names each row's split itself, in column '{split_column}'; leave one out"
+        )
+    return table.select(
+        F.monotonically_increasing_id().alias("row"),
+        external_id(F.col(f"`{mapped.id}`"), ingest.extensions).alias("external_id"),
+        _mapped(path, table, mapped.label, mapped.values, labels, "label", "ingest.labels.values").alias("label"),
+        (
+            _mapped(path, table, split_column, mapped.splits, STAGES, "split", "ingest.labels.splits")
+            if split_column
+            else F.lit(split).cast("string")
+        ).alias("split"),
+        F.lit(Path(path).name).alias("source"),
+        F.lit(entry.modified_at).alias("observed_at"),
+    )
+
+
+def _check_columns(path: str, found: list[str], wanted: list[str]) -> None:
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise UsageError(
+            f"{path}: expected a column {' and '.join(repr(name) for name in missing)}, found {', '.join(found)}; "
+            "set ingest.labels.id and ingest.labels.label to the columns to use"
+        )
+
+
+def _mapped(
+    path: str, table: DataFrame, column: str, words: dict[str, str], known: tuple[str, ...], kind: str, setting: str
+) -> Column:
+    """The column in this project's words. Raises UsageError for values that are neither mapped nor known."""
+    value = F.trim(F.col(f"`{column}`"))
+    counts = table.groupBy(value.alias("value")).count().where(F.col("value").isNotNull())
+    strange = counts.where(~F.col("value").isin(*words, *known)).orderBy(F.desc("count")).limit(5).collect()
+    if strange:
+        listed = ", ".join(f"'{row['value']}' ({row['count']} rows)" for row in strange)
+        raise UsageError(
+            f"{path}, column '{column}': expected a {kind} out of {', '.join(known)}, found {listed}; "
+            f"map it under {setting} or correct the file"
+        )
+    if not words:
+        return value
+    pairs = [F.lit(word) for pair in words.items() for word in pair]
+    return F.coalesce(F.create_map(*pairs)[value], value)
+
+
+def match(statements: DataFrame, files: DataFrame, source: str) -> DataFrame:
+    """Adds video_id: the video whose file has that name, or an 'ext:' id until it arrives.
+
+    Adds refused_key, refused_reason, refused_message: a name that several different videos share is refused.
+    """
+    named = (
+        files.where((F.col("status") == "ok") & (F.col("source") == source))
+        .groupBy("external_id")
+        .agg(F.min("video_id").alias("known_id"), F.count_distinct("video_id").alias("videos"))
+    )
+    ext = F.concat(F.lit("ext:"), F.sha2(F.concat(F.lit(source + "\n"), F.col("external_id")), 256))
+    ambiguous = F.coalesce(F.col("videos"), F.lit(0)) > 1
+    return (
+        statements.join(named, "external_id", "left")
+        .withColumn("video_id", F.coalesce("known_id", ext))
+        .withColumn("refused_key", F.concat_ws("/", F.col("source"), F.col("external_id"), F.col("row")))
+        .withColumn("refused_reason", F.when(ambiguous, F.lit("ambiguous_name")))
+        .withColumn(
+            "refused_message",
+            F.when(ambiguous, F.format_string("%d different videos are called '%s'", "videos", "external_id")),
+        )
+        .drop("known_id", "videos")
+    )
+
+
+def label_rows(matched: DataFrame, task: str) -> DataFrame:
+    """Rows for the table labels; held_label is what the file said of that video first."""
+    first = Window.partitionBy("video_id").orderBy("row")
+    return matched.select(
+        "video_id",
+        "external_id",
+        F.lit(task).alias("task"),
+        "label",
+        "source",
+        "observed_at",
+        F.first("label").over(first).alias("held_label"),
+        "refused_key",
+        "refused_reason",
+        "refused_message",
+    )
+
+
+def split_rows(matched: DataFrame, held: DataFrame, task: str) -> DataFrame:
+    """Rows for the table splits; held_split is the stage that has the video already, from before or further up."""
+    first = Window.partitionBy("video_id").orderBy("row")
+    held = held.where(F.col("task") == task).select("video_id", F.col("split").alias("frozen_split"))
+    return (
+        matched.where("split IS NOT NULL AND refused_reason IS NULL")
+        .join(held, "video_id", "left")
+        .select(
+            "video_id",
+            "external_id",
+            F.lit(task).alias("task"),
+            "split",
+            F.coalesce("frozen_split", F.first("split").over(first)).alias("held_split"),
+            "refused_key",
+            F.current_timestamp().alias("assigned_at"),
+        )
+    )

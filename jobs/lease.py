@@ -1,0 +1,74 @@
+"""Who works in a run's staging folder, and whether they are still alive."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from models import storage
+
+
+def owner() -> dict[str, Any]:
+    """This process, told apart from any other before or after it on any host."""
+    return {"host": socket.gethostname(), "boot": _boot_id(), "pid": os.getpid(), "started": _start_ticks(os.getpid())}
+
+
+def alive(record: dict[str, Any], silence_seconds: float, now: float | None = None) -> bool:
+    """Whether the run behind a lease record still lives.
+
+    On this host its process is looked up, so that a killed run is known at once; elsewhere the heartbeat decides.
+    """
+    holder = record["owner"]
+    if holder["boot"] and holder["host"] == socket.gethostname() and holder["boot"] == _boot_id():
+        return _start_ticks(holder["pid"]) == holder["started"]
+    return (time.time() if now is None else now) - record["heartbeat"] < silence_seconds
+
+
+def _boot_id() -> str:
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else ""
+
+
+def _start_ticks(pid: int) -> int | None:
+    """Clock ticks after boot at which the process started; None if there is no such process (or it is a zombie)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+class Lease:
+    """Keeps `<folder>/run.json` fresh from a background thread until closed."""
+
+    def __init__(self, folder: str, job: str, silence_seconds: float):
+        self._uri = storage.join(folder, "run.json")
+        self._record = {"job": job, "owner": owner(), "started_at": time.time()}
+        self._stop = threading.Event()
+        self._beat()
+        self._thread = threading.Thread(target=self._run, args=(silence_seconds / 4,), daemon=True, name="lease")
+        self._thread.start()
+
+    def _beat(self) -> None:
+        storage.write(self._uri, json.dumps(self._record | {"heartbeat": time.time()}).encode())
+
+    def _run(self, seconds: float) -> None:
+        while not self._stop.wait(seconds):
+            self._beat()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def read(folder: str) -> dict[str, Any] | None:
+    """The lease record of a run's folder; None if it has none (yet)."""
+    try:
+        return json.loads(storage.read_bytes(storage.join(folder, "run.json")))
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,159 @@
+"""What every job has at hand: settings, session, lake, registry, a budget of time and videos, and a line in `runs`."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from conf.settings import Settings
+from jobs import session, waves
+from jobs.lease import Lease
+from models import storage
+from models.registry import Registry
+from schemas import lake
+from schemas.runs import RUNS
+from schemas.table import Table, append_once, read
+
+
+class UsageError(ValueError):
+    """The person or the configuration asked for something that cannot be done; the message says what to do instead."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a run may take on: at most so many videos, and no new wave that would end after the deadline."""
+
+    max_videos: int | None = None
+    ends_at: datetime | None = None
+
+    def allows(self, seconds: float) -> bool:
+        """Whether work of this length, started now, ends before the deadline."""
+        return self.ends_at is None or datetime.now(UTC) + timedelta(seconds=seconds) <= self.ends_at
+
+
+def parse_deadline(text: str, now: datetime) -> datetime:
+    """ "90m", "2h", "45s" from now, or the next "06:30" by the local clock. Raises UsageError for anything else."""
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text):
+        return now + timedelta(seconds=float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]])
+    if match := re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", text):
+        local = now.astimezone()
+        wanted = local.replace(hour=int(match[1]), minute=int(match[2]), second=0, microsecond=0)
+        return (wanted if wanted > local else wanted + timedelta(days=1)).astimezone(UTC)
+    raise UsageError(f"--deadline {text}: expected a length such as 90m, 2h or 45s, or a time of day such as 06:30")
+
+
+@dataclass
+class Run:
+    """One run of one job. `counts` and `versions` end in its terminal row and in the last line it prints."""
+
+    job: str
+    settings: Settings
+    budget: Budget = field(default_factory=Budget)
+    quiet: bool = False
+    counts: dict[str, int] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    deferred: bool = False
+
+    def __post_init__(self) -> None:
+        now = datetime.now(UTC)
+        self.started = time.monotonic()
+        self.run_id = f"{self.job}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        self.root = storage.absolute(self.settings.lake.root)
+        self.task = self.settings.task
+        self.labels = tuple(self.settings.labels.labels)
+        self._lease: Lease | None = None
+        self._waves = 0
+
+    @cached_property
+    def spark(self) -> SparkSession:
+        return session.start(self.job, self.settings.spark)
+
+    @cached_property
+    def registry(self) -> Registry:
+        return Registry(self.root)
+
+    def __enter__(self) -> Run:
+        lake.create_all(self.root)
+        self.record("started")
+        silence = self.settings.waves.lease_seconds
+        self._lease = Lease(waves.run_folder(self.root, self.run_id), self.job, silence)
+        try:
+            recovered = waves.recover(self.spark, self.root, silence)
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        self.add({name: count for name, count in recovered.items() if count})
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self._lease is not None:
+            self._lease.close()
+            if not any(storage.exists(wave.held_uri) for wave in waves.staged_waves(self.root, self.run_id)):
+                storage.delete(waves.run_folder(self.root, self.run_id))
+        if error is None:
+            self.record("deferred" if self.deferred else "finished")
+        elif isinstance(error, waves.Held):
+            self.record("held", str(error))
+        else:
+            with suppress(Exception):  # the first failure is the one to report, whatever broke with it
+                self.record("failed", f"{kind.__name__}: {error}".splitlines()[0][:500])
+
+    def record(self, event: str, message: str | None = None) -> None:
+        """One row of `runs`."""
+        row = {
+            "run_id": self.run_id,
+            "event": event,
+            "job": self.job,
+            "task": self.task,
+            "at": datetime.now(UTC),
+            "seconds": time.monotonic() - self.started,
+            "versions": {key: value for key, value in self.versions.items() if value is not None},
+            "counts": {key: int(value) for key, value in self.counts.items()},
+            "message": message,
+        }
+        append_once(self.spark, RUNS, self.root, [row], f"{self.run_id}/{event}")
+
+    def read(self, table: Table) -> DataFrame:
+        return read(self.spark, table, self.root)
+
+    def view(self, name: str) -> DataFrame:
+        """A table or view of the lake by name, as of now."""
+        lake.register_views(self.spark, self.root, self.registry.live_rows())
+        return self.spark.table(name)
+
+    def next_wave(self) -> waves.Wave:
+        self._waves += 1
+        return waves.Wave(self.root, self.run_id, f"w{self._waves:05d}")
+
+    def manifest(
+        self, wave: waves.Wave, outputs: list[waves.Output], counts: dict[str, int] | None = None
+    ) -> waves.Manifest:
+        return waves.Manifest(
+            wave_id=wave.id,
+            run_id=self.run_id,
+            job=self.job,
+            task=self.task,
+            labels=self.labels,
+            max_refused=self.settings.waves.max_refused,
+            outputs=tuple(outputs),
+            counts=counts or {},
+            versions=dict(self.versions),
+        )
+
+    def add(self, counts: dict[str, int]) -> None:
+        """Add to this run's counts."""
+        for key, value in counts.items():
+            self.counts[key] = self.counts.get(key, 0) + value
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            print(f"[{self.job}] {text}", flush=True, file=sys.stderr)

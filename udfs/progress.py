@@ -1,0 +1,44 @@
+"""Progress out of running tasks: each task rewrites one small JSON file that the driver looks at."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+
+from models import storage
+
+_INTERVAL_S = 1.0
+
+
+@dataclass
+class TaskProgress:
+    """Called by a task with its totals so far; writes at most once a second, and a task tried again overwrites."""
+
+    folder: str
+    _last: float = 0.0
+
+    def __call__(self, videos: int, tokens: int) -> None:
+        if time.monotonic() - self._last >= _INTERVAL_S:
+            self._last = time.monotonic()
+            storage.write(self._uri(), json.dumps({"videos": videos, "tokens": tokens}).encode())
+
+    def _uri(self) -> str:
+        from pyspark import TaskContext
+
+        context = TaskContext.get()
+        name = f"task-{context.partitionId()}.json" if context else f"process-{os.getpid()}.json"
+        return storage.join(self.folder, name)
+
+
+def total(folder: str) -> dict[str, int]:
+    """Videos and tokens of all tasks together, as last written."""
+    sums = {"videos": 0, "tokens": 0}
+    for name in storage.children(folder):
+        try:
+            found = json.loads(storage.read_bytes(storage.join(folder, name)))
+        except FileNotFoundError:  # the wave was settled while we looked
+            continue
+        sums = {key: sums[key] + found[key] for key in sums}
+    return sums
