@@ -121,7 +121,7 @@ def refused(request: Request, error: str) -> Iterator[Completion]:
         )
 
 
-def check(request: Request) -> None:
+def check(request: Request, video_token: str) -> None:
     """Raise RequestRefused where a request could not run on any engine."""
     frames = request.frames
     if request.n < 1:
@@ -129,6 +129,11 @@ def check(request: Request) -> None:
     if getattr(frames, "dtype", None) != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
         found = f"{getattr(frames, 'dtype', type(frames).__name__)} {list(getattr(frames, 'shape', ()))}"
         raise RequestRefused(f"frames: expected uint8 [T, H, W, 3], found {found}")
+    if request.prompt.count(video_token) != 1:
+        found = request.prompt.count(video_token)
+        raise RequestRefused(
+            f"prompt: expected the video placeholder {video_token} exactly once, found it {found} times"
+        )
     if not request.fps > 0:
         raise RequestRefused(f"fps: expected a positive rate, found {request.fps}")
 

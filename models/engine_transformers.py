@@ -1,4 +1,4 @@
-"""The reference engine: transformers' own generate, one request after another: slow, short, and what vLLM is held against."""
+"""The reference engine: transformers' own generate, one request after another. Slow and short; vLLM is held against it."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ class TransformersEngine:
         wanted = LabelTokens.of(self._tokenizer, labels) if labels else None
         for request in requests:
             try:
-                check(request)
+                check(request, self._processor.video_token)
                 inputs = self._inputs(request, 1 if sampling.temperature == 0 else request.n)
                 check_room(sampling, inputs["input_ids"].shape[1], self._spec.max_model_len)
             except (RequestRefused, ValueError, TypeError) as error:
-                yield from refused(request, f"{type(error).__name__}: {error}")
+                yield from refused(request, str(error))
                 continue
             try:
                 completions = self._run(request, inputs, sampling, wanted)

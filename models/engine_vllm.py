@@ -148,13 +148,14 @@ class VllmEngine:
             if request is None:
                 return
             try:
-                check(request)
+                check(request, self._processor.video_token)
                 running[self._add(request, sampling, wanted)] = request
-            except (RequestRefused, ValueError, TypeError) as error:
-                yield from refused(request, f"{type(error).__name__}: {error}")
+            except RequestRefused as error:
+                yield from refused(request, str(error))
 
     def _add(self, request: Request, sampling: Sampling, wanted: LabelTokens | None) -> str:
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMClientError
         from vllm.sampling_params import RequestOutputKind
 
         greedy = sampling.temperature == 0
@@ -186,8 +187,8 @@ class VllmEngine:
         name = f"request-{self._count}"
         try:
             self._engine.add_request(name, prompt, parameters)
-        except (ValueError, TypeError):
-            raise
+        except (ValueError, TypeError, VLLMClientError) as error:
+            raise RequestRefused(str(error)) from error
         except Exception as error:
             raise self._died(f"taking in the request {request.key!r}", error) from error
         return name
@@ -205,7 +206,7 @@ class VllmEngine:
         try:
             check_room(sampling, prompt_tokens, self._spec.max_model_len)
         except RequestRefused as error:
-            yield from refused(request, f"{type(error).__name__}: {error}")
+            yield from refused(request, str(error))
             return
         for j in range(request.n):
             sample = output.outputs[0 if sampling.temperature == 0 else j]
