@@ -16,6 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeatur
 from transformers.video_utils import VideoMetadata
 
 from models.objectives import next_token_logprobs, sft_loss_sum
+from models.prompts import chat
 from models.trainer import OnMetric, TrainSpec, train
 
 
@@ -56,12 +57,6 @@ def save_bfloat16(model: PreTrainedModel, processor: ProcessorMixin, folder: Pat
     model.save_pretrained(folder, state_dict=weights)
     model.config.dtype = declared
     processor.save_pretrained(folder)
-
-
-def chat(processor: ProcessorMixin, prompt: str) -> str:
-    """The rendered chat up to where the model begins to speak: one user turn with the video, then the instruction."""
-    content = [{"type": "video"}, {"type": "text", "text": prompt}]
-    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 
 
 def collate(processor: ProcessorMixin, examples: Sequence[Example], fps: float) -> SftMicro:

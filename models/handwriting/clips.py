@@ -42,6 +42,7 @@ def label_of(digits: Sequence[int]) -> str:
 class Stroke:
     """One digit on the screen: its coverage mask, when it is shown, where, and how it drifts."""
 
+    digit: int
     ink: np.ndarray  # float32 [s, s], 0 = nothing, 1 = full ink
     start: float  # seconds
     end: float
@@ -69,13 +70,22 @@ class Scene:
     def label(self) -> str:
         return label_of(self.digits)
 
+    def shows(self, i: int) -> int | None:
+        """The digit on screen in frame i, None in a pause."""
+        stroke = self._stroke(i)
+        return None if stroke is None else stroke.digit
+
+    def _time(self, i: int) -> float:
+        return (i + 0.5) / self.fps  # seconds; the middle of the frame's time on screen
+
+    def _stroke(self, i: int) -> Stroke | None:
+        return next((stroke for stroke in self.strokes if stroke.start <= self._time(i) < stroke.end), None)
+
     def frame(self, i: int) -> np.ndarray:
         """Frame i: uint8 [H, W, 3], RGB."""
-        now = (i + 0.5) / self.fps
-        picture = self.paper.copy()
-        for stroke in self.strokes:
-            if stroke.start <= now < stroke.end:
-                _lay(picture, stroke, now - stroke.start, self.ink_color)
+        picture, stroke = self.paper.copy(), self._stroke(i)
+        if stroke is not None:
+            _lay(picture, stroke, self._time(i) - stroke.start, self.ink_color)
         for _ in range(self.blur):
             picture = _smooth(picture)
         rng = np.random.default_rng((*self.entropy, i))
@@ -123,7 +133,8 @@ def write(scene: Scene, path: Path) -> None:
         stream = out.add_stream("libx264", rate=scene.fps)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1
-        stream.options = {"crf": str(scene.crf), "preset": "veryfast", "flags": "+bitexact"}
+        # without mbtree: with it, the same frames give other bytes now and then, even on one thread
+        stream.options = {"crf": str(scene.crf), "preset": "veryfast", "flags": "+bitexact", "x264-params": "mbtree=0"}
         for picture in render(scene):
             out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         out.mux(stream.encode())
@@ -228,7 +239,7 @@ def _draw_strokes(
         place = room / 2 + (rng.random(2) - 0.5) * room * difficulty
         drift = rng.uniform(-0.04, 0.04, 2) * side * difficulty
         strokes.append(
-            Stroke(ink, now, now + span, float(place[0]), float(place[1]), (float(drift[0]), float(drift[1])))
+            Stroke(digit, ink, now, now + span, float(place[0]), float(place[1]), (float(drift[0]), float(drift[1])))
         )
         now += span
     return tuple(strokes)

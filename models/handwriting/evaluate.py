@@ -14,6 +14,7 @@ import torch
 from models import alignment
 from models.frames import Limits, sample
 from models.handwriting import clips, teacher, tiny
+from models.prompts import chat
 
 _ANSWER = re.compile(r"<answer>(\w+)</answer>$")
 
@@ -64,7 +65,7 @@ def complete(
 ) -> list[list[str]]:
     """n completions of every video, drawn at a temperature; 0 is greedy."""
     how = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
-    prompt = alignment.chat(processor, tiny.PROMPT)
+    prompt = chat(processor, tiny.PROMPT)
     texts = []
     for place in range(0, len(videos), batch):
         part = videos[place : place + batch]

@@ -148,7 +148,7 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             "pad_token_id": ids["<|endoftext|>"],
         },
         vision_config={
-            "depth": 2,
+            "depth": 3,
             "hidden_size": 96,
             "intermediate_size": 192,
             "num_heads": 3,
@@ -157,7 +157,7 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             "spatial_merge_size": _MERGE,
             "temporal_patch_size": _TEMPORAL,
             "window_size": FRAMES.size,
-            "fullatt_block_indexes": [0, 1],
+            "fullatt_block_indexes": [0, 1, 2],
             "tokens_per_second": 1,
         },
         image_token_id=ids["<|image_pad|>"],

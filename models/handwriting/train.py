@@ -11,34 +11,52 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from models import alignment
 from models.alignment import Example
 from models.frames import on_screen_indices, sample_array
 from models.handwriting import clips, teacher, tiny
-from models.trainer import OnMetric, TrainSpec
+from models.handwriting.sight import Sight, SightMicro, sight_batch, sight_loss
+from models.trainer import OnMetric, TrainSpec, train
 
 BATCH = 24  # clips a step
 
-BASE = TrainSpec(steps=900, learning_rate=1.5e-3, warmup=50)
-ALIGN = TrainSpec(steps=300, learning_rate=7e-4, warmup=20)
+SIGHT = TrainSpec(steps=500, learning_rate=2e-3, warmup=30)
+BASE = TrainSpec(steps=400, learning_rate=1.5e-3, warmup=30)
+ALIGN = TrainSpec(steps=250, learning_rate=1e-3, warmup=20)
 
-# The perception phase starts on large, clean digits: on full variation from the start it learns nothing visual at all.
-_EASY_STEPS, _FULL_AT_STEP = 100, 400
+_EASY_STEPS, _FULL_AT_STEP = 50, 300  # first sight begins on large, clean digits and ends on the full variation
 
 
-def train_base(out: Path, seed: int, on_metric: OnMetric, spec: TrainSpec = BASE, checkpoints: Path | None = None):
-    """Write the `base` checkpoint: perception only, on clips rendered in memory (no clip is seen twice)."""
-    blank = out.with_name(f"{out.name}-untrained")
+def train_base(out: Path, seed: int, on_metric: OnMetric, sight: TrainSpec = SIGHT, base: TrainSpec = BASE) -> None:
+    """Write the `base` checkpoint: perception only, on clips rendered in memory (no clip is seen twice).
+
+    First the vision tower alone learns the digits (metrics `sight/...`), then the whole model learns to say them.
+    """
+    blank, seeing = (out.with_name(f"{out.name}-{name}") for name in ("untrained", "seeing"))
     tiny.make(blank, seed)
-    alignment.align(blank, out, partial(base_examples, seed), spec, tiny.FRAMES.fps, BATCH, checkpoints, on_metric)
+    model, processor = alignment.load(blank)
+    torch.manual_seed(seed)
+
+    def batches(step: int) -> list[SightMicro]:
+        difficulty = float(np.clip((step - _EASY_STEPS) / (_FULL_AT_STEP - _EASY_STEPS), 0.0, 1.0))
+        scenes = _scenes(seed, step, difficulty)
+        return [sight_batch(processor, scenes, [_sampled(scene) for scene in scenes])]
+
+    train(Sight(model), batches, sight_loss, sight, on_metric=lambda name, *rest: on_metric(f"sight/{name}", *rest))
+    model.save_pretrained(seeing)
+    processor.save_pretrained(seeing)
+
+    def examples(step: int) -> list[Example]:
+        scenes = _scenes(seed, sight.steps + step, 1.0)
+        return [Example(partial(_sampled, scene), tiny.PROMPT, teacher.observation(scene.digits)) for scene in scenes]
+
+    alignment.align(seeing, out, examples, base, tiny.FRAMES.fps, BATCH, on_metric=on_metric)
 
 
-def base_examples(seed: int, step: int) -> list[Example]:
-    """The perception examples of one step: the target is the observation alone."""
-    difficulty = float(np.clip((step - _EASY_STEPS) / (_FULL_AT_STEP - _EASY_STEPS), 0.0, 1.0))
-    scenes = [clips.scene(seed, "base", step * BATCH + i, difficulty) for i in range(BATCH)]
-    return [Example(partial(_sampled, scene), tiny.PROMPT, teacher.observation(scene.digits)) for scene in scenes]
+def _scenes(seed: int, step: int, difficulty: float) -> list[clips.Scene]:
+    return [clips.scene(seed, "base", step * BATCH + i, difficulty) for i in range(BATCH)]
 
 
 def _sampled(scene: clips.Scene) -> np.ndarray:

@@ -1,0 +1,68 @@
+"""First sight: the vision tower alone learns to tell digits apart, before the language model is asked to read them.
+
+A real VLM joins a vision tower that was trained beforehand; so does the tiny one. Reading a digit off a frame is a far
+denser signal than a sentence about a clip, and a step costs a fraction of one through the whole model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from models.alignment import video_metadata
+from models.frames import on_screen_indices
+from models.handwriting import clips, tiny
+
+
+class Sight(torch.nn.Module):
+    """The vision tower of a model with a linear head over the mean of each temporal step's tokens."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.tower = model.model.visual
+        self.head = torch.nn.Linear(model.config.text_config.hidden_size, 10)
+
+    def forward(self, pixels: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+        """Scores of the ten digits for every temporal step: [steps, 10] from patches and their grid, int64 [clips, 3]."""
+        tokens = self.tower(pixels, grid_thw=grid).pooler_output
+        return self.head(tokens.view(int(grid[:, 0].sum()), -1, tokens.shape[-1]).mean(1))
+
+
+@dataclass(frozen=True)
+class SightMicro:
+    """Clips as patches. digit: int64 [steps], what each temporal step shows; -100 where it shows none or two."""
+
+    pixels: torch.Tensor
+    grid: torch.Tensor
+    digit: torch.Tensor
+
+    @property
+    def tokens(self) -> int:
+        return int((self.digit >= 0).sum())
+
+
+def sight_loss(model: Sight, micro: SightMicro) -> torch.Tensor:
+    """Cross-entropy summed over the temporal steps that show one digit."""
+    return cross_entropy(model(micro.pixels, micro.grid), micro.digit, ignore_index=-100, reduction="sum")
+
+
+def sight_batch(processor: object, scenes: Sequence[clips.Scene], videos: Sequence) -> SightMicro:
+    """Sampled scenes as one batch; `videos` are their frames, uint8 [T, H, W, 3] each."""
+    inputs = processor.video_processor(
+        videos=list(videos),
+        video_metadata=[video_metadata(video, tiny.FRAMES.fps) for video in videos],
+        do_sample_frames=False,
+        return_tensors="pt",
+    )
+    digit = torch.tensor([shown for scene in scenes for shown in steps_of(scene)])
+    return SightMicro(inputs["pixel_values_videos"], inputs["video_grid_thw"], digit)
+
+
+def steps_of(scene: clips.Scene) -> list[int]:
+    """The digit that each temporal step (a pair of sampled frames) shows, -100 for none or two."""
+    seen = [scene.shows(i) for i in on_screen_indices(scene.frames, tiny.FRAMES.count)]
+    pairs = [{digit for digit in seen[i : i + 2] if digit is not None} for i in range(0, len(seen), 2)]
+    return [pair.pop() if len(pair) == 1 else -100 for pair in pairs]
