@@ -6,8 +6,12 @@ per file. A child that dies or hangs is replaced; its file comes back as a Media
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
+import os
 import resource
+import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, TimeoutError, wait
 from dataclasses import dataclass
@@ -20,6 +24,8 @@ from models.frames import FrameSpec, Limits, MediaError, Probe, probe, sample
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 LOST = ("decoder_crashed", "decoder_timeout", "decoder_memory")  # reasons beside frames.REASONS
 
@@ -84,8 +90,8 @@ class DecodePool:
         self._pool = ProcessPool(
             max_workers=settings.workers,
             max_tasks=500,  # decoders leak: a fresh child now and then costs nothing
-            initializer=_limit_memory,
-            initargs=(settings.memory_bytes,),
+            initializer=_prepare_child,
+            initargs=(settings.memory_bytes, os.getpid()),
             context=multiprocessing.get_context("spawn"),
         )
 
@@ -145,6 +151,10 @@ def _guarded(work: Callable[[Any], Result], argument: Any) -> Result | MediaErro
         return MediaError("decode_error", f"{type(error).__name__}: {error}")
 
 
-def _limit_memory(memory_bytes: int) -> None:
+def _prepare_child(memory_bytes: int, owner: int) -> None:
+    if sys.platform == "linux":  # a child that hangs in a decoder would outlive a killed Spark worker for ever
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != owner:
+            os._exit(1)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
