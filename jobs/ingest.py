@@ -19,12 +19,10 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from jobs import cli, labelfile, waves
+from jobs import cli, labelfile, recipe, waves
 from jobs.progress import Watch
 from jobs.run import Run, UsageError
 from models import storage
-from models.decode_pool import DecodeSettings
-from models.frames import Limits
 from schemas.files import FILES
 from schemas.labels import LABELS
 from schemas.quarantine import QUARANTINE
@@ -136,18 +134,10 @@ def _check_sums(run: Run) -> None:
 
 def _commit_files(run: Run, files: DataFrame, before: int, total: int) -> int:
     """One wave of files; returns how many this wave took care of."""
-    decode = run.settings.decode
-    limits = Limits(
-        max_bytes=decode.max_mb << 20,
-        max_pixels=decode.max_pixels,
-        max_seconds=decode.max_seconds,
-        max_frames=decode.max_frames,
-    )
-    pool = DecodeSettings(decode.workers, decode.timeout_seconds, decode.memory_mb << 20)
 
     def write(wave: waves.Wave) -> waves.Manifest:
         progress = storage.join(wave.folder, "progress")
-        plan = ProbePlan(limits, pool, None if run.quiet else TaskProgress(progress))
+        plan = ProbePlan(recipe.limits(run.settings), recipe.decoding(run.settings), TaskProgress(progress))
         parts = files.select("uri", "etag").repartition(run.spark.sparkContext.defaultParallelism)
         with Watch(run.job, progress, before, total, run.quiet):
             parts.mapInArrow(probe_files(plan), from_arrow_schema(PROBE_COLUMNS)).write.parquet(wave.data("probes"))

@@ -8,7 +8,7 @@ prompt is prefilled and the frames are encoded once for all of them. `open_engin
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,6 +42,7 @@ class EngineSpec:
 
     kind: str  # vllm | transformers
     model: str  # folder in Hugging Face layout
+    digest: str = ""  # names the folder's content: a folder changed in place is another model
     dtype: str = "float32"
     max_model_len: int = 1024  # tokens, prompt with video included
     max_num_seqs: int = 128  # sequences decoded together
@@ -153,10 +154,10 @@ def check_room(sampling: Sampling, prompt_tokens: int, max_model_len: int) -> No
 _running: tuple[int, EngineSpec, Engine] | None = None  # one per process: (process id, spec, engine)
 
 
-def open_engine(spec: EngineSpec) -> Engine:
+def open_engine(spec: EngineSpec, on_start: Callable[[], None] | None = None) -> Engine:
     """The engine of this process: started at the first call, reused for an equal spec, closed first for another one.
 
-    Raises ValueError for an unknown kind.
+    on_start: called once an engine was constructed, not for one that ran already. Raises ValueError for an unknown kind.
     """
     global _running
     if _running is not None and _running[0] != os.getpid():
@@ -171,6 +172,8 @@ def open_engine(spec: EngineSpec) -> Engine:
     else:
         raise ValueError(f"engine kind: expected vllm or transformers, found {spec.kind!r}")
     _running = (os.getpid(), spec, Chosen(spec))
+    if on_start is not None:
+        on_start()
     return _running[2]
 
 

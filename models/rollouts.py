@@ -60,7 +60,7 @@ class Plan:
 
     user_text: `prompts.user_text` already rendered; labels: slugs, () for open questions; rows_per_batch: rows of one
     output batch. on_progress(videos done, tokens done) is called in the worker after each video, with totals of this
-    task. decode(uri, frames, limits) gives uint8 [count, size, size, 3], in a child process.
+    task, on_engine_start when the worker had to construct an engine. decode(uri, frames, limits) gives uint8 [count, size, size, 3], in a child process.
     """
 
     engine: EngineSpec
@@ -74,6 +74,7 @@ class Plan:
     decoding: DecodeSettings = field(default_factory=DecodeSettings)
     rows_per_batch: int = 256
     on_progress: Callable[[int, int], None] | None = None
+    on_engine_start: Callable[[], None] | None = None
     decode: Callable[[str, FrameSpec, Limits], np.ndarray] = sample_uri
 
     def __post_init__(self) -> None:

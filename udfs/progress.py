@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from dataclasses import dataclass
 
@@ -24,6 +25,10 @@ class TaskProgress:
             self._last = time.monotonic()
             storage.write(self._uri(), json.dumps({"videos": videos, "tokens": tokens}).encode())
 
+    def engine_started(self) -> None:
+        """Called once by a process that constructs an engine for this stage."""
+        storage.write(storage.join(self.folder, f"engine-{socket.gethostname()}-{os.getpid()}.json"), b"{}")
+
     def _uri(self) -> str:
         from pyspark import TaskContext
 
@@ -36,9 +41,16 @@ def total(folder: str) -> dict[str, int]:
     """Videos and tokens of all tasks together, as last written."""
     sums = {"videos": 0, "tokens": 0}
     for name in storage.children(folder):
+        if name.startswith("engine-"):
+            continue
         try:
             found = json.loads(storage.read_bytes(storage.join(folder, name)))
         except FileNotFoundError:  # the wave was settled while we looked
             continue
         sums = {key: sums[key] + found[key] for key in sums}
     return sums
+
+
+def engines(folder: str) -> int:
+    """Engines that were constructed for this stage; warm ones of earlier stages do not count."""
+    return sum(name.startswith("engine-") for name in storage.children(folder))

@@ -58,7 +58,7 @@ def rollout(plan: Plan) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.Reco
             return
         _claim_device()
         try:
-            rows = Rollouts(plan, open_engine(plan.engine)).rows(chain([first], tasks))
+            rows = Rollouts(plan, open_engine(plan.engine, plan.on_engine_start)).rows(chain([first], tasks))
             yield from _batches(rows, plan.rows_per_batch)
         except EngineDead:
             traceback.print_exc()

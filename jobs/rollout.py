@@ -1,0 +1,190 @@
+"""rollout: K reasoning traces for every video that lacks them, in waves.
+
+    deepintuit rollout --conf conf/local.yaml [--split calibrate] [--set rollout.n=8] [--max-videos 1000] [--deadline 2h]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from jobs import cli, recipe, waves
+from jobs.progress import Watch, clock
+from jobs.recipe import Recipe
+from jobs.run import Run
+from models import storage
+from models.rollouts import Plan
+from schemas.quarantine import QUARANTINE
+from schemas.runs import RUNS
+from schemas.splits import STAGES
+from schemas.traces import TRACES, TRANSIENT
+from schemas.videos import VIDEOS
+from udfs.progress import TaskProgress, engines
+from udfs.rollout import TRACE_COLUMNS, rollout
+
+HELP = "write reasoning traces for videos that lack them"
+
+
+def pending(
+    videos: DataFrame, traces: DataFrame, quarantine: DataFrame, recipe_id: str, k: int, max_attempts: int
+) -> DataFrame:
+    """What is missing: the columns of `videos`, `missing` (rollout indices) and `attempt`.
+
+    Going from k to more adds only the new indices. A rollout that failed for a passing reason is tried again, up to
+    max_attempts in all; one that a contract refused is not.
+    """
+    wanted = videos.select("video_id", F.explode(F.sequence(F.lit(0), F.lit(k - 1))).alias("rollout_index"))
+    tried = (
+        traces.where((F.col("recipe_id") == recipe_id) & (F.col("rollout_index") < k))
+        .groupBy("video_id", "rollout_index")
+        .agg(F.max("attempt").alias("last"), F.max_by("status", "attempt").alias("status"))
+    )
+    again = F.col("status").isin(*TRANSIENT) & (F.col("last") + 1 < max_attempts)
+    refused = quarantine.where(F.col("table") == "traces").select("row_key").distinct()
+    key = F.concat_ws("/", "video_id", F.lit(recipe_id), "rollout_index", "attempt")
+    return (
+        wanted.join(tried, ["video_id", "rollout_index"], "left")
+        .where(F.col("last").isNull() | again)
+        .withColumn("attempt", F.coalesce(F.col("last") + 1, F.lit(0)))
+        .withColumn("row_key", key)
+        .join(refused, "row_key", "left_anti")
+        .groupBy("video_id", "attempt")
+        .agg(F.array_sort(F.collect_list("rollout_index")).alias("missing"))
+        .join(videos, "video_id")
+    )
+
+
+def in_scope(videos: DataFrame, splits: DataFrame, task: str, split: str | None) -> DataFrame:
+    """The videos of one stage, or all of them."""
+    scope = videos.select("video_id", "uri", "duration_s", "ingested_at")
+    if split is None:
+        return scope
+    chosen = splits.where((F.col("task") == task) & (F.col("split") == split)).select("video_id")
+    return scope.join(chosen, "video_id", "left_semi")
+
+
+def trace_rows(rollouts: DataFrame, task: str, recipe_id: str) -> DataFrame:
+    """Columns of the udf -> rows for the table traces."""
+    return (
+        rollouts.withColumn("task", F.lit(task))
+        .withColumn("recipe_id", F.lit(recipe_id))
+        .withColumn("input_digest", F.lit(None).cast("string"))
+        .withColumn("created_at", F.current_timestamp())
+    )
+
+
+def roll_out(
+    run: Run, what: Recipe, k: int, scope: DataFrame, edit_plan: Callable[[Plan], Plan] = lambda plan: plan
+) -> None:
+    """Make the missing rollouts of `scope` under a recipe. Starts no engine if none is missing.
+
+    edit_plan: lets a caller change how workers run, never what they produce.
+    """
+    settings = run.settings
+    attempts = settings.waves.max_attempts
+
+    def missing(videos: DataFrame) -> DataFrame:
+        return pending(videos, run.read(TRACES), run.read(QUARANTINE), what.id, k, attempts)
+
+    plan_folder = storage.join(waves.run_folder(run.root, run.run_id), f"plan-{what.id}")
+    missing(scope).write.mode("overwrite").parquet(plan_folder)
+    todo = run.spark.read.parquet(plan_folder)
+    count = todo.agg(F.count_distinct("video_id").alias("videos"), F.sum(F.size("missing")).alias("rollouts")).first()
+    run.versions["recipe_id"] = what.id
+    run.add({"rollouts_pending": count["rollouts"] or 0, "rollouts": 0, "engines": 0})
+    if not count["videos"]:
+        run.say("nothing to do: every video in scope has its rollouts; no engine was started")
+        return
+    recipe.check_model(what)
+    recipe.register(run, what)
+    chosen = todo.select("video_id", "uri", "duration_s", "ingested_at").distinct()
+    videos = count["videos"]
+    if run.budget.max_videos is not None and run.budget.max_videos < videos:
+        run.deferred = True
+        videos = run.budget.max_videos
+        chosen = chosen.orderBy("ingested_at", "video_id").limit(videos)
+    rate = measured_rate(run, what.id) or settings.waves.first_rate
+    per_video = count["rollouts"] / count["videos"]
+    number = max(1, math.ceil(videos * per_video / (rate * settings.waves.seconds)))
+    expected = videos * per_video / rate
+    run.say(
+        f"{videos:,} videos lack {round(videos * per_video):,} rollouts of recipe {what.id}: "
+        f"{number} waves, about {clock(expected)} at {rate:.1f} rollouts/s"
+    )
+    cut = storage.join(waves.run_folder(run.root, run.run_id), f"waves-{what.id}")
+    bucket = F.pmod(F.xxhash64("video_id"), F.lit(number))
+    chosen.withColumn("wave", bucket).repartition(number, "wave").write.partitionBy("wave").parquet(cut)
+    done = 0
+    for index in range(number):
+        if not run.budget.allows(expected / number):
+            run.deferred = True
+            run.say(f"stopping before the deadline: {videos - done:,} videos stay for the next run")
+            break
+        batch = run.spark.read.parquet(cut).where(F.col("wave") == index).drop("wave")
+        if batch.isEmpty():
+            continue
+        # Asked again: another run may have published some of it since.
+        done += _commit_wave(run, edit_plan(recipe.plan(what, settings)), what, missing(batch), done, videos)
+
+
+def _commit_wave(run: Run, plan: Plan, what: Recipe, todo: DataFrame, before: int, total: int) -> int:
+    """One wave of rollouts: the only stage that runs the model. Returns the videos it took care of."""
+
+    def write(wave: waves.Wave) -> waves.Manifest:
+        progress = storage.join(wave.folder, "progress")
+        task = TaskProgress(progress)
+        watched = replace(plan, on_progress=task, on_engine_start=task.engine_started)
+        # One long task per engine, its longest videos first: the short ones fill the gaps at the end.
+        tasks = todo.repartition(run.settings.engine.per_cluster).sortWithinPartitions(F.desc("duration_s"))
+        made = tasks.mapInArrow(rollout(watched), from_arrow_schema(TRACE_COLUMNS))
+        with Watch(run.job, progress, before, total, run.quiet):
+            output = waves.stage(run.spark, wave, TRACES, trace_rows(made, run.task, what.id), f"traces/{what.id}")
+        staged = run.spark.read.parquet(wave.data("traces"))
+        figures = staged.agg(F.count_distinct("video_id").alias("videos"), F.sum("tokens").alias("tokens")).first()
+        counts = {"rollouts": output.rows, "videos": figures["videos"], "tokens": figures["tokens"] or 0}
+        return run.manifest(wave, [output], counts | {"engines": engines(progress)})
+
+    settled = waves.commit(run.spark, run.next_wave(), write)
+    landed = settled.landed["traces"]
+    run.add({name: settled.counts[name] for name in ("rollouts", "tokens", "engines")})
+    run.add(
+        {"traces": landed.rows, "traces_quarantined": settled.refused["traces"], "collisions": landed.collisions}
+    )
+    return settled.counts["videos"]
+
+
+def measured_rate(run: Run, recipe_id: str) -> float | None:
+    """Rollouts per second of the last wave under this recipe; None if there was none."""
+    last = (
+        run.read(RUNS)
+        .where(F.col("event").startswith("wave ") & (F.col("versions")["recipe_id"] == recipe_id))
+        .where((F.col("counts")["rollouts"] > 0) & (F.col("seconds") > 0))
+        .orderBy(F.desc("at"))
+        .select((F.col("counts")["rollouts"] / F.col("seconds")).alias("rate"))
+        .first()
+    )
+    return last["rate"] if last else None
+
+
+def run(run: Run, arguments: argparse.Namespace) -> None:
+    scope = in_scope(run.read(VIDEOS), run.view("current_splits"), run.task, arguments.split)
+    roll_out(run, recipe.of_settings(run.settings), run.settings.rollout.n, scope)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--split", choices=STAGES, help="only videos of this stage; without it, all videos")
+
+
+def main() -> int:
+    return cli.main(["rollout", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
