@@ -63,9 +63,10 @@ def collate(processor: ProcessorMixin, examples: Sequence[Example], fps: float) 
     """Examples as one right-padded batch; fps: the rate at which frames are presented to the model."""
     tokenizer = processor.tokenizer
     videos = [example.frames() for example in examples]
+    chats = {prompt: chat(processor, prompt) for prompt in {example.prompt for example in examples}}
     targets = [example.completion + tokenizer.eos_token for example in examples]
     inputs = processor(
-        text=[chat(processor, example.prompt) + target for example, target in zip(examples, targets, strict=True)],
+        text=[chats[example.prompt] + target for example, target in zip(examples, targets, strict=True)],
         videos=videos,
         video_metadata=[video_metadata(video, fps) for video in videos],
         do_sample_frames=False,

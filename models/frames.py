@@ -293,8 +293,8 @@ class _Clip:
                 yield now, frame
                 while done < len(wanted) and wanted[done] <= now:
                     done += 1
-                if done == len(wanted) or self._entry(wanted[done], now) is not None:
-                    break
+                if done == len(wanted) or self._entry(wanted[done], now) not in (None, entry):
+                    break  # `entry` itself comes up again where a seek lands too early: then decode on
             else:
                 return
 
