@@ -116,7 +116,7 @@ def scene(seed: int, subset: str, index: int, difficulty: float = 1.0) -> Scene:
         ink_color=ink_color,
         strokes=_draw_strokes(rng, handwriting.images(subset), shown, width, height, frames / fps, difficulty),
         blur=int(rng.integers(0, 1 + round(2 * difficulty))),
-        noise=float(rng.uniform(0.0, 0.07 * difficulty)),
+        noise=float(rng.uniform(0.0, 0.06 * difficulty)),
         entropy=entropy,
     )
 
@@ -194,7 +194,7 @@ def _draw_digits(rng: np.random.Generator, label: str) -> tuple[int, ...]:
 
 def _draw_paper(rng: np.random.Generator, width: int, height: int, difficulty: float) -> tuple[np.ndarray, np.ndarray]:
     """Background with clutter and the colour of the ink, light on dark or dark on light."""
-    contrast = 1.0 - rng.uniform(0.0, 0.5) * difficulty
+    contrast = 1.0 - rng.uniform(0.0, 0.45) * difficulty
     dark = rng.uniform(0.0, 1.0 - contrast)
     tint = lambda: rng.uniform(-0.08, 0.08, 3) * difficulty  # noqa: E731
     low, high = dark + tint(), dark + contrast + tint()
@@ -204,7 +204,7 @@ def _draw_paper(rng: np.random.Generator, width: int, height: int, difficulty: f
     shade = slope[0] * (y / height - 0.5) + slope[1] * (x / width - 0.5)
     for _ in range(rng.integers(0, 1 + round(5 * difficulty))):  # bars and spots behind the digit
         cy, cx, size = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(2, 7)
-        strength = rng.uniform(-0.22, 0.22)
+        strength = rng.uniform(-0.16, 0.16)
         if rng.random() < 0.5:
             shade += strength * (np.hypot(y - cy, x - cx) < 2 * size)
         else:
@@ -233,7 +233,7 @@ def _draw_strokes(
     for digit, span, before in zip(shown, shown_for, pause, strict=False):
         now += before * seconds
         own = images[digit]
-        size = round(side * (0.95 - rng.uniform(0.0, 0.38) * difficulty))
+        size = round(side * (0.95 - rng.uniform(0.0, 0.32) * difficulty))
         ink = _turned(own[rng.integers(len(own))], size, rng.uniform(-12, 12) * difficulty)
         room = np.array((height - size, width - size), float)
         place = room / 2 + (rng.random(2) - 0.5) * room * difficulty

@@ -20,10 +20,10 @@ from models.handwriting import clips, teacher, tiny
 from models.handwriting.sight import Sight, SightMicro, sight_batch, sight_loss
 from models.trainer import OnMetric, TrainSpec, train
 
-BATCH = 24  # clips a step
+SIGHT_BATCH, BATCH = 16, 24  # clips a step: of first sight, and of the whole model
 
-SIGHT = TrainSpec(steps=500, learning_rate=2e-3, warmup=30)
-BASE = TrainSpec(steps=400, learning_rate=1.5e-3, warmup=30)
+SIGHT = TrainSpec(steps=700, learning_rate=2e-3, warmup=30)
+BASE = TrainSpec(steps=300, learning_rate=1.5e-3, warmup=30)
 ALIGN = TrainSpec(steps=250, learning_rate=1e-3, warmup=20)
 
 _EASY_STEPS, _FULL_AT_STEP = 50, 300  # first sight begins on large, clean digits and ends on the full variation
@@ -41,7 +41,7 @@ def train_base(out: Path, seed: int, on_metric: OnMetric, sight: TrainSpec = SIG
 
     def batches(step: int) -> list[SightMicro]:
         difficulty = float(np.clip((step - _EASY_STEPS) / (_FULL_AT_STEP - _EASY_STEPS), 0.0, 1.0))
-        scenes = _scenes(seed, step, difficulty)
+        scenes = _scenes(seed, step * SIGHT_BATCH, SIGHT_BATCH, difficulty)
         return [sight_batch(processor, scenes, [_sampled(scene) for scene in scenes])]
 
     train(Sight(model), batches, sight_loss, sight, on_metric=lambda name, *rest: on_metric(f"sight/{name}", *rest))
@@ -49,14 +49,14 @@ def train_base(out: Path, seed: int, on_metric: OnMetric, sight: TrainSpec = SIG
     processor.save_pretrained(seeing)
 
     def examples(step: int) -> list[Example]:
-        scenes = _scenes(seed, sight.steps + step, 1.0)
+        scenes = _scenes(seed, sight.steps * SIGHT_BATCH + step * BATCH, BATCH, 1.0)
         return [Example(partial(_sampled, scene), tiny.PROMPT, teacher.observation(scene.digits)) for scene in scenes]
 
     alignment.align(seeing, out, examples, base, tiny.FRAMES.fps, BATCH, on_metric=on_metric)
 
 
-def _scenes(seed: int, step: int, difficulty: float) -> list[clips.Scene]:
-    return [clips.scene(seed, "base", step * BATCH + i, difficulty) for i in range(BATCH)]
+def _scenes(seed: int, first: int, count: int, difficulty: float) -> list[clips.Scene]:
+    return [clips.scene(seed, "base", index, difficulty) for index in range(first, first + count)]
 
 
 def _sampled(scene: clips.Scene) -> np.ndarray:
