@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     from conf.settings import SettingsError, load
     from jobs.run import Budget, Run, UsageError, parse_deadline
     from jobs.session import SessionError
-    from jobs.waves import Held
+    from jobs.staging import Held
     from models.registry import RegistryError
     from schemas.table import LakeError
 
@@ -84,7 +84,8 @@ def main(argv: list[str] | None = None) -> int:
         return _stop(str(error), 2)
     except Held as error:
         return _stop(str(error), 3)
-    print(json.dumps({"run_id": run.run_id, "counts": run.counts, "versions": run.versions}), flush=True)
+    result = {"run_id": run.run_id, "counts": run.counts, "versions": run.versions, "results": run.results}
+    print(json.dumps(result), flush=True)
     return 0
 
 

@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from jobs import cli, labelfile, recipe, waves
+from jobs import cli, labelfile, recipe, staging
 from jobs.progress import Watch
 from jobs.run import Run, UsageError
 from models import storage
@@ -92,7 +92,7 @@ def write_listing(source: str, extensions: tuple[str, ...], folder: str) -> tupl
 def read_files(run: Run, source: str) -> None:
     """List, read what is new, and publish files and videos wave by wave; the sums are checked at the end."""
     settings = run.settings.ingest
-    folder = storage.join(waves.run_folder(run.root, run.run_id), "listing")
+    folder = storage.join(staging.run_folder(run.root, run.run_id), "listing")
     listed, other = write_listing(source, settings.extensions, folder)
     if other:
         run.say(f"{other} files are left out: their extension is not in ingest.extensions")
@@ -103,7 +103,7 @@ def read_files(run: Run, source: str) -> None:
         labelfile.external_id(F.col("uri"), settings.extensions).alias("external_id"),
     )
     fresh = fresh_files(listing, run.read(FILES))
-    plan = storage.join(waves.run_folder(run.root, run.run_id), "plan")
+    plan = storage.join(staging.run_folder(run.root, run.run_id), "plan")
     fresh.write.mode("overwrite").parquet(plan)
     todo = run.spark.read.parquet(plan)
     new = todo.count()
@@ -135,7 +135,7 @@ def _check_sums(run: Run) -> None:
 def _commit_files(run: Run, files: DataFrame, before: int, total: int) -> int:
     """One wave of files; returns how many this wave took care of."""
 
-    def write(wave: waves.Wave) -> waves.Manifest:
+    def write(wave: staging.Wave) -> staging.Manifest:
         progress = storage.join(wave.folder, "progress")
         plan = ProbePlan(recipe.limits(run.settings), recipe.decoding(run.settings), TaskProgress(progress))
         parts = files.select("uri", "etag").repartition(run.spark.sparkContext.defaultParallelism)
@@ -143,13 +143,13 @@ def _commit_files(run: Run, files: DataFrame, before: int, total: int) -> int:
             parts.mapInArrow(probe_files(plan), from_arrow_schema(PROBE_COLUMNS)).write.parquet(wave.data("probes"))
         probes = run.spark.read.parquet(wave.data("probes")).join(files, ["uri", "etag"])
         outputs = [
-            waves.stage(run.spark, wave, VIDEOS, video_rows(probes), "videos"),
-            waves.stage(run.spark, wave, FILES, file_rows(probes), "files"),
+            staging.stage(run.spark, wave, VIDEOS, video_rows(probes), "videos"),
+            staging.stage(run.spark, wave, FILES, file_rows(probes), "files"),
         ]
         return run.manifest(wave, outputs, {"files": outputs[1].rows})
 
     wave = run.next_wave()
-    settled = waves.commit(run.spark, wave, write)
+    settled = staging.commit(run.spark, wave, write)
     landed = run.read(FILES).where(F.col("wave_id") == wave.id)
     by_reason = {row["reason"]: row["count"] for row in landed.groupBy("reason").count().collect()}
     fine = by_reason.pop(None, 0)
@@ -175,11 +175,11 @@ def read_labels(run: Run, path: str, split: str | None) -> None:
     settings = run.settings.ingest
     statements = labelfile.read_statements(run.spark, path, settings, run.labels, split)
 
-    def write(wave: waves.Wave) -> waves.Manifest:
+    def write(wave: staging.Wave) -> staging.Manifest:
         matched = labelfile.match(statements, run.read(FILES), settings.source)
         outputs = [
-            waves.stage(run.spark, wave, LABELS, labelfile.label_rows(matched, run.task), f"labels/{run.task}"),
-            waves.stage(
+            staging.stage(run.spark, wave, LABELS, labelfile.label_rows(matched, run.task), f"labels/{run.task}"),
+            staging.stage(
                 run.spark,
                 wave,
                 SPLITS,
@@ -190,7 +190,7 @@ def read_labels(run: Run, path: str, split: str | None) -> None:
         return run.manifest(wave, outputs, {"label_rows": outputs[0].rows})
 
     wave = run.next_wave()
-    settled = waves.commit(run.spark, wave, write)
+    settled = staging.commit(run.spark, wave, write)
     refused = run.read(QUARANTINE).where(F.col("wave_id") == wave.id)
     reasons = {row["reason"]: row["count"] for row in refused.groupBy("reason").count().collect()}
     counts = {

@@ -1,6 +1,6 @@
 """rollout: K reasoning traces for every video that lacks them, in waves.
 
-    deepintuit rollout --conf conf/local.yaml [--split calibrate] [--set rollout.n=8] [--max-videos 1000] [--deadline 2h]
+deepintuit rollout --conf conf/local.yaml [--split calibrate] [--set rollout.n=8] [--max-videos 1000] [--deadline 2h]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from jobs import cli, recipe, waves
+from jobs import cli, recipe, staging
 from jobs.progress import Watch, clock
 from jobs.recipe import Recipe
 from jobs.run import Run
@@ -93,7 +93,7 @@ def roll_out(
     def missing(videos: DataFrame) -> DataFrame:
         return pending(videos, run.read(TRACES), run.read(QUARANTINE), what.id, k, attempts)
 
-    plan_folder = storage.join(waves.run_folder(run.root, run.run_id), f"plan-{what.id}")
+    plan_folder = storage.join(staging.run_folder(run.root, run.run_id), f"plan-{what.id}")
     missing(scope).write.mode("overwrite").parquet(plan_folder)
     todo = run.spark.read.parquet(plan_folder)
     count = todo.agg(F.count_distinct("video_id").alias("videos"), F.sum(F.size("missing")).alias("rollouts")).first()
@@ -118,7 +118,7 @@ def roll_out(
         f"{videos:,} videos lack {round(videos * per_video):,} rollouts of recipe {what.id}: "
         f"{number} waves, about {clock(expected)} at {rate:.1f} rollouts/s"
     )
-    cut = storage.join(waves.run_folder(run.root, run.run_id), f"waves-{what.id}")
+    cut = storage.join(staging.run_folder(run.root, run.run_id), f"waves-{what.id}")
     bucket = F.pmod(F.xxhash64("video_id"), F.lit(number))
     chosen.withColumn("wave", bucket).repartition(number, "wave").write.partitionBy("wave").parquet(cut)
     done = 0
@@ -137,7 +137,7 @@ def roll_out(
 def _commit_wave(run: Run, plan: Plan, what: Recipe, todo: DataFrame, before: int, total: int) -> int:
     """One wave of rollouts: the only stage that runs the model. Returns the videos it took care of."""
 
-    def write(wave: waves.Wave) -> waves.Manifest:
+    def write(wave: staging.Wave) -> staging.Manifest:
         progress = storage.join(wave.folder, "progress")
         task = TaskProgress(progress)
         watched = replace(plan, on_progress=task, on_engine_start=task.engine_started)
@@ -145,18 +145,16 @@ def _commit_wave(run: Run, plan: Plan, what: Recipe, todo: DataFrame, before: in
         tasks = todo.repartition(run.settings.engine.per_cluster).sortWithinPartitions(F.desc("duration_s"))
         made = tasks.mapInArrow(rollout(watched), from_arrow_schema(TRACE_COLUMNS))
         with Watch(run.job, progress, before, total, run.quiet):
-            output = waves.stage(run.spark, wave, TRACES, trace_rows(made, run.task, what.id), f"traces/{what.id}")
+            output = staging.stage(run.spark, wave, TRACES, trace_rows(made, run.task, what.id), f"traces/{what.id}")
         staged = run.spark.read.parquet(wave.data("traces"))
         figures = staged.agg(F.count_distinct("video_id").alias("videos"), F.sum("tokens").alias("tokens")).first()
         counts = {"rollouts": output.rows, "videos": figures["videos"], "tokens": figures["tokens"] or 0}
         return run.manifest(wave, [output], counts | {"engines": engines(progress)})
 
-    settled = waves.commit(run.spark, run.next_wave(), write)
+    settled = staging.commit(run.spark, run.next_wave(), write)
     landed = settled.landed["traces"]
     run.add({name: settled.counts[name] for name in ("rollouts", "tokens", "engines")})
-    run.add(
-        {"traces": landed.rows, "traces_quarantined": settled.refused["traces"], "collisions": landed.collisions}
-    )
+    run.add({"traces": landed.rows, "traces_quarantined": settled.refused["traces"], "collisions": landed.collisions})
     return settled.counts["videos"]
 
 

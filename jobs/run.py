@@ -15,7 +15,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from conf.settings import Settings
-from jobs import session, waves
+from jobs import session, staging
 from jobs.lease import Lease
 from models import storage
 from models.registry import Registry
@@ -61,6 +61,7 @@ class Run:
     quiet: bool = False
     counts: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
     deferred: bool = False
 
     def __post_init__(self) -> None:
@@ -85,9 +86,9 @@ class Run:
         lake.create_all(self.root)
         self.record("started")
         silence = self.settings.waves.lease_seconds
-        self._lease = Lease(waves.run_folder(self.root, self.run_id), self.job, silence)
+        self._lease = Lease(staging.run_folder(self.root, self.run_id), self.job, silence)
         try:
-            recovered = waves.recover(self.spark, self.root, silence)
+            recovered = staging.recover(self.spark, self.root, silence)
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise
@@ -97,11 +98,12 @@ class Run:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if self._lease is not None:
             self._lease.close()
-            if not any(storage.exists(wave.held_uri) for wave in waves.staged_waves(self.root, self.run_id)):
-                storage.delete(waves.run_folder(self.root, self.run_id))
+            # A sealed wave outlives a run that failed after it: the next run publishes it.
+            if not any(wave.manifest() for wave in staging.staged_waves(self.root, self.run_id)):
+                storage.delete(staging.run_folder(self.root, self.run_id))
         if error is None:
             self.record("deferred" if self.deferred else "finished")
-        elif isinstance(error, waves.Held):
+        elif isinstance(error, staging.Held):
             self.record("held", str(error))
         else:
             with suppress(Exception):  # the first failure is the one to report, whatever broke with it
@@ -130,14 +132,14 @@ class Run:
         lake.register_views(self.spark, self.root, self.registry.live_rows())
         return self.spark.table(name)
 
-    def next_wave(self) -> waves.Wave:
+    def next_wave(self) -> staging.Wave:
         self._waves += 1
-        return waves.Wave(self.root, self.run_id, f"w{self._waves:05d}")
+        return staging.Wave(self.root, self.run_id, f"w{self._waves:05d}")
 
     def manifest(
-        self, wave: waves.Wave, outputs: list[waves.Output], counts: dict[str, int] | None = None
-    ) -> waves.Manifest:
-        return waves.Manifest(
+        self, wave: staging.Wave, outputs: list[staging.Output], counts: dict[str, int] | None = None
+    ) -> staging.Manifest:
+        return staging.Manifest(
             wave_id=wave.id,
             run_id=self.run_id,
             job=self.job,

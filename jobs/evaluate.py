@@ -1,0 +1,182 @@
+"""evaluate: how good the live versions are on the split `test`, beside simpler ways to use the same model.
+
+    deepintuit evaluate --conf conf/local.yaml
+
+greedy      one rollout at temperature 0, probabilities from the label tokens where its answer begins
+single      one sampled rollout, averaged over the K
+majority    the label most of the K voted for; probabilities are vote shares with one vote added per label
+calibrated  the live scorer
+
+A rollout without a usable answer counts as wrong, with uniform probabilities. Rolls out `greedy` where it is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from rich.console import Console
+from rich.table import Table as Grid
+
+from jobs import calibrate, cli, nightly, recipe, rollout, scorer
+from jobs.run import Run, UsageError
+from models.calibration import ECE_BINS, expected_calibration_error, f1_by_label
+from schemas.metrics import METRICS
+from schemas.scores import SCORES
+from schemas.table import append_once
+from schemas.videos import VIDEOS
+
+HELP = "measure the live versions on the test split"
+TAKES_BUDGET = False
+METHODS = ("greedy", "single", "majority", "calibrated")
+FIGURES = ("accuracy", "macro_f1", "ece", "nll")
+
+
+def trace_predictions(traces: DataFrame, labels: tuple[str, ...], method: str) -> DataFrame:
+    """One prediction a trace: its label and the label probabilities where its answer begins."""
+    usable = (F.col("status") == "ok") & F.col("label_logprobs").isNotNull()
+    uniform = F.create_map(*[F.lit(x) for label in labels for x in (label, 1.0 / len(labels))])
+    weights = F.expr("transform_values(label_logprobs, (k, v) -> exp(v - array_max(map_values(label_logprobs))))")
+    total = F.expr("aggregate(map_values(weights), 0D, (a, w) -> a + w)")
+    probs = F.expr("transform_values(weights, (k, w) -> w / total)")
+    return (
+        traces.withColumn("weights", weights)
+        .withColumn("total", total)
+        .select(
+            F.lit(method).alias("method"),
+            "video_id",
+            F.when(F.col("status") == "ok", F.col("label")).alias("guess"),
+            F.when(usable, probs).otherwise(uniform).alias("probs"),
+        )
+    )
+
+
+def majority_predictions(single: DataFrame, labels: tuple[str, ...]) -> DataFrame:
+    """One prediction a video from its single ones. Ties go to the label with the higher mean probability."""
+    votes = [F.count(F.when(F.col("guess") == label, 1)).alias(f"votes_{label}") for label in labels]
+    means = [F.avg(F.col("probs")[label]).alias(f"mean_{label}") for label in labels]
+    ranked = F.array_sort(
+        F.array(*[F.struct(-F.col(f"votes_{x}"), -F.col(f"mean_{x}"), F.lit(x).alias("label")) for x in labels])
+    )
+    voted = sum((F.col(f"votes_{label}") for label in labels), F.lit(0))
+    shares = [x for label in labels for x in (F.lit(label), (F.col(f"votes_{label}") + 1) / (voted + len(labels)))]
+    return (
+        single.groupBy("video_id")
+        .agg(*votes, *means)
+        .select(
+            F.lit("majority").alias("method"),
+            "video_id",
+            F.when(voted > 0, ranked[0]["label"]).alias("guess"),
+            F.create_map(*shares).alias("probs"),
+        )
+    )
+
+
+def score_predictions(scores: DataFrame) -> DataFrame:
+    """One prediction a video from its calibrated probabilities; equal ones go by slug."""
+    best = F.expr(
+        "array_sort(map_entries(probs), (a, b) -> CASE WHEN a.value > b.value THEN -1 WHEN a.value < b.value THEN 1 "
+        "WHEN a.key < b.key THEN -1 ELSE 1 END)[0].key"
+    )
+    return scores.select(F.lit("calibrated").alias("method"), "video_id", best.alias("guess"), "probs")
+
+
+def figures(predictions: DataFrame, truth: DataFrame, labels: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """method -> accuracy, macro_f1, ece, nll and f1/<label>; only sums per method, label and bin reach the driver."""
+    rows = predictions.join(truth, "video_id").select(
+        "method",
+        F.col("label").alias("truth"),
+        "guess",
+        F.col("guess").eqNullSafe(F.col("label")).cast("double").alias("right"),
+        F.coalesce(F.col("probs")[F.col("guess")], F.lit(1.0 / len(labels))).alias("confidence"),
+        (-F.log(F.greatest(F.col("probs")[F.col("label")], F.lit(1e-12)))).alias("nll"),
+    )
+    rows = rows.withColumn("bin", F.least((F.col("confidence") * ECE_BINS).cast("int"), F.lit(ECE_BINS - 1)))
+    sums = rows.groupBy("method", "truth", "guess", "bin").agg(
+        F.count("*").alias("n"), *[F.sum(name).alias(name) for name in ("right", "confidence", "nll")]
+    )
+    collected = sums.collect()
+    return {method: _figures([row for row in collected if row["method"] == method], labels) for method in METHODS}
+
+
+def _figures(rows: list, labels: tuple[str, ...]) -> dict[str, float]:
+    count = sum(row["n"] for row in rows)
+    if not count:
+        return dict.fromkeys(FIGURES, math.nan)
+    confusion: dict[tuple[str, str | None], int] = {}
+    bins: dict[int, tuple[int, float, float]] = {}
+    for row in rows:
+        key = (row["truth"], row["guess"])
+        confusion[key] = confusion.get(key, 0) + row["n"]
+        n, confidence, right = bins.get(row["bin"], (0, 0.0, 0.0))
+        bins[row["bin"]] = (n + row["n"], confidence + row["confidence"], right + row["right"])
+    f1 = f1_by_label(confusion, labels)
+    return {
+        "accuracy": sum(row["right"] for row in rows) / count,
+        "macro_f1": sum(f1.values()) / len(f1),
+        "ece": expected_calibration_error(bins),
+        "nll": sum(row["nll"] for row in rows) / count,
+    } | {f"f1/{label}": value for label, value in f1.items()}
+
+
+def run(run: Run, arguments: argparse.Namespace) -> None:
+    what, chosen = nightly.live_versions(run)
+    splits, labels = run.view("current_splits"), run.view("current_labels")
+    scope = rollout.in_scope(run.read(VIDEOS), splits, run.task, "test")
+    truth = labels.where(F.col("task") == run.task).join(scope.select("video_id"), "video_id", "left_semi")
+    truth = truth.select("video_id", "label").localCheckpoint()
+    run.add({"videos_test": truth.count()})
+    if not run.counts["videos_test"]:
+        raise UsageError(
+            "evaluate: no labelled video in the split test; `deepintuit ingest --labels FILE --split test`"
+        )
+    least = recipe.greedy(what)
+    rollout.roll_out(run, least, 1, scope.join(truth, "video_id", "left_semi"))
+    run.versions["recipe_id"] = what.id
+    predictions = all_predictions(run, what.id, least.id, chosen)
+    found = figures(predictions, truth, run.labels)
+    rows = [row for method in METHODS for row in calibrate.metric_rows(run.run_id, _finite(found[method]), method)]
+    append_once(run.spark, METRICS, run.root, rows, f"{run.run_id}/metrics")
+    run.results = found
+    if not run.quiet:
+        show(found, run.counts["videos_test"])
+
+
+def all_predictions(run: Run, recipe_id: str, greedy_id: str, chosen: scorer.Scorer) -> DataFrame:
+    """The predictions of all four methods, over whatever videos they have any for."""
+    traces, k = run.view("current_traces"), chosen.manifest["rollouts"]
+    sampled = traces.where((F.col("recipe_id") == recipe_id) & (F.col("rollout_index") < k))
+    single = trace_predictions(sampled, run.labels, "single")
+    greedy = trace_predictions(traces.where(F.col("recipe_id") == greedy_id), run.labels, "greedy")
+    scores = run.read(SCORES).where(F.col("scorer_id") == chosen.id)
+    majority = majority_predictions(single, run.labels)
+    return greedy.unionByName(single).unionByName(majority).unionByName(score_predictions(scores))
+
+
+def _finite(values: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def show(found: dict[str, dict[str, float]], videos: int) -> None:
+    """A table for people, on standard error: standard output is for programs."""
+    grid = Grid(title=f"{videos} test videos", caption="ece, nll: smaller is better")
+    for name in ("method", *FIGURES):
+        grid.add_column(name, justify="left" if name == "method" else "right")
+    for method in METHODS:
+        grid.add_row(method, *[f"{found[method][name]:.3f}" for name in FIGURES])
+    Console(stderr=True).print(grid)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """evaluate always measures the live versions on the test split."""
+
+
+def main() -> int:
+    return cli.main(["evaluate", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Temperature scaling and the figures that say whether probabilities deserve the name.
+
+Temperature: Guo et al. 2017, "On Calibration of Modern Neural Networks": p = softmax(logits / T), T > 0 chosen to
+minimise the negative log-likelihood on held-out data. It never changes which label is most probable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+ECE_BINS = 15
+_LOW, _HIGH = math.log(0.02), math.log(50.0)
+
+
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Probabilities of logits [N, L] at a temperature; rows sum to 1."""
+    scaled = logits / temperature
+    weights = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def mean_nll(logits: np.ndarray, targets: np.ndarray, temperature: float = 1.0) -> float:
+    """Mean negative log-likelihood, nats, of logits [N, L] for targets [N]."""
+    scaled = logits / temperature
+    top = scaled.max(axis=1)
+    normaliser = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
+    return float((normaliser - scaled[np.arange(len(targets)), targets]).mean())
+
+
+def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
+    """The temperature in [0.02, 50] with the least negative log-likelihood; golden section over log T.
+
+    logits [N, L], targets [N]. The likelihood has one minimum in 1/T (it is convex there), so the search cannot miss.
+    Raises ValueError without rows or with logits that are not finite.
+    """
+    if len(targets) == 0:
+        raise ValueError("a temperature needs held-out rows, found none")
+    if not np.isfinite(logits).all():
+        raise ValueError("a temperature needs finite logits")
+    ratio = (math.sqrt(5) - 1) / 2
+    low, high = _LOW, _HIGH
+    inner = [high - ratio * (high - low), low + ratio * (high - low)]
+    losses = [mean_nll(logits, targets, math.exp(x)) for x in inner]
+    while high - low > 1e-6:
+        if losses[0] <= losses[1]:
+            high, inner[1], losses[1] = inner[1], inner[0], losses[0]
+            inner[0] = high - ratio * (high - low)
+            losses[0] = mean_nll(logits, targets, math.exp(inner[0]))
+        else:
+            low, inner[0], losses[0] = inner[0], inner[1], losses[1]
+            inner[1] = low + ratio * (high - low)
+            losses[1] = mean_nll(logits, targets, math.exp(inner[1]))
+    return math.exp((low + high) / 2)
+
+
+def expected_calibration_error(bins: Mapping[int, tuple[int, float, float]]) -> float:
+    """ECE over equal-width confidence bins: sum over bins of n/N * |correct/n - confidence/n|.
+
+    bins: bin -> (n, sum of confidence, number correct), see `bin_of`. 10 rows of confidence 0.8 of which 6 are right
+    give 0.2. Raises ValueError without rows.
+    """
+    total = sum(n for n, _, _ in bins.values())
+    if not total:
+        raise ValueError("the calibration error of no rows is not defined")
+    return sum(abs(correct - confidence) for _, confidence, correct in bins.values()) / total
+
+
+def bin_of(confidence: float) -> int:
+    """The bin of a confidence in [0, 1]: [0, 1/15), ..., and 1.0 belongs to the last one."""
+    return min(int(confidence * ECE_BINS), ECE_BINS - 1)
+
+
+def f1_by_label(confusion: Mapping[tuple[str, str | None], int], labels: tuple[str, ...]) -> dict[str, float]:
+    """F1 of every label from counts by (true label, predicted label or None). A label never true nor predicted has 0."""
+    scores = {}
+    for label in labels:
+        hit = confusion.get((label, label), 0)
+        true = sum(count for (truth, _), count in confusion.items() if truth == label)
+        said = sum(count for (_, guess), count in confusion.items() if guess == label)
+        scores[label] = 2 * hit / (true + said) if true + said else 0.0
+    return scores
