@@ -56,11 +56,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a worker needs to know; picklable, and of plain values but for the two callables.
+    """Everything a worker needs to know; picklable, and of plain values but for the callables.
 
     user_text: `prompts.user_text` already rendered; labels: slugs, () for open questions; rows_per_batch: rows of one
     output batch. on_progress(videos done, tokens done) is called in the worker after each video, with totals of this
-    task, on_engine_start when the worker had to construct an engine. decode(uri, frames, limits) gives uint8 [count, size, size, 3], in a child process.
+    task; on_engine_start when the worker had to construct an engine. decode(uri, frames, limits) gives
+    uint8 [count, size, size, 3], in a child process.
     """
 
     engine: EngineSpec
@@ -85,7 +86,7 @@ class Plan:
 
 
 class Rollouts:
-    """Runs a plan on an engine. `rows(tasks)` yields one row (a dict, see `row`) per missing rollout, always."""
+    """Runs a plan on an engine. `rows(tasks)` yields one row (a dict of COLUMNS) per missing rollout, always."""
 
     def __init__(self, plan: Plan, engine: Engine) -> None:
         self._plan, self._engine = plan, engine
