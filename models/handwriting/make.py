@@ -3,7 +3,8 @@
     python -m models.handwriting.make --out models/handwriting/checkpoint --seed 0
 
 Generates the clips, trains `base` and then `align` on them, measures the result on unseen handwriting and writes it down
-beside the weights in TRAINING.md. The work folder keeps the clips, both checkpoints and the metrics.
+beside the weights in TRAINING.md. The work folder keeps clips, checkpoints and metrics by seed: a run that was cut short
+goes on where it stopped. Delete it after changing the recipe.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def main() -> None:
 
 def make(out: Path, seed: int, work: Path) -> evaluate.Figures:
     """Everything from clips to TRAINING.md; returns the figures on the test clips."""
+    work = work / f"seed-{seed}"
     seconds, last = {}, time.perf_counter()
 
     def lap(name: str) -> None:
@@ -55,16 +57,18 @@ def make(out: Path, seed: int, work: Path) -> evaluate.Figures:
     aligned = clips.generate(work / "clips", "align", ALIGN_CLIPS, seed, workers=2)
     tested = clips.generate(work / "clips", "test", TEST_CLIPS, seed, workers=2)
     lap("clips")
-    with (work / "metrics.jsonl").open("w") as metrics:
+    with (work / "metrics.jsonl").open("a", buffering=1) as metrics:
 
         def on_metric(name: str, step: int, value: float) -> None:
             metrics.write(json.dumps({"name": name, "step": step, "value": value}) + "\n")
             if name.endswith("loss") and step % 50 == 0:
                 print(f"{name} at step {step}: {value:.3f}", flush=True)
 
-        train.train_base(work / "base", seed, on_metric)
+        kept = work / "checkpoints"
+        train.train_base(work / "base", seed, on_metric, checkpoints=kept)
         lap("base")
-        train.train_aligned(work / "base", work / "aligned", examples(aligned, seed, work / "frames"), seed, on_metric)
+        learned = examples(aligned, seed, work / "frames")
+        train.train_aligned(work / "base", work / "aligned", learned, seed, on_metric, checkpoints=kept / "align")
         lap("align")
     figures = {
         name: evaluate.evaluate(work / name, tested, [clips.scene(seed, "test", n).digits for n in range(TEST_CLIPS)])

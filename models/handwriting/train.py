@@ -23,13 +23,20 @@ from models.trainer import OnMetric, TrainSpec, train
 SIGHT_BATCH, BATCH = 16, 24  # clips a step: of first sight, and of the whole model
 
 SIGHT = TrainSpec(steps=700, learning_rate=2e-3, warmup=30)
-BASE = TrainSpec(steps=300, learning_rate=1.5e-3, warmup=30)
-ALIGN = TrainSpec(steps=250, learning_rate=1e-3, warmup=20)
+BASE = TrainSpec(steps=250, learning_rate=1.5e-3, warmup=30)
+ALIGN = TrainSpec(steps=350, learning_rate=1.5e-3, warmup=30)
 
 _EASY_STEPS, _FULL_AT_STEP = 50, 300  # first sight begins on large, clean digits and ends on the full variation
 
 
-def train_base(out: Path, seed: int, on_metric: OnMetric, sight: TrainSpec = SIGHT, base: TrainSpec = BASE) -> None:
+def train_base(
+    out: Path,
+    seed: int,
+    on_metric: OnMetric,
+    sight: TrainSpec = SIGHT,
+    base: TrainSpec = BASE,
+    checkpoints: Path | None = None,
+) -> None:
     """Write the `base` checkpoint: perception only, on clips rendered in memory (no clip is seen twice).
 
     First the vision tower alone learns the digits (metrics `sight/...`), then the whole model learns to say them.
@@ -44,7 +51,8 @@ def train_base(out: Path, seed: int, on_metric: OnMetric, sight: TrainSpec = SIG
         scenes = _scenes(seed, step * SIGHT_BATCH, SIGHT_BATCH, difficulty)
         return [sight_batch(processor, scenes, [_sampled(scene) for scene in scenes])]
 
-    train(Sight(model), batches, sight_loss, sight, on_metric=lambda name, *rest: on_metric(f"sight/{name}", *rest))
+    kept = checkpoints and checkpoints / "sight"
+    train(Sight(model), batches, sight_loss, sight, kept, lambda name, *rest: on_metric(f"sight/{name}", *rest))
     model.save_pretrained(seeing)
     processor.save_pretrained(seeing)
 
@@ -52,7 +60,8 @@ def train_base(out: Path, seed: int, on_metric: OnMetric, sight: TrainSpec = SIG
         scenes = _scenes(seed, sight.steps * SIGHT_BATCH + step * BATCH, BATCH, 1.0)
         return [Example(partial(_sampled, scene), tiny.PROMPT, teacher.observation(scene.digits)) for scene in scenes]
 
-    alignment.align(seeing, out, examples, base, tiny.FRAMES.fps, BATCH, on_metric=on_metric)
+    kept = checkpoints and checkpoints / "base"
+    alignment.align(seeing, out, examples, base, tiny.FRAMES.fps, BATCH, kept, on_metric)
 
 
 def _scenes(seed: int, first: int, count: int, difficulty: float) -> list[clips.Scene]:
