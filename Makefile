@@ -1,0 +1,64 @@
+# deepintuit: `make` alone lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+# cpu (default): everything, with the CPU build of vLLM and the tools of the tests. gpu: what a GPU site runs.
+ENGINE ?= cpu
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements/$(if $(filter gpu,$(ENGINE)),gpu,dev).lock
+SETUP := $(VENV)/.setup-$(ENGINE)
+
+##@ First steps
+
+help:  ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: setup  ## one night end to end on this machine: videos in, calibrated scores out
+	$(BIN)/python -m jobs.demo
+
+test: setup  ## lint, the arrows between the rooms, every test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+##@ Work
+
+setup: $(SETUP) .jars  ## virtual environment, locked packages, Delta's jars (demo and test do it by themselves)
+
+tiny: setup  ## train the embedded model again from nothing, under 20 minutes on 2 cores
+	$(BIN)/python -m models.handwriting.make --out models/handwriting/checkpoint --seed 0
+
+format: setup  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup  ## compile the lock files anew from requirements/*.in
+	$(BIN)/uv pip compile requirements/dev.in --overrides requirements/overrides.txt --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes -q -o requirements/dev.lock
+	$(BIN)/uv pip compile requirements/gpu.in --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes -q -o requirements/gpu.lock
+
+dist: setup  ## the code as one archive for spark-submit --py-files
+	rm -f dist/deepintuit.zip
+	mkdir -p dist
+	git ls-files -z conf jobs models schemas udfs | grep -zv '^models/handwriting/checkpoint/' | xargs -0 $(BIN)/python -m zipfile -c dist/deepintuit.zip
+	@echo "spark-submit --py-files dist/deepintuit.zip jobs/nightly.py --conf conf/prod.yaml"
+
+clean:  ## remove what was built in this tree; environments and jars stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache spark-warehouse
+
+$(SETUP): $(LOCK) requirements/overrides.txt setup.py
+	@PYTHON="$(PYTHON)" sh requirements/check.sh
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements $(LOCK)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+.jars: $(SETUP)
+	$(BIN)/python -m jobs.session .jars
+	touch .jars
+
+.PHONY: help demo test setup tiny format lock dist clean

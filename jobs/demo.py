@@ -1,0 +1,140 @@
+"""The demo: one night, end to end, on an embedded lake in a local folder. `make demo` runs it.
+
+History arrives with labels -> rollouts -> calibrate -> promote; then tonight's uploads arrive -> nightly; then their labels
+arrive -> evaluate. Every step is the job of that name, run with the settings of conf/local.yaml. Leaves summary.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as Grid
+
+from conf.settings import Settings, load
+from jobs import calibrate, demo_data, evaluate, ingest, nightly, promote, rollout
+from jobs.run import Run
+from schemas.quarantine import QUARANTINE
+from schemas.traces import TRACES
+
+
+class Night:
+    """Runs jobs one after another on one lake and keeps what each of them counted and how long it took."""
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self.seconds: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+        self.results: dict[str, Any] = {}
+
+    def job(self, stage: str, name: str, module: Any, **arguments: Any) -> Run:
+        print(f"\n== {stage}", file=sys.stderr, flush=True)
+        began = time.monotonic()
+        with Run(name, self._settings) as run:
+            module.run(run, argparse.Namespace(**arguments))
+        self.seconds[stage] = round(time.monotonic() - began, 1)
+        for key, value in run.counts.items():
+            self.counts[key] = self.counts.get(key, 0) + value
+        self.results |= run.results
+        return run
+
+
+def play(folder: Path, settings: Settings, history: int, uploads: int, seed: int) -> dict[str, Any]:
+    """The whole night; returns the summary."""
+    began = time.monotonic()
+    data = folder / "data"
+    print("== demo data: encoding clips", file=sys.stderr, flush=True)
+    demo_data.history(data, history, seed)
+    demo_data.uploads(data, uploads, seed)
+    night = Night(settings)
+    night.seconds["demo data"] = round(time.monotonic() - began, 1)
+    night.job(
+        "history arrives",
+        "ingest",
+        ingest,
+        source=str(data / "history"),
+        labels=str(data / "history/labels.csv"),
+        split=None,
+    )
+    night.job("rollouts", "rollout", rollout, split="calibrate")
+    night.job("calibrate", "calibrate", calibrate)
+    night.job("promote", "promote", promote, calibrator=None)
+    tonight = night.job("nightly", "nightly", nightly, source=str(data / "uploads"))
+    night.job("labels arrive", "ingest", ingest, source=None, labels=str(data / "uploads-labels.csv"), split=None)
+    last = night.job("evaluate", "evaluate", evaluate)
+    return summary(night, tonight, last, settings, time.monotonic() - began)
+
+
+def summary(night: Night, tonight: Run, last: Run, settings: Settings, seconds: float) -> dict[str, Any]:
+    """What summary.json holds: counts of the whole night, speed of the nightly run, quality on the test split."""
+    traces, quarantine = last.read(TRACES), last.read(QUARANTINE)
+    by_status = {row["status"]: row["count"] for row in traces.groupBy("status").count().collect()}
+    by_reason = {row["reason"]: row["count"] for row in quarantine.groupBy("reason").count().collect()}
+    counts = night.counts
+    spent = sum(night.seconds[stage] for stage in ("rollouts", "nightly", "evaluate"))
+    return {
+        **{name: counts[name] for name in ("files_listed", "unchanged", "duplicates", "videos_new", "collisions")},
+        "videos_in_scope": tonight.counts["videos_in_scope"],
+        "videos_scored": tonight.counts["videos_scored"],
+        "deferred": tonight.counts["videos_deferred"],
+        "quarantined": by_reason,
+        "traces": sum(by_status.values()),
+        "trace_status": by_status,
+        "engine": settings.engine.kind,
+        "engines": counts["engines"],
+        "rollouts_per_video": settings.rollout.n,
+        "seconds": {**night.seconds, "total": round(seconds, 1)},
+        "videos_per_second": round(counts["rollout_videos"] / spent, 2),
+        "tokens_per_second": round(counts["tokens"] / spent, 1),
+        "test_videos": last.counts["videos_test"],
+        "quality": {
+            method: {name: round(values[name], 4) for name in evaluate.FIGURES}
+            for method, values in night.results.items()
+        },
+    }
+
+
+def show(found: dict[str, Any], folder: Path) -> None:
+    """The table at the end."""
+    console = Console(stderr=True)
+    grid = Grid(title="One night")
+    grid.add_column("what")
+    grid.add_column("figure", justify="right")
+    for name, value in found.items():
+        if name not in ("quality", "seconds"):
+            text = (
+                ", ".join(f"{key} {count}" for key, count in value.items()) if isinstance(value, dict) else str(value)
+            )
+            grid.add_row(name, text)
+    for stage, seconds in found["seconds"].items():
+        grid.add_row(f"seconds: {stage}", f"{seconds:.1f}")
+    console.print(grid)
+    evaluate.show(found["quality"], found["test_videos"])
+    console.print(f"lake: {folder / 'lake'}   figures: {folder / 'summary.json'}")
+    console.print(f'ask it: deepintuit sql "select * from current_scores" --set lake.root={folder / "lake"}')
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("build/demo"), help="replaced if it is there")
+    parser.add_argument("--history", type=int, default=240, metavar="N")
+    parser.add_argument("--uploads", type=int, default=120, metavar="N")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    shutil.rmtree(asked.folder, ignore_errors=True)
+    settings = load("conf/local.yaml", [f"lake.root={asked.folder / 'lake'}"])
+    found = play(asked.folder, settings, asked.history, asked.uploads, asked.seed)
+    (asked.folder / "summary.json").write_text(json.dumps(found, indent=2) + "\n")
+    show(found, asked.folder)
+    print(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""demo-data: video files of the embedded benchmark, real H.264, the same bytes for the same seed.
+
+deepintuit demo-data --out build/demo/data [--history 240] [--uploads 120] [--seed 0]
+
+OUT/history/*.mp4, labels.csv     labelled clips of the split calibrate
+OUT/uploads/*.mp4                 tonight's uploads: new handwriting, one broken file, one file that came twice
+OUT/uploads-labels.csv            what reviewers say of the uploads later; split test
+OUT/align/*.mp4, labels.csv       with --align N: clips to teach the model on
+OUT/align-teacher.csv             and what the oracle teacher says of them
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from jobs import cli
+from jobs.run import Run
+from models.handwriting import clips, teacher
+
+HELP = "write the clips of the embedded benchmark"
+READS_ONLY = True  # of the lake it writes nothing
+TAKES_BUDGET = False
+
+
+def history(out: Path, count: int, seed: int) -> list[Path]:
+    return clips.generate(out / "history", "calibrate", count, seed, workers=os.cpu_count() or 1)
+
+
+def uploads(out: Path, count: int, seed: int) -> list[Path]:
+    """Clips of unseen handwriting without their labels, and the two files that every real upload folder has."""
+    folder = out / "uploads"
+    written = clips.generate(folder, "test", count, seed, workers=os.cpu_count() or 1)
+    (folder / "labels.csv").replace(out / "uploads-labels.csv")
+    whole = written[0].read_bytes()
+    (folder / "broken-upload.mp4").write_bytes(whole[len(whole) // 3 :])
+    shutil.copyfile(written[0], folder / "sent-twice.mp4")
+    return written
+
+
+def align(out: Path, count: int, seed: int) -> list[Path]:
+    """Clips to teach on, and the teacher's trace of each."""
+    written = clips.generate(out / "align", "align", count, seed, workers=os.cpu_count() or 1)
+    with (out / "align" / "labels.csv").open(newline="") as file:
+        digits = {row["file"]: [int(digit) for digit in row["digits"].split()] for row in csv.DictReader(file)}
+    with (out / "align-teacher.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("file", "trace"))
+        writer.writerows((path.name, teacher.trace(digits[path.name], index)) for index, path in enumerate(written))
+    return written
+
+
+def run(run: Run, arguments: argparse.Namespace) -> None:
+    parts = {"history": history, "uploads": uploads, "align": align}
+    for name, make in parts.items():
+        count = getattr(arguments, name)
+        if count:
+            written = make(arguments.out, count, arguments.seed)
+            size = sum(path.stat().st_size for path in written)
+            run.say(f"{name}: {len(written)} clips, {size / 1e6:.1f} MB in {written[0].parent}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--history", type=int, default=240, metavar="N", help="labelled clips (default 240)")
+    parser.add_argument("--uploads", type=int, default=120, metavar="N", help="clips of tonight (default 120)")
+    parser.add_argument("--align", type=int, default=0, metavar="N", help="clips to teach on (default none)")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def main() -> int:
+    return cli.main(["demo-data", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
