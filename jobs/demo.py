@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Table as Grid
 
@@ -21,6 +22,7 @@ from conf.settings import Settings, load
 from jobs import calibrate, demo_data, evaluate, ingest, nightly, promote, rollout
 from jobs.run import Run
 from schemas.quarantine import QUARANTINE
+from schemas.runs import RUNS
 from schemas.traces import TRACES
 
 
@@ -54,14 +56,8 @@ def play(folder: Path, settings: Settings, history: int, uploads: int, seed: int
     demo_data.uploads(data, uploads, seed)
     night = Night(settings)
     night.seconds["demo data"] = round(time.monotonic() - began, 1)
-    night.job(
-        "history arrives",
-        "ingest",
-        ingest,
-        source=str(data / "history"),
-        labels=str(data / "history/labels.csv"),
-        split=None,
-    )
+    labels = str(data / "history/labels.csv")
+    night.job("history arrives", "ingest", ingest, source=str(data / "history"), labels=labels, split=None)
     night.job("rollouts", "rollout", rollout, split="calibrate")
     night.job("calibrate", "calibrate", calibrate)
     night.job("promote", "promote", promote, calibrator=None)
@@ -72,12 +68,15 @@ def play(folder: Path, settings: Settings, history: int, uploads: int, seed: int
 
 
 def summary(night: Night, tonight: Run, last: Run, settings: Settings, seconds: float) -> dict[str, Any]:
-    """What summary.json holds: counts of the whole night, speed of the nightly run, quality on the test split."""
+    """What summary.json holds: counts of the whole night, speed of its model stages, quality on the test split."""
     traces, quarantine = last.read(TRACES), last.read(QUARANTINE)
     by_status = {row["status"]: row["count"] for row in traces.groupBy("status").count().collect()}
     by_reason = {row["reason"]: row["count"] for row in quarantine.groupBy("reason").count().collect()}
     counts = night.counts
-    spent = sum(night.seconds[stage] for stage in ("rollouts", "nightly", "evaluate"))
+    waves = last.read(RUNS).where("event LIKE 'wave %' AND counts['rollouts'] > 0")
+    speed = waves.select(
+        *[(F.sum(F.col("counts")[name]) / F.sum("seconds")).alias(name) for name in ("videos", "tokens")]
+    ).first()
     return {
         **{name: counts[name] for name in ("files_listed", "unchanged", "duplicates", "videos_new", "collisions")},
         "videos_in_scope": tonight.counts["videos_in_scope"],
@@ -90,8 +89,8 @@ def summary(night: Night, tonight: Run, last: Run, settings: Settings, seconds: 
         "engines": counts["engines"],
         "rollouts_per_video": settings.rollout.n,
         "seconds": {**night.seconds, "total": round(seconds, 1)},
-        "videos_per_second": round(counts["rollout_videos"] / spent, 2),
-        "tokens_per_second": round(counts["tokens"] / spent, 1),
+        "videos_per_second": round(speed["videos"], 2),
+        "tokens_per_second": round(speed["tokens"], 1),
         "test_videos": last.counts["videos_test"],
         "quality": {
             method: {name: round(values[name], 4) for name in evaluate.FIGURES}
@@ -115,7 +114,6 @@ def show(found: dict[str, Any], folder: Path) -> None:
     for stage, seconds in found["seconds"].items():
         grid.add_row(f"seconds: {stage}", f"{seconds:.1f}")
     console.print(grid)
-    evaluate.show(found["quality"], found["test_videos"])
     console.print(f"lake: {folder / 'lake'}   figures: {folder / 'summary.json'}")
     console.print(f'ask it: deepintuit sql "select * from current_scores" --set lake.root={folder / "lake"}')
 

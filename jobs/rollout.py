@@ -154,7 +154,6 @@ def _commit_wave(run: Run, plan: Plan, what: Recipe, todo: DataFrame, before: in
     settled = staging.commit(run.spark, run.next_wave(), write)
     landed = settled.landed["traces"]
     run.add({name: settled.counts[name] for name in ("rollouts", "tokens", "engines")})
-    run.add({"rollout_videos": settled.counts["videos"]})
     run.add({"traces": landed.rows, "traces_quarantined": settled.refused["traces"], "collisions": landed.collisions})
     return settled.counts["videos"]
 
