@@ -84,16 +84,19 @@ class TransformersEngine:
             yield from completions
 
     def score(self, request: Request, token_ids: Sequence[int], labels: tuple[str, ...] = ()) -> Completion:
-        """The completion that consists of these tokens: teacher forcing, its log-probabilities by one forward pass."""
+        """The completion that consists of these tokens: teacher forcing, its log-probabilities without sampling."""
         inputs = self._inputs(request, 1)
         prompt = inputs["input_ids"].shape[1]
         answer = torch.tensor([list(token_ids)], device=self._device)
-        inputs["input_ids"] = torch.cat([inputs["input_ids"], answer], 1)
-        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        if "mm_token_type_ids" in inputs:
-            inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(answer)], 1)
-        with torch.inference_mode():
-            logits = self._model(**inputs).logits[0, prompt - 1 : -1].float()
+        with (
+            torch.inference_mode()
+        ):  # in two passes: a completion may hold a stray video token that stands for no video
+            begun = self._model(**inputs, use_cache=True)
+            positions = torch.arange(answer.shape[1], device=self._device) + prompt + begun.rope_deltas
+            rest = self._model(
+                input_ids=answer, position_ids=positions.expand(3, 1, -1), past_key_values=begun.past_key_values
+            )
+            logits = torch.cat([begun.logits[0, -1:], rest.logits[0, :-1]]).float()
         wanted = LabelTokens.of(self._tokenizer, labels) if labels else None
         return self._completion(request, 0, tuple(token_ids), logits.log_softmax(-1), prompt, "stop", (), wanted)
 
