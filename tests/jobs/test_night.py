@@ -1,0 +1,198 @@
+"""Given one lake over a whole night: history, rollouts, calibrate, promote, uploads, nightly, labels, evaluate.
+
+The tests below read what the night left, most of them through delta-rs; then they run jobs again and look what did not
+happen.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+
+import pytest
+from conftest import PROJECT, Lake
+
+pytestmark = pytest.mark.xdist_group("night")
+LABELS = {"rising", "falling", "mixed"}
+
+
+@pytest.fixture(scope="module")
+def night(spark, clip_factory, tmp_path_factory):
+    lake = Lake(tmp_path_factory.mktemp("night") / "lake")
+    history, uploads = clip_factory("calibrate", 36), lake.root.parent / "uploads"
+    shutil.copytree(clip_factory("test", 12), uploads)
+    first = sorted(uploads.glob("*.mp4"))[0]
+    (uploads / "broken.mp4").write_bytes(first.read_bytes()[1000:])
+    (uploads / "nothing.mp4").write_bytes(b"")
+    shutil.copyfile(first, uploads / "again.mp4")
+    lake.uploads, lake.runs = uploads, {}
+    runs = lake.runs
+    runs["history"] = lake.job("ingest", source=str(history), labels=str(history / "labels.csv"))
+    runs["rollout"] = lake.job("rollout", split="calibrate")
+    runs["calibrate"] = lake.job("calibrate")
+    runs["promote"] = lake.job("promote")
+    runs["nightly"] = lake.job("nightly", source=str(uploads))
+    runs["labels"] = lake.job("ingest", labels=str(uploads / "labels.csv"))
+    runs["evaluate"] = lake.job("evaluate")
+    return lake
+
+
+def test_every_listed_file_is_accounted_for(night):
+    counts = night.runs["nightly"].counts
+    assert counts["files_listed"] == 15
+    assert (counts["videos_new"], counts["duplicates"], counts["quarantined"], counts["unchanged"]) == (12, 1, 2, 0)
+    files = night.rows("files")
+    assert len(files) == 36 + 15
+    assert Counter(row["status"] for row in files) == {"ok": 49, "refused": 2}
+    assert len(night.rows("videos")) == 48 == len({row["video_id"] for row in night.rows("videos")})
+
+
+def test_refused_files_are_rows_of_quarantine_with_a_reason(night):
+    refused = {row["row_key"].rpartition("/")[2]: row["reason"] for row in night.rows("quarantine")}
+    assert refused == {"broken.mp4": "not_a_video", "nothing.mp4": "empty_file"}
+
+
+def test_every_video_has_its_traces_once(night):
+    recipe_id = night.runs["rollout"].versions["recipe_id"]
+    keys = [(row["video_id"], row["rollout_index"]) for row in night.rows("traces") if row["recipe_id"] == recipe_id]
+    videos = {row["video_id"] for row in night.rows("videos")}
+    assert Counter(keys) == Counter((video, index) for video in videos for index in range(4))
+
+
+def test_traces_keep_their_contract(night):
+    for row in night.rows("traces"):
+        assert row["status"] in ("ok", "parse_error", "too_long")
+        assert (row["label"] in LABELS) == (row["status"] == "ok")
+        assert row["logprob_sum"] <= 0 and row["tokens"] > 0 and row["engine"] == "vllm"
+        if row["status"] == "ok":
+            assert set(dict(row["label_logprobs"])) == LABELS
+
+
+def test_siblings_differ_and_seeds_come_from_keys(night):
+    from models.rollouts import seed_of
+
+    rows = night.rows("traces")
+    assert all(row["seed"] == seed_of(0, row["video_id"], row["rollout_index"]) for row in rows)
+    texts: dict[str, set] = {}
+    for row in rows:
+        texts.setdefault(row["video_id"], set()).add(row["text"])
+    assert max(len(found) for found in texts.values()) > 1
+
+
+def test_videos_in_scope_are_scored_quarantined_or_deferred(night):
+    counts = night.runs["nightly"].counts
+    assert counts["videos_in_scope"] == 48 == counts["videos_scored"]
+    assert counts["videos_quarantined"] == counts["videos_deferred"] == 0
+    scores = night.rows("scores")
+    assert len(scores) == 48
+    for row in scores:
+        probs = dict(row["probs"])
+        assert set(probs) == LABELS and sum(probs.values()) == pytest.approx(1, abs=1e-9)
+
+
+def test_decisions_follow_their_rule(night):
+    threshold = night.settings().decide.threshold
+    decisions = night.rows("decisions")
+    assert len(decisions) == 48
+    for row in decisions:
+        assert row["abstain"] == (row["label"] is None) == (row["reason"] != "clear")
+        assert row["reason"] != "clear" or row["top_prob"] >= threshold
+
+
+def test_evaluate_measures_all_four_methods(night):
+    results = night.runs["evaluate"].results
+    assert set(results) == {"greedy", "single", "majority", "calibrated"}
+    for figures in results.values():
+        assert 0 <= figures["accuracy"] <= 1 and 0 <= figures["ece"] <= 1 and figures["nll"] > 0
+    stored = {(row["slice"], row["name"]): row["value"] for row in night.rows("metrics") if row["slice"] in results}
+    assert stored["calibrated", "nll"] == pytest.approx(results["calibrated"]["nll"])
+
+
+def test_every_wave_was_checked(night):
+    waves = {row["wave_id"] for name in ("videos", "traces", "scores", "decisions") for row in night.rows(name)}
+    checked = {row["wave_id"] for row in night.rows("quality")}
+    assert waves <= checked
+    assert all(row["success"] for row in night.rows("quality") if row["table"] in ("traces", "scores", "decisions"))
+
+
+def test_nothing_is_left_in_staging(night):
+    assert list((night.root / "staging").iterdir()) == []
+
+
+def test_every_run_ends_with_a_row(night):
+    events: dict[str, set] = {}
+    for row in night.rows("runs"):
+        events.setdefault(row["run_id"], set()).add(row["event"])
+    assert all("started" in found and "finished" in found for found in events.values())
+
+
+def test_a_second_nightly_constructs_no_engine(night):
+    again = night.job("nightly", source=str(night.uploads))
+    assert again.counts["engines"] == 0 and again.counts["rollouts"] == 0
+    assert again.counts["unchanged"] == 15 and again.counts["videos_in_scope"] == 0
+
+
+def test_a_new_calibrator_costs_no_rollout(night):
+    before = len(night.rows("traces"))
+    trained = night.job("calibrate", "calibrate.l2=0.5")
+    assert trained.versions["calibrator_id"] != night.runs["calibrate"].versions["calibrator_id"]
+    scored = night.job("score", calibrator=trained.versions["calibrator_id"])
+    assert scored.counts["scores"] == 48 and scored.counts["engines"] == scored.counts["rollouts"] == 0
+    assert len(night.rows("traces")) == before
+
+
+def test_another_threshold_costs_no_model_pass(night):
+    scored = night.job("score", "decide.threshold=0.95")
+    assert scored.counts["decisions"] == 48
+    assert scored.counts["scores"] == scored.counts["engines"] == scored.counts["rollouts"] == 0
+
+
+def test_more_rollouts_add_exactly_the_missing(night):
+    recipe_id = night.runs["rollout"].versions["recipe_id"]
+    before = {(r["video_id"], r["rollout_index"]): r for r in night.rows("traces") if r["recipe_id"] == recipe_id}
+    more = night.job("rollout", "rollout.n=8", split="test")
+    assert more.versions["recipe_id"] == recipe_id
+    assert more.counts["rollouts"] == 12 * 4
+    after = {(r["video_id"], r["rollout_index"]): r for r in night.rows("traces") if r["recipe_id"] == recipe_id}
+    added = Counter(video for video, index in after.keys() - before.keys())
+    assert set(added.values()) == {4} and len(added) == 12
+    assert all(after[key] == before[key] for key in before)
+    assert {index for _, index in after.keys() - before.keys()} == {4, 5, 6, 7}
+
+
+def test_training_the_calibrator_again_gives_the_same_one(night):
+    assert night.job("calibrate").versions["calibrator_id"] == night.runs["calibrate"].versions["calibrator_id"]
+
+
+def test_the_ten_queries_answer(night, spark):
+    from schemas import lake
+
+    lake.register_views(spark, str(night.root), night.runs["nightly"].registry.live_rows())
+    text = (PROJECT / "docs" / "queries.sql").read_text()
+    queries = [part.strip() for part in text.split(";") if part.strip()]
+    assert len(queries) == 10
+    for query in queries:
+        assert spark.sql(query).collect(), query
+
+
+def test_delta_rs_and_spark_read_the_same(night, spark):
+    from schemas.lake import TABLES
+    from schemas.table import read
+
+    for table in TABLES:
+        rows = night.table(table.name)
+        assert rows.num_rows == read(spark, table, str(night.root)).count(), table.name
+        assert set(rows.column_names) == {column.name for column in table.columns}
+
+
+def test_every_table_keeps_its_contract(night, spark):
+    from schemas.contract import audit
+    from schemas.lake import TABLES
+    from schemas.table import read
+
+    for table in TABLES:
+        rows = read(spark, table, str(night.root))
+        contract = table.contract(tuple(sorted(LABELS)))
+        known = tuple(check for check in contract.checks if "held_" not in check.sql)
+        found = audit(rows, type(contract)(known, contract.unique))
+        assert found.rows_kept == found.rows, (table.name, [r for r in found.results if not r["success"]])
