@@ -28,6 +28,7 @@ from models.frames import Limits
 from models.handwriting import clips, evaluate, teacher, tiny, train
 
 ALIGN_CLIPS, TEST_CLIPS = 1200, 300
+_WORKERS = 2
 _CACHE_BYTES = 1 << 30
 
 
@@ -54,8 +55,8 @@ def make(out: Path, seed: int, work: Path) -> evaluate.Figures:
         seconds[name], last = round(time.perf_counter() - last), time.perf_counter()
         print(f"{name}: {seconds[name]} s", flush=True)
 
-    aligned = clips.generate(work / "clips", "align", ALIGN_CLIPS, seed, workers=2)
-    tested = clips.generate(work / "clips", "test", TEST_CLIPS, seed, workers=2)
+    aligned = clips.generate(work / "clips", "align", ALIGN_CLIPS, seed, workers=_WORKERS)
+    tested = clips.generate(work / "clips", "test", TEST_CLIPS, seed, workers=_WORKERS)
     lap("clips")
     with (work / "metrics.jsonl").open("a", buffering=1) as metrics:
 
@@ -65,10 +66,12 @@ def make(out: Path, seed: int, work: Path) -> evaluate.Figures:
                 print(f"{name} at step {step}: {value:.3f}", flush=True)
 
         kept = work / "checkpoints"
-        train.train_base(work / "base", seed, on_metric, checkpoints=kept)
+        train.train_base(work / "base", seed, on_metric, train.SIGHT, train.BASE, kept)
         lap("base")
         learned = examples(aligned, seed, work / "frames")
-        train.train_aligned(work / "base", work / "aligned", learned, seed, on_metric, checkpoints=kept / "align")
+        train.train_aligned(
+            work / "base", work / "aligned", learned, seed, on_metric, train.ALIGN, checkpoints=kept / "align"
+        )
         lap("align")
     figures = {
         name: evaluate.evaluate(work / name, tested, [clips.scene(seed, "test", n).digits for n in range(TEST_CLIPS)])

@@ -33,8 +33,8 @@ def train_base(
     out: Path,
     seed: int,
     on_metric: OnMetric,
-    sight: TrainSpec = SIGHT,
-    base: TrainSpec = BASE,
+    sight: TrainSpec,
+    base: TrainSpec,
     checkpoints: Path | None = None,
 ) -> None:
     """Write the `base` checkpoint: perception only, on clips rendered in memory (no clip is seen twice).
@@ -80,7 +80,7 @@ def train_aligned(
     examples: Sequence[Example],
     seed: int,
     on_metric: OnMetric,
-    spec: TrainSpec = ALIGN,
+    spec: TrainSpec,
     checkpoints: Path | None = None,
 ) -> None:
     """Write the `align` checkpoint: cold start on teacher traces."""
