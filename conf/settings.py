@@ -102,6 +102,15 @@ class Ingest(Section):
     labels: LabelFile
 
 
+class Align(Section):
+    steps: int = Field(ge=1, description="optimiser steps")
+    batch: int = Field(ge=1, description="traces per step")
+    micro_batch: int = Field(ge=1, description="traces that fit into memory at once")
+    learning_rate: float = Field(gt=0)
+    warmup: int = Field(ge=0, description="steps")
+    cache_mb: int = Field(ge=1, description="decoded frames kept on disk while training")
+
+
 class Calibrate(Section):
     kind: Literal["linear"]
     hashed_words: int = Field(ge=0, le=65536, description="buckets for the words of the traces")
@@ -133,6 +142,7 @@ class Settings(Section):
     rollout: Rollout
     waves: Waves
     ingest: Ingest
+    align: Align
     calibrate: Calibrate
     decide: Decide
     labels: Task = Field(description="read from conf/labels/<task>.yaml")

@@ -118,4 +118,4 @@ def stored_batches(folder: str, held_out: bool) -> Iterator[tuple[np.ndarray, np
     for batch in data.to_batches(columns=["features", "target"], filter=dataset.field("held_out") == held_out):
         if batch.num_rows:
             values = batch.column("features").flatten().to_numpy(zero_copy_only=False)
-            yield values.reshape(batch.num_rows, -1), batch.column("target").to_numpy()
+            yield values.reshape(batch.num_rows, -1), batch.column("target").to_numpy().copy()

@@ -1,0 +1,36 @@
+"""Traces that somebody else wrote, read into the columns of the table traces inside Spark tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pyarrow as pa
+
+from models import grammar
+
+IMPORTED_COLUMNS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("text", pa.string()),
+        ("status", pa.string()),
+        ("observation", pa.string()),
+        ("think", pa.string()),
+        ("answer", pa.string()),
+        ("label", pa.string()),
+        ("well_formed", pa.bool_()),
+    ]
+)
+
+
+def read_traces(kind: str, labels: tuple[str, ...]) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """For mapInArrow: video_id, text in; IMPORTED_COLUMNS out, a row for every row, unreadable ones with their status."""
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            rows = []
+            for row in batch.to_pylist():
+                found = grammar.parse(row["text"] or "", kind, labels)
+                rows.append(row | {name: getattr(found, name) for name in IMPORTED_COLUMNS.names[2:]})
+            yield pa.RecordBatch.from_pylist(rows, IMPORTED_COLUMNS)
+
+    return run
