@@ -166,6 +166,9 @@ def load(conf: str | None = None, overrides: list[str] | tuple[str, ...] = ()) -
             nested = {part: nested}
         merged = _merge(merged, nested, origin, f"--set {text}")
     mistakes: list[str] = []
+    if "labels" in merged:
+        where = origin.get("labels", "base.yaml")
+        mistakes.append(f"{where}: unknown setting 'labels'; the labels of a task are in conf/labels/<task>.yaml")
     labels = _labels(merged.get("task"), origin.get("task", "base.yaml"), mistakes)
     try:
         settings = Settings.model_validate(merged | {"labels": labels or {"task": "x", "labels": {"a": "", "b": ""}}})

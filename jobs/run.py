@@ -45,7 +45,7 @@ def parse_deadline(text: str, now: datetime) -> datetime:
     if match := re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text):
         return now + timedelta(seconds=float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]])
     if match := re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", text):
-        local = now.astimezone()
+        local = now.astimezone().replace(tzinfo=None)  # naive: days are as long as the local clock makes them
         wanted = local.replace(hour=int(match[1]), minute=int(match[2]), second=0, microsecond=0)
         return (wanted if wanted > local else wanted + timedelta(days=1)).astimezone(UTC)
     raise UsageError(f"--deadline {text}: expected a length such as 90m, 2h or 45s, or a time of day such as 06:30")

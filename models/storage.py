@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 
@@ -134,8 +134,16 @@ def exists(uri: str) -> bool:
     if path is not None:
         return path.exists()
     bucket, key = _bucket_key(uri)
-    listed = _s3().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=20).get("Contents", [])
-    return any(entry["Key"] == key or entry["Key"].startswith(key.rstrip("/") + "/") for entry in listed)
+    # Of all keys that begin with it, the key itself comes first.
+    itself = _s3().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
+    if itself and itself[0]["Key"] == key:
+        return True
+    return "Contents" in _s3().list_objects_v2(Bucket=bucket, Prefix=_folder(key), MaxKeys=1)
+
+
+def _folder(key: str) -> str:
+    """The prefix of everything below a key; a bucket as a whole has none."""
+    return key.rstrip("/") + "/" if key else ""
 
 
 def children(uri: str) -> list[str]:
@@ -144,11 +152,12 @@ def children(uri: str) -> list[str]:
     if path is not None:
         return sorted(entry.name for entry in path.iterdir() if entry.name[0] != ".") if path.is_dir() else []
     bucket, key = _bucket_key(uri)
-    prefix, names = key.rstrip("/") + "/", set()
+    prefix, names = _folder(key), set()
     for page in _s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/"):
         names.update(entry["Key"] for entry in page.get("Contents", []))
         names.update(entry["Prefix"] for entry in page.get("CommonPrefixes", []))
-    return sorted(name.removeprefix(prefix).rstrip("/") for name in names)
+    below = {name.removeprefix(prefix).rstrip("/") for name in names}
+    return sorted(name for name in below if name and name[0] != ".")
 
 
 @dataclass(frozen=True)
@@ -170,18 +179,26 @@ def walk(source: str) -> Iterator[Entry]:
     if path is None:
         yield from _walk_s3(source)
         return
-    roots = iter([str(path)]) if path.exists() else glob.iglob(str(path), recursive=True, include_hidden=True)
-    found = False
-    for root in roots:
-        found = True
-        if Path(root).is_dir():
-            for folder, folders, files in os.walk(root):
-                folders.sort()
-                yield from (_entry(Path(folder, name)) for name in sorted(files))
-        else:
-            yield _entry(Path(root))
-    if not found:
+    if path.exists():
+        yield from _walk_path(path)
+        return
+    seen: set[str] = set()  # a glob can match a folder and what is in it
+    for root in glob.iglob(str(path), recursive=True, include_hidden=True):
+        for entry in _walk_path(Path(root)):
+            if entry.uri not in seen:
+                seen.add(entry.uri)
+                yield entry
+    if not seen:
         raise FileNotFoundError(source)
+
+
+def _walk_path(path: Path) -> Iterator[Entry]:
+    if not path.is_dir():
+        yield _entry(path)
+        return
+    for folder, folders, files in os.walk(path):
+        folders.sort()
+        yield from (_entry(Path(folder, name)) for name in sorted(files))
 
 
 def _entry(path: Path) -> Entry:
@@ -192,17 +209,40 @@ def _entry(path: Path) -> Entry:
 
 def _walk_s3(source: str) -> Iterator[Entry]:
     bucket, key = _bucket_key(source)
-    prefix = key[: next((at for at, letter in enumerate(key) if letter in "*?["), len(key))]
+    first_star = next((at for at, letter in enumerate(key) if letter in "*?["), len(key))
+    plain = first_star == len(key) or exists(source)
+    prefix = key if plain else key[:first_star]
+    pattern = re.compile(re.escape(key.rstrip("/")) if plain else _glob_pattern(key))
     found = False
     for page in _s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
         for entry in page.get("Contents", []):
-            below = entry["Key"] == key or entry["Key"].startswith(key.rstrip("/") + "/") or key == ""
-            if (below if prefix == key else fnmatchcase(entry["Key"], key)) and not entry["Key"].endswith("/"):
+            if _is_or_lies_below(entry["Key"], pattern) and not entry["Key"].endswith("/"):
                 found = True
                 etag = entry["ETag"].strip('"')
                 yield Entry(f"s3://{bucket}/{entry['Key']}", etag, entry["Size"], entry["LastModified"])
     if not found:
         raise FileNotFoundError(source)
+
+
+def _is_or_lies_below(key: str, pattern: re.Pattern[str]) -> bool:
+    """Whether the key, or a folder that it lies in, matches; as on a disk, a folder that matches brings all its files."""
+    if not pattern.pattern:
+        return True
+    ends = [at for at, letter in enumerate(key) if letter == "/"] + [len(key)]
+    return any(pattern.fullmatch(key, 0, end) for end in ends)
+
+
+def _glob_pattern(text: str) -> str:
+    """A glob as a regular expression over keys: only ** crosses slashes, as on a disk."""
+    special = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", text, re.DOTALL)
+    return "".join(special.get(part) or (_letters(part) if len(part) > 1 else re.escape(part)) for part in parts)
+
+
+def _letters(part: str) -> str:
+    """[a-c] or [!a-c] of a glob as a regular expression."""
+    inner = part[1:-1].replace("\\", "\\\\")
+    return f"[^{inner[1:]}]" if inner.startswith("!") else f"[{inner}]"
 
 
 def delete(uri: str) -> None:

@@ -1,0 +1,150 @@
+"""Settings: every file loads, every mistake is named with where it stands, all of them at once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conf.settings import CONF, SettingsError, load
+
+SITES = ("local.yaml", "multihateclip.yaml", "prod.yaml")
+TASKS = ("labels/handwriting.yaml", "labels/multihateclip.yaml")
+
+
+def refused(*overrides: str, conf: str | None = None) -> list[str]:
+    """The lines with which these settings are refused."""
+    with pytest.raises(SettingsError) as caught:
+        load(conf, overrides)
+    return str(caught.value).splitlines()
+
+
+@pytest.fixture
+def site(tmp_path):
+    """site(text) -> path of a site's file with that text."""
+
+    def write(text: str) -> str:
+        path = tmp_path / "site.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_no_file_under_conf_is_forgotten_by_these_tests():
+    found = {str(path.relative_to(CONF)) for pattern in ("*.yaml", "*.yml") for path in CONF.rglob(pattern)}
+    assert found == {"base.yaml", *SITES, *TASKS}
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_every_site_loads(name):
+    wanted = yaml.safe_load((CONF / name).read_text())
+    settings = load(str(CONF / name)).model_dump()
+    for section, values in wanted.items():
+        for key, value in values.items() if isinstance(values, dict) else ():
+            if not isinstance(value, dict):
+                assert settings[section][key] == value
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_loads_with_its_labels_in_order(name):
+    wanted = yaml.safe_load((CONF / name).read_text())
+    assert list(load(None, [f"task={Path(name).stem}"]).labels.labels.items()) == list(wanted["labels"].items())
+
+
+def test_every_key_of_the_base_is_known_and_none_is_missing():
+    assert load().model_dump(exclude={"labels"}).keys() == yaml.safe_load((CONF / "base.yaml").read_text()).keys()
+
+
+def test_the_handwriting_task_asks_what_its_checkpoint_was_taught():
+    from models.frames import FrameSpec
+    from models.handwriting import tiny
+
+    settings = load("conf/local.yaml")
+    assert settings.labels.prompt == tiny.PROMPT
+    assert FrameSpec(**settings.frames.model_dump()) == tiny.FRAMES
+
+
+def test_an_unknown_key_is_named_with_its_flag_and_the_nearest_valid_one():
+    (line,) = refused("rollout.temprature=0.5")
+    assert line == (
+        "--set rollout.temprature=0.5: unknown setting 'rollout.temprature'; "
+        "the nearest valid one is 'rollout.temperature'"
+    )
+
+
+def test_an_unknown_key_is_named_with_its_file(site):
+    path = site("wave: {seconds: 3}\nengine: {dtyp: float32}\n")
+    lines = refused(conf=path)
+    assert {line.partition(":")[0] for line in lines} == {path}
+    assert sorted(re.findall("'(.*?)'", line) for line in lines) == [["engine.dtyp", "engine.dtype"], ["wave", "waves"]]
+
+
+def test_all_mistakes_come_at_once_each_with_its_place(site):
+    path = site("rollout: {n: 0}\nframes: {sampling: random}\n")
+    lines = refused("decide.threshold=1.5", "waves.secnds=1", "task=nothing", conf=path)
+    assert len(lines) == 5
+    text = "\n".join(lines)
+    assert f"{path}: 'rollout.n'" in text and f"{path}: 'frames.sampling'" in text
+    assert "--set decide.threshold=1.5: 'decide.threshold'" in text and "found 1.5" in text
+    assert "'waves.seconds'" in text and "--set task=nothing: task 'nothing' has no" in text
+
+
+def test_a_task_without_a_labels_file_is_refused_with_the_known_tasks():
+    (line,) = refused("task=nothing")
+    assert "conf/labels/nothing.yaml" in line and line.endswith("known tasks: handwriting, multihateclip")
+
+
+def test_the_labels_of_a_task_cannot_be_set_from_elsewhere(site):
+    (flag,) = refused("labels.labels.rising=Up.")
+    assert flag.startswith("--set labels.labels.rising=Up.: unknown setting 'labels'")
+    (file,) = refused(conf=site("labels: {task: handwriting}\n"))
+    assert "unknown setting 'labels'" in file
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("rollout.n=8", 8), ("rollout.temperature=0", 0.0), ("rollout.salt='7'", "7")]
+)
+def test_set_gives_values_their_type(text, value):
+    found = getattr(load(None, [text]).rollout, text.partition("=")[0].rpartition(".")[2])
+    assert found == value and type(found) is type(value)
+
+
+def test_set_wins_over_the_site_and_the_last_set_over_the_first(site):
+    path = site("rollout: {n: 2, seed: 5}\n")
+    settings = load(path, ["rollout.n=3", "rollout.n=6"])
+    assert (settings.rollout.n, settings.rollout.seed, settings.rollout.max_tokens) == (6, 5, 64)
+
+
+def test_set_takes_lists_null_and_values_with_an_equals_sign():
+    settings = load(None, ["rollout.stop=[a, b]", "engine.kv_cache_mb=null", "rollout.salt=a=b"])
+    assert settings.rollout.stop == ("a", "b")
+    assert settings.engine.kv_cache_mb is None and settings.rollout.salt == "a=b"
+
+
+@pytest.mark.parametrize("text", ["rollout.n", "=8", "rollout.n=many", "rollout.n=1.5", "rollout.n=[", "rollout=5"])
+def test_a_set_that_cannot_be_used_is_refused_by_its_own_text(text):
+    lines = refused(text)
+    assert all(line.startswith(f"--set {text}:") for line in lines)
+
+
+def test_words_of_a_site_replace_the_whole_mapping(site):
+    path = site("ingest: {labels: {values: {Up: rising, Down: falling}}}\n")
+    assert load(path, ["ingest.labels.values={Hoch: rising}"]).ingest.labels.values == {"Hoch": "rising"}
+    assert load(path).ingest.labels.id == "file"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("- a list\n", "expected sections"), ("a: [1\n", "not readable as YAML"), (None, "no such configuration file")],
+)
+def test_a_file_that_is_no_configuration_is_named(site, tmp_path, text, said):
+    path = str(tmp_path / "absent.yaml") if text is None else site(text)
+    (line,) = refused(conf=path)
+    assert line.startswith(path) and said in line
+
+
+def test_an_empty_file_changes_nothing(site):
+    assert load(site("# nothing yet\n")) == load()

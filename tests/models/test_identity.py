@@ -1,0 +1,136 @@
+"""Identity: ids given out once never change, and exactly what decides a result is part of them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+
+import pytest
+
+from models import identity
+
+RECIPE = {
+    "origin": "model",
+    "model": "0123456789abcdef",
+    "prompt": "What is it?",
+    "labels": {"yes": "It is.", "no": "It is not."},
+    "grammar": "observation",
+    "frames": {"count": 8, "size": 56, "fps": 2.0, "sampling": "uniform"},
+    "sampling": {"temperature": 1.0, "top_p": 1.0, "max_tokens": 64, "stop": []},
+    "dtype": "float32",
+    "seed": 0,
+}
+WRITTEN = (
+    '{"dtype":"float32","frames":{"count":8,"fps":2.0,"sampling":"uniform","size":56},"grammar":"observation",'
+    '"labels":["yes","no"],"model":"0123456789abcdef","origin":"model","policy":"229e318271fcfca5",'
+    '"prompt":"What is it?","sampling":{"max_tokens":64,"stop":[],"temperature":1.0,"top_p":1.0},"seed":0}'
+)
+
+
+def recipe_id(**changes) -> str:
+    return identity.digest(identity.recipe(**RECIPE | changes))
+
+
+def test_known_recipes_keep_their_ids():
+    assert identity.canonical(identity.recipe(**RECIPE)) == WRITTEN
+    assert recipe_id() == "55bdbb0e6eb7d2a8" == hashlib.sha256(WRITTEN.encode()).hexdigest()[:16]
+
+
+def test_known_scorers_and_rules_keep_their_ids():
+    value = identity.scorer(recipes=["0123456789abcdef"], rollouts=4, calibrator="a" * 16, calibration="b" * 16)
+    assert identity.digest(value) == "7e918187431b517e"
+    assert identity.digest({"threshold": 0.6, "coverage": 0.9}) == "b340660600b96f40"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"origin": "teacher"},
+        {"model": "f" * 16},
+        {"prompt": "What is it? "},
+        {"labels": {"yes": "It is!", "no": "It is not."}},
+        {"grammar": "think_answer"},
+        {"frames": RECIPE["frames"] | {"count": 16}},
+        {"sampling": RECIPE["sampling"] | {"temperature": 0.0}},
+        {"sampling": RECIPE["sampling"] | {"stop": ["</answer>"]}},
+        {"dtype": "bfloat16"},
+        {"seed": 1},
+        {"salt": "again"},
+    ],
+)
+def test_whatever_decides_a_rollout_changes_the_recipe(change):
+    assert recipe_id(**change) != recipe_id()
+
+
+def test_the_order_of_labels_is_part_of_a_recipe():
+    turned = dict(reversed(RECIPE["labels"].items()))
+    assert turned == RECIPE["labels"] and recipe_id(labels=turned) != recipe_id()
+
+
+def test_the_order_of_other_keys_is_not():
+    assert recipe_id(frames=dict(reversed(RECIPE["frames"].items()))) == recipe_id()
+
+
+def test_a_salt_at_its_default_is_left_out():
+    assert "salt" not in identity.recipe(**RECIPE, salt="")
+    assert identity.recipe(**RECIPE, salt="x")["salt"] == "x"
+
+
+def test_how_many_rollouts_are_drawn_is_not_part_of_a_recipe():
+    from conf.settings import load
+    from jobs import recipe
+
+    assert recipe.of_settings(load(None, ["rollout.n=8"])).id == recipe.of_settings(load(None, ["rollout.n=4"])).id
+    assert recipe.of_settings(load(None, ["rollout.seed=1"])).id != recipe.of_settings(load()).id
+
+
+def test_how_many_rollouts_are_looked_at_is_part_of_a_scorer():
+    same = {"recipes": ["r"], "calibrator": "c", "calibration": "t"}
+    assert identity.digest(identity.scorer(rollouts=4, **same)) != identity.digest(identity.scorer(rollouts=8, **same))
+
+
+def test_a_number_that_is_none_has_no_id():
+    with pytest.raises(ValueError):
+        identity.digest({"threshold": math.nan})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shutil.copytree("models/handwriting/checkpoint", tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_copy_of_a_model_is_the_same_model(folder):
+    assert identity.model_digest(str(folder)) == identity.model_digest("models/handwriting/checkpoint")
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "tokenizer.json", "chat_template.jinja", "processor_config.json"]
+)
+def test_a_changed_part_makes_another_model(folder, name):
+    before = identity.model_digest(str(folder))
+    data = bytearray((folder / name).read_bytes())
+    data[-1] ^= 1
+    (folder / name).write_bytes(data)
+    assert identity.model_digest(str(folder)) != before
+
+
+def test_a_part_under_another_name_makes_another_model(folder):
+    before = identity.model_digest(str(folder))
+    (folder / "chat_template.jinja").rename(folder / "other.jinja")
+    assert identity.model_digest(str(folder)) != before
+
+
+def test_notes_and_logs_beside_a_model_change_nothing(folder):
+    before = identity.model_digest(str(folder))
+    (folder / "TRAINING.md").write_text("Rewritten.")
+    (folder / "train.log").write_text("step 1")
+    (folder / ".cache").mkdir()
+    assert identity.model_digest(str(folder)) == before
+
+
+def test_a_folder_without_weights_is_refused_by_name(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model: no \*\.safetensors"):
+        identity.model_digest(str(folder))

@@ -1,0 +1,224 @@
+"""Storage: the same promises on a disk and on a real S3 server process."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+from models import storage
+
+NAMES = ("_a.mp4", "-b.mp4", "with space.mp4", "50%25 off#1.mp4", "überall.mp4", "[1] x?.mp4", ".hidden.mp4")
+
+
+@pytest.fixture(scope="module")
+def s3_root():
+    """s3://bucket on a moto server of our own; the client that storage keeps is made anew for it and dropped after."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    patch = pytest.MonkeyPatch()
+    for name, value in {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        patch.setenv(name, value)
+    patch.delenv("AWS_PROFILE", raising=False)
+    storage._s3.cache_clear()
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(url, timeout=5).close()
+                break
+            except OSError:
+                assert server.poll() is None, "the S3 server ended by itself"
+                time.sleep(0.2)
+        storage._s3().create_bucket(Bucket="lake")
+        yield "s3://lake"
+    finally:
+        server.terminate()
+        server.wait()
+        storage._s3.cache_clear()
+        patch.undo()
+
+
+@pytest.fixture(params=["plain", "file", "s3", "s3a"])
+def root(request, tmp_path):
+    """A fresh folder on each kind of store, as a URI."""
+    if request.param in ("s3", "s3a"):
+        bucket = request.getfixturevalue("s3_root").replace("s3://", f"{request.param}://")
+        return storage.join(bucket, tmp_path.name)
+    return f"{'file:' if request.param == 'file' else ''}{tmp_path / 'root'}"
+
+
+def below(root: str, entry: storage.Entry) -> str:
+    """The part of an entry's URI below the root, whatever its scheme."""
+    return entry.uri.partition(root.partition(":")[2].strip("/") if ":" in root else root)[2].lstrip("/")
+
+
+def test_what_was_written_is_read_and_replaced_as_a_whole(root):
+    uri = storage.join(root, "a", "b.bin")
+    storage.write(uri, b"one")
+    assert storage.read_bytes(uri) == b"one" and storage.exists(uri)
+    storage.write(uri, b"second")
+    assert storage.read_bytes(uri) == b"second"
+    assert [entry.size for entry in storage.walk(root)] == [6]
+
+
+def test_a_limit_refuses_larger_objects_and_takes_equal_ones(root):
+    uri = storage.join(root, "x")
+    storage.write(uri, b"12345")
+    assert storage.read_bytes(uri, limit=5) == b"12345"
+    with pytest.raises(storage.TooLarge, match="5 bytes, allowed are 4"):
+        storage.read_bytes(uri, limit=4)
+
+
+def test_what_is_absent_is_said_to_be_absent(root):
+    uri = storage.join(root, "nothing", "here")
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(uri)
+    with pytest.raises(FileNotFoundError):
+        list(storage.walk(uri))
+    assert not storage.exists(uri) and storage.children(uri) == []
+    storage.delete(uri)
+
+
+def test_exactly_one_of_sixteen_creates(root):
+    uri, start = storage.join(root, "lock"), Barrier(16)
+
+    def race(number: int) -> bool:
+        start.wait()
+        return storage.create(uri, b"%d" % number)
+
+    with ThreadPoolExecutor(16) as pool:
+        won = [number for number, made in enumerate(pool.map(race, range(16))) if made]
+    assert len(won) == 1 and storage.read_bytes(uri) == b"%d" % won[0]
+    assert not storage.create(uri, b"late") and storage.read_bytes(uri) == b"%d" % won[0]
+    assert [entry.size for entry in storage.walk(root)] == [len(str(won[0]))]
+
+
+def test_children_are_names_one_level_down(root):
+    for name in ("b/deep/er", "b/x", "a", "-c", "_d/y", "bb", ".hidden"):
+        storage.write(storage.join(root, name), b"")
+    assert storage.children(root) == sorted(["-c", "_d", "a", "b", "bb"])
+    assert storage.children(storage.join(root, "b")) == ["deep", "x"]
+
+
+def test_a_folder_exists_however_many_neighbours_begin_with_its_name(root):
+    for number in range(25):
+        storage.write(storage.join(root, f"run-{number}"), b"")
+    assert not storage.exists(storage.join(root, "run"))
+    storage.write(storage.join(root, "run/x"), b"")
+    assert storage.exists(storage.join(root, "run")) and storage.exists(storage.join(root, "run/"))
+
+
+def test_delete_takes_a_folder_with_all_below_and_nothing_beside_it(root):
+    for name in ("run/a", "run/b/c", "run-2/a", "runs"):
+        storage.write(storage.join(root, name), b"")
+    storage.delete(storage.join(root, "run"))
+    assert storage.children(root) == ["run-2", "runs"]
+    storage.delete(storage.join(root, "runs"))
+    assert storage.children(root) == ["run-2"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_taken_as_they_are(root, name):
+    uri = storage.join(root, "in here", name)
+    storage.write(uri, name.encode())
+    (entry,) = storage.walk(uri)
+    assert below(root, entry) == f"in here/{name}"
+    assert storage.read_bytes(entry.uri) == name.encode()
+    storage.delete(uri)
+    assert not storage.exists(uri)
+
+
+def test_a_folder_is_walked_to_its_depths_and_not_beyond(root):
+    wanted = sorted(["clips/" + name for name in NAMES] + ["clips/deep/er/z.mp4"])
+    for name in [*wanted, "clips-2/other.mp4"]:
+        storage.write(storage.join(root, name), name.encode())
+    found = list(storage.walk(storage.join(root, "clips")))
+    assert sorted(below(root, entry) for entry in found) == wanted
+    assert [storage.read_bytes(entry.uri).decode() for entry in found] == [below(root, entry) for entry in found]
+    assert all(entry.modified_at.tzinfo is not None and entry.size > 0 for entry in found)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("*.mp4", ["_a.mp4", "b.mp4"]),
+        ("?.mp4", ["b.mp4"]),
+        ("[b-c].*", ["b.mp4", "c.mov"]),
+        ("d*/*.mp4", ["d/e.mp4"]),
+        ("**/*.mp4", ["_a.mp4", "b.mp4", "d/e.mp4", "d/f/g.mp4"]),
+        ("d/**", ["d/e.mp4", "d/f/g.mp4"]),
+        ("d*", ["d/e.mp4", "d/f/g.mp4"]),
+    ],
+)
+def test_globs_list_each_match_once(root, pattern, wanted):
+    for name in ("_a.mp4", "b.mp4", "c.mov", "d/e.mp4", "d/f/g.mp4"):
+        storage.write(storage.join(root, name), b"x")
+    assert sorted(below(root, entry) for entry in storage.walk(storage.join(root, pattern))) == wanted
+    with pytest.raises(FileNotFoundError):
+        list(storage.walk(storage.join(root, "*.avi")))
+
+
+def test_a_changed_file_has_another_etag_and_an_unchanged_one_the_same(root):
+    uri = storage.join(root, "x.mp4")
+    storage.write(uri, b"one")
+    first, again = next(storage.walk(uri)), next(storage.walk(uri))
+    storage.write(uri, b"two")
+    assert first.etag == again.etag != next(storage.walk(uri)).etag
+
+
+def test_a_whole_bucket_can_be_the_root(s3_root):
+    storage.write(f"{s3_root}/at-the-top", b"x")
+    assert "at-the-top" in storage.children(s3_root) and "at-the-top" in storage.children(s3_root + "/")
+    assert f"{s3_root}/at-the-top" in [entry.uri for entry in storage.walk(s3_root)]
+
+
+def test_more_objects_than_one_page_are_all_seen_and_deleted(s3_root):
+    folder = f"{s3_root}/many"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: storage.write(f"{folder}/{number:04}", b""), range(1005)))
+    assert len(storage.children(folder)) == 1005 == sum(1 for _ in storage.walk(folder))
+    storage.delete(folder)
+    assert not storage.exists(folder)
+
+
+def test_an_interrupted_write_leaves_the_old_bytes_and_no_rest(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    storage.write(str(path), b"old")
+
+    def broken(descriptor):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(storage.os, "fsync", broken)
+    with pytest.raises(OSError, match="no space left"):
+        storage.write(str(path), b"new")
+    assert path.read_bytes() == b"old" and [entry.name for entry in tmp_path.iterdir()] == ["x"]
+
+
+def test_other_schemes_are_refused_by_name():
+    for uri in ("gs://bucket/x", "http://host/x"):
+        with pytest.raises(ValueError, match="is not one of file, s3, s3a"):
+            storage.read_bytes(uri)
+
+
+def test_relative_paths_become_absolute_and_uris_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute("lake") == str(tmp_path / "lake")
+    assert [storage.absolute(uri) for uri in ("s3://b/x", "file:/x")] == ["s3://b/x", "file:/x"]
