@@ -30,7 +30,7 @@ from models.handwriting.train import BASE, SIGHT, train_base
 from models.trainer import OnMetric, TrainSpec
 from schemas.files import FILES
 from schemas.metrics import METRICS
-from schemas.table import append_once
+from schemas.table import note_once
 from schemas.traces import TRACES
 from schemas.videos import VIDEOS
 from udfs.imported import IMPORTED_COLUMNS, read_traces
@@ -162,7 +162,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         checkpoints=out / "checkpoints" / "align",
         on_metric=partial(on_metric, "align"),
     )
-    append_once(run.spark, METRICS, run.root, figures, f"{run.run_id}/metrics")
+    note_once(METRICS, run.root, figures, f"{run.run_id}/metrics")
     run.say(f"the aligned model is in {out / 'model'}: set model.path to it")
 
 

@@ -23,7 +23,7 @@ from models import calibration, storage
 from models.calibrator import LinearCalibrator, fit_linear
 from models.features import FeatureSpec, stored_batches
 from schemas.metrics import METRICS
-from schemas.table import append_once
+from schemas.table import note_once
 from schemas.traces import TRACES
 from udfs.score import FEATURE_COLUMNS, featurize
 
@@ -115,7 +115,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     }
     run.registry.save(run.task, manifest, calibrator.weights())
     run.versions |= {"recipe_id": what.id, "calibrator_id": manifest["calibrator_id"]}
-    append_once(run.spark, METRICS, run.root, metric_rows(run.run_id, figures), f"{run.run_id}/metrics")
+    note_once(METRICS, run.root, metric_rows(run.run_id, figures), f"{run.run_id}/metrics")
     run.say(
         f"calibrator {manifest['calibrator_id']}: trained on {run.counts['videos_train']} videos, "
         f"temperature {figures['temperature']:.2f} on {run.counts['videos_heldout']} held out, "

@@ -26,7 +26,7 @@ from jobs.run import Run, UsageError
 from models.calibration import ECE_BINS, expected_calibration_error, f1_by_label
 from schemas.metrics import METRICS
 from schemas.scores import SCORES
-from schemas.table import append_once
+from schemas.table import note_once
 from schemas.videos import VIDEOS
 
 HELP = "measure the live versions on the test split"
@@ -139,7 +139,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     predictions = all_predictions(run, what.id, least.id, chosen)
     found = figures(predictions, truth, run.labels)
     rows = [row for method in METHODS for row in calibrate.metric_rows(run.run_id, _finite(found[method]), method)]
-    append_once(run.spark, METRICS, run.root, rows, f"{run.run_id}/metrics")
+    note_once(METRICS, run.root, rows, f"{run.run_id}/metrics")
     run.results = found
     if not run.quiet:
         show(found, run.counts["videos_test"])

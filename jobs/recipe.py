@@ -14,7 +14,7 @@ from models.engine import EngineSpec, Sampling
 from models.frames import FrameSpec, Limits
 from models.rollouts import Plan
 from schemas.recipes import RECIPES
-from schemas.table import append_once
+from schemas.table import note_once
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def register(run: Run, recipe: Recipe) -> None:
         "json": identity.canonical(recipe.json),
         "created_at": datetime.now(UTC),
     }
-    append_once(run.spark, RECIPES, run.root, [row], f"recipes/{recipe.id}")
+    note_once(RECIPES, run.root, [row], f"recipes/{recipe.id}")
 
 
 def limits(settings: Settings) -> Limits:

@@ -21,7 +21,7 @@ from models import storage
 from models.registry import Registry
 from schemas import lake
 from schemas.runs import RUNS
-from schemas.table import Table, append_once, read
+from schemas.table import Table, note_once, read
 
 
 class UsageError(ValueError):
@@ -122,15 +122,14 @@ class Run:
             "counts": {key: int(value) for key, value in self.counts.items()},
             "message": message,
         }
-        append_once(self.spark, RUNS, self.root, [row], f"{self.run_id}/{event}")
+        note_once(RUNS, self.root, [row], f"{self.run_id}/{event}")
 
     def read(self, table: Table) -> DataFrame:
         return read(self.spark, table, self.root)
 
     def view(self, name: str) -> DataFrame:
-        """A table or view of the lake by name, as of now."""
-        lake.register_views(self.spark, self.root, self.registry.live_rows())
-        return self.spark.table(name)
+        """A view of the lake by name, as of now."""
+        return lake.view(self.spark, self.root, name, self.registry.live_rows())
 
     def next_wave(self) -> staging.Wave:
         self._waves += 1

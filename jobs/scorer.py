@@ -19,7 +19,7 @@ from schemas.decisions import DECISIONS
 from schemas.quarantine import QUARANTINE
 from schemas.scorers import SCORERS
 from schemas.scores import SCORES
-from schemas.table import append_once
+from schemas.table import note_once
 from schemas.traces import TRACES, TRANSIENT
 from udfs.score import SCORE_COLUMNS, score
 
@@ -194,4 +194,4 @@ def register(run: Run, scorer: Scorer) -> None:
         "json": identity.canonical(scorer.json),
         "created_at": datetime.now(UTC),
     }
-    append_once(run.spark, SCORERS, run.root, [row], f"scorers/{scorer.id}")
+    note_once(SCORERS, run.root, [row], f"scorers/{scorer.id}")

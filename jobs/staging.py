@@ -30,7 +30,7 @@ from schemas.lake import BY_NAME
 from schemas.quality import QUALITY
 from schemas.quarantine import QUARANTINE
 from schemas.runs import RUNS
-from schemas.table import Landed, Table, append_once, publish
+from schemas.table import Landed, Table, append_once, note_once, publish
 
 
 class Held(RuntimeError):
@@ -178,7 +178,7 @@ def _gate(spark: SparkSession, wave: Wave, manifest: Manifest, audits: dict[str,
     if not faults:
         return
     storage.write(wave.held_uri, json.dumps({"faults": faults, "at": time.time()}).encode())
-    append_once(spark, QUALITY, wave.root, _quality_rows(wave, audits), f"{wave.id}/quality")
+    note_once(QUALITY, wave.root, _quality_rows(wave, audits), f"{wave.id}/quality")
     raise Held(held_message(wave.id, faults))
 
 
@@ -212,7 +212,7 @@ def record_wave(
         if found.rows_refused:
             rows = quarantine_rows(found.refused, BY_NAME[name], wave.id)
             append_once(spark, QUARANTINE, wave.root, rows, f"{wave.id}/quarantine/{name}")
-    append_once(spark, QUALITY, wave.root, _quality_rows(wave, audits), f"{wave.id}/quality")
+    note_once(QUALITY, wave.root, _quality_rows(wave, audits), f"{wave.id}/quality")
     counts = dict(manifest.counts)
     for name, landed in settled.landed.items():
         counts |= {
@@ -231,7 +231,7 @@ def record_wave(
         "versions": manifest.versions,
         "counts": counts,
     }
-    append_once(spark, RUNS, wave.root, [event], f"{wave.id}/run")
+    note_once(RUNS, wave.root, [event], f"{wave.id}/run")
 
 
 def remove_wave(wave: Wave) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from schemas.decisions import DECISIONS
 from schemas.files import FILES
@@ -93,9 +94,26 @@ def register_views(spark: SparkSession, root: str, live: list[dict[str, str]]) -
     """
     for table in TABLES:
         read(spark, table, root).createOrReplaceTempView(table.name)
-    columns = ("task", "recipe_id", "scorer_id", "rule_id")
-    rows = [tuple(entry[name] for name in columns) for entry in live]
-    schema = ", ".join(f"{name} string" for name in columns)
-    spark.createDataFrame(rows, schema).createOrReplaceTempView("live")
+    _register_live(spark, live)
     for name, query in VIEWS.items():
         spark.sql(query).createOrReplaceTempView(name)
+
+
+def view(spark: SparkSession, root: str, name: str, live: list[dict[str, str]]) -> DataFrame:
+    """One view as of now; registers only what its query names."""
+    query = VIEWS[name]
+    words = set(re.findall(r"\w+", query))
+    for table in TABLES:
+        if table.name in words:
+            read(spark, table, root).createOrReplaceTempView(table.name)
+    if "live" in words:
+        _register_live(spark, live)
+    return spark.sql(query)
+
+
+def _register_live(spark: SparkSession, live: list[dict[str, str]]) -> None:
+    columns = ("task", "recipe_id", "scorer_id", "rule_id")
+    schema = ", ".join(f"{name} string" for name in columns)
+    spark.createDataFrame([tuple(entry[name] for name in columns) for entry in live], schema).createOrReplaceTempView(
+        "live"
+    )

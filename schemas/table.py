@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+from deltalake import CommitProperties, Schema, Transaction, write_deltalake
 from deltalake import DeltaTable as DeltaFile
-from deltalake import Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
@@ -115,20 +116,33 @@ def publish(spark: SparkSession, table: Table, root: str, rows: DataFrame, scope
         collisions += 1
 
 
-def append_once(
-    spark: SparkSession, table: Table, root: str, rows: list[dict[str, Any]] | DataFrame, mark: str
-) -> None:
-    """Append side rows under a mark (a wave's id, a run's event) that no two different sets of rows share.
+def append_once(spark: SparkSession, table: Table, root: str, rows: DataFrame, mark: str) -> None:
+    """Append a DataFrame of side rows under a mark (a wave's id ...) that no two different sets of rows share.
 
     Doing it again, after a crash or from another process, changes nothing.
     """
     path = table.path(root)
-    if isinstance(rows, list):
-        rows = spark.createDataFrame(
-            [tuple(row.get(c.name) for c in table.columns) for row in rows], table.spark_schema()
-        )
     while transaction_version(path, mark) == 0:
         _append(spark, table, root, rows, mark, 1)
+
+
+def note_once(table: Table, root: str, rows: list[dict[str, Any]], mark: str) -> None:
+    """`append_once` for a few rows at hand: milliseconds, and needs no Spark. A column that a row lacks is NULL.
+
+    delta-rs notes transaction versions without enforcing them. So the commit may only follow the very snapshot in which
+    the mark was missing: without retries it fails if anybody came in between, and then we look again.
+    """
+    schema = pa.schema(Schema.from_json(json.dumps(table.json())))
+    data = pa.Table.from_pylist([{c.name: row.get(c.name) for c in table.columns} for row in rows], schema)
+    while True:
+        snapshot = DeltaFile(table.path(root))
+        if snapshot.transaction_version(mark):
+            return
+        properties = CommitProperties(app_transactions=[Transaction(mark, 1)], max_commit_retries=0)
+        try:
+            write_deltalake(snapshot, data, mode="append", commit_properties=properties)
+        except CommitFailedError:
+            continue
 
 
 def transaction_version(path: str, scope: str) -> int:
