@@ -9,6 +9,7 @@ ENGINE ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements/$(if $(filter gpu,$(ENGINE)),gpu,dev).lock
+TINY := --conf conf/local.yaml --set lake.root=build/tiny/lake
 SETUP := $(VENV)/.setup-$(ENGINE)
 
 ##@ First steps
@@ -30,7 +31,11 @@ test: setup  ## lint, the arrows between the rooms, every test
 setup: $(SETUP) .jars  ## virtual environment, locked packages, Delta's jars (demo and test do it by themselves)
 
 tiny: setup  ## train the embedded model again from nothing, under 20 minutes on 2 cores
-	$(BIN)/python -m models.handwriting.make --out models/handwriting/checkpoint --seed 0
+	rm -rf build/tiny
+	$(BIN)/deepintuit demo-data --out build/tiny/data --history 0 --uploads 300 --align 1200
+	$(BIN)/deepintuit ingest $(TINY) --source build/tiny/data/align --labels build/tiny/data/align/labels.csv
+	$(BIN)/deepintuit align $(TINY) --teacher build/tiny/data/align-teacher.csv --out build/tiny/aligned | tee build/tiny/align.json
+	$(BIN)/python -m models.handwriting.report --work build/tiny --out models/handwriting/checkpoint
 
 format: setup  ## format the code
 	$(BIN)/ruff check --fix .

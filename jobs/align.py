@@ -10,11 +10,14 @@ without: its `base`, which learned only to see, is trained first.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import time
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import torch
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -35,7 +38,6 @@ from schemas.traces import TRACES
 from schemas.videos import VIDEOS
 from udfs.imported import IMPORTED_COLUMNS, read_traces
 
-HELP = "cold start: teach the model on teacher traces"
 TAKES_BUDGET = False
 
 
@@ -135,9 +137,12 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         if name.endswith("loss") and step % 50 == 0:
             run.say(f"{phase}: {name} at step {step}: {value:.3f}")
 
-    out: Path = arguments.out
+    out, settings = arguments.out, run.settings
+    torch.set_num_threads(os.cpu_count() or 1)
+    began = time.monotonic()
     start = arguments.start or base(run, out, arguments.seed, partial(on_metric, "base"))
-    settings = run.settings
+    run.add({"seconds_base": round(time.monotonic() - began)})
+    began = time.monotonic()
     spec = TrainSpec(settings.align.steps, settings.align.learning_rate, settings.align.warmup)
     frames = FrameCache(
         out / "frames",
@@ -162,6 +167,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         checkpoints=out / "checkpoints" / "align",
         on_metric=partial(on_metric, "align"),
     )
+    run.add({"seconds_align": round(time.monotonic() - began), "steps_align": spec.steps, "seed": arguments.seed})
     note_once(METRICS, run.root, figures, f"{run.run_id}/metrics")
     run.say(f"the aligned model is in {out / 'model'}: set model.path to it")
 

@@ -20,8 +20,6 @@ from schemas.scores import SCORES
 from schemas.traces import TRACES
 from schemas.videos import VIDEOS
 
-HELP = "bring older videos to the live versions, with an estimate first"
-
 
 def between(videos: DataFrame, since: date | None, until: date | None) -> DataFrame:
     """Videos ingested from `since` to `until`, both days included, UTC."""

@@ -27,7 +27,6 @@ from schemas.table import note_once
 from schemas.traces import TRACES
 from udfs.score import FEATURE_COLUMNS, featurize
 
-HELP = "train a calibrator on the traces and register it"
 TAKES_BUDGET = False
 
 

@@ -12,33 +12,36 @@ import json
 import sys
 from datetime import UTC, datetime
 
-JOBS = (
-    "demo-data",
-    "ingest",
-    "align",
-    "rollout",
-    "calibrate",
-    "promote",
-    "score",
-    "evaluate",
-    "nightly",
-    "backfill",
-    "waves",
-    "status",
-    "sql",
-)
+JOBS = {
+    "demo-data": "write the clips of the embedded benchmark",
+    "ingest": "take in video files and labels",
+    "align": "cold start: teach the model on teacher traces",
+    "rollout": "write reasoning traces for videos that lack them",
+    "calibrate": "train a calibrator on the traces and register it",
+    "promote": "make a calibrator with its recipe and rule live",
+    "score": "score and decide videos that have their traces",
+    "evaluate": "measure the live versions on the test split",
+    "nightly": "score whatever is new with the live versions",
+    "backfill": "bring older videos to the live versions, with an estimate first",
+    "waves": "list, release or discard staged waves",
+    "status": "backlog, waves, refusals, live versions",
+    "sql": "query the lake's tables and views",
+}
 
 
 def module_of(job: str):
     return importlib.import_module("jobs." + job.replace("-", "_"))
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(chosen: str | None) -> argparse.ArgumentParser:
+    """All jobs by name, the chosen one with its arguments: only its module is imported, some bring torch with them."""
     top = argparse.ArgumentParser(prog="deepintuit", description="Batch scoring of videos on a data lake.")
     jobs = top.add_subparsers(dest="job", required=True, metavar="JOB")
-    for job in JOBS:
-        module = module_of(job)
-        one = jobs.add_parser(job, help=module.HELP, description=module.__doc__, formatter_class=_AsWritten)
+    for job, text in JOBS.items():
+        module = module_of(job) if job == chosen else None
+        one = jobs.add_parser(job, help=text, description=module and module.__doc__, formatter_class=_AsWritten)
+        if module is None:
+            continue
         one.add_argument("--conf", metavar="FILE", help="the site's settings, on top of conf/base.yaml")
         one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
         one.add_argument("--quiet", action="store_true", help="no progress, only the result")
@@ -60,7 +63,8 @@ def _positive(text: str) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = parser(next((word for word in argv if word in JOBS), None)).parse_args(argv)
     from conf.settings import SettingsError, load
     from jobs.run import Budget, Run, UsageError, parse_deadline
     from jobs.session import SessionError

@@ -22,7 +22,6 @@ from jobs import cli
 from jobs.run import Run
 from models.handwriting import clips, teacher
 
-HELP = "write the clips of the embedded benchmark"
 READS_ONLY = True  # of the lake it writes nothing
 TAKES_BUDGET = False
 

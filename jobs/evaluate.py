@@ -29,7 +29,6 @@ from schemas.scores import SCORES
 from schemas.table import note_once
 from schemas.videos import VIDEOS
 
-HELP = "measure the live versions on the test split"
 TAKES_BUDGET = False
 METHODS = ("greedy", "single", "majority", "calibrated")
 FIGURES = ("accuracy", "macro_f1", "ece", "nll")

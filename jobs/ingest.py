@@ -31,7 +31,6 @@ from schemas.videos import VIDEOS
 from udfs.probe import PROBE_COLUMNS, ProbePlan, probe_files
 from udfs.progress import TaskProgress
 
-HELP = "take in video files and labels"
 _FILES_PER_WAVE = 20_000
 _LISTING = pa.schema(
     [("uri", pa.string()), ("etag", pa.string()), ("size", pa.int64()), ("modified_at", pa.timestamp("us", "UTC"))]

@@ -22,8 +22,6 @@ from schemas.quarantine import QUARANTINE
 from schemas.scores import SCORES
 from schemas.videos import VIDEOS
 
-HELP = "score whatever is new with the live versions"
-
 
 def live_versions(run: Run) -> tuple[Recipe, scorer.Scorer]:
     """What promote made live. Raises RegistryError before the first promote."""

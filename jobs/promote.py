@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from jobs import cli, scorer
 from jobs.run import Run
 
-HELP = "make a calibrator with its recipe and rule live"
 TAKES_BUDGET = False
 
 

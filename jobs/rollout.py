@@ -29,8 +29,6 @@ from schemas.videos import VIDEOS
 from udfs.progress import TaskProgress, engines
 from udfs.rollout import TRACE_COLUMNS, rollout
 
-HELP = "write reasoning traces for videos that lack them"
-
 
 def pending(
     videos: DataFrame, traces: DataFrame, quarantine: DataFrame, recipe_id: str, k: int, max_attempts: int

@@ -16,8 +16,6 @@ from jobs.run import Run
 from schemas.splits import STAGES
 from schemas.videos import VIDEOS
 
-HELP = "score and decide videos that have their traces"
-
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
     calibrator_id = arguments.calibrator or run.registry.live(run.task)["calibrator_id"]

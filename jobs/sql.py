@@ -19,7 +19,6 @@ from jobs import cli
 from jobs.run import Run, UsageError
 from schemas import lake
 
-HELP = "query the lake's tables and views"
 READS_ONLY = True
 TAKES_BUDGET = False
 

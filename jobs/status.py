@@ -22,7 +22,6 @@ from schemas.scores import SCORES
 from schemas.traces import TRACES
 from schemas.videos import VIDEOS
 
-HELP = "backlog, waves, refusals, live versions"
 READS_ONLY = True
 TAKES_BUDGET = False
 

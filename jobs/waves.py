@@ -18,7 +18,6 @@ from jobs.run import Run, UsageError
 from models import storage
 from schemas import lake
 
-HELP = "list, release or discard staged waves"
 READS_ONLY = True
 TAKES_BUDGET = False
 

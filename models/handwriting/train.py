@@ -1,12 +1,11 @@
-"""The two phases that make the benchmark's checkpoints: `base` learns to see, `align` learns to reason from traces.
+"""The phase before stage 1: `base` learns to see.
 
-`base` stands in for a pretrained VLM: it can say which digits it sees and nothing else. `align` is DeepIntuit's stage 1
-on real files. Each phase draws from its own subset of the handwriting.
+It stands in for a pretrained VLM: it can say which digits it sees and nothing else. Everything after it is the job
+`align`, on real files of another subset of the handwriting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +23,6 @@ SIGHT_BATCH, BATCH = 16, 24  # clips a step: of first sight, and of the whole mo
 
 SIGHT = TrainSpec(steps=700, learning_rate=2e-3, warmup=30)
 BASE = TrainSpec(steps=250, learning_rate=1.5e-3, warmup=30)
-ALIGN = TrainSpec(steps=350, learning_rate=1.5e-3, warmup=30)
 
 _EASY_STEPS, _FULL_AT_STEP = 50, 300  # first sight begins on large, clean digits and ends on the full variation
 
@@ -72,17 +70,3 @@ def _sampled(scene: clips.Scene) -> np.ndarray:
     """What `frames.sample` would give of the scene's file, but for the codec; renders only the frames that are kept."""
     chosen = on_screen_indices(scene.frames, tiny.FRAMES.count)
     return sample_array(clips.render(scene, chosen), tiny.FRAMES)
-
-
-def train_aligned(
-    base: Path,
-    out: Path,
-    examples: Sequence[Example],
-    seed: int,
-    on_metric: OnMetric,
-    spec: TrainSpec,
-    checkpoints: Path | None = None,
-) -> None:
-    """Write the `align` checkpoint: cold start on teacher traces."""
-    batches: Callable[[int], list[Example]] = alignment.epochs(examples, BATCH, seed)
-    alignment.align(base, out, batches, spec, tiny.FRAMES.fps, BATCH, checkpoints, on_metric)
