@@ -7,6 +7,7 @@ it go to quarantine with its reason). A predicate that is NULL counts as failed,
 from __future__ import annotations
 
 import logging
+import math
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,7 +54,11 @@ def between(column: str, low: float | None = None, high: float | None = None) ->
     return Check(
         f"{column}_is_in_range",
         f"`{column}` IS NULL OR ({' AND '.join(parts)})",
-        ("ExpectColumnValuesToBeBetween", {"column": column, "min_value": low, "max_value": high}),
+        # Spark holds NaN for greater than any number: an upper limit, be it infinite, is what refuses it.
+        (
+            "ExpectColumnValuesToBeBetween",
+            {"column": column, "min_value": low, "max_value": math.inf if high is None else high},
+        ),
         f"{column} is outside [{low}, {high}]",
     )
 
@@ -170,7 +175,7 @@ def expectations(staged: DataFrame, contract: Contract) -> list[dict[str, Any]]:
         if failure and failure.get("raised_exception"):
             raise AuditError(f"check {name} could not run: {failure.get('exception_message')}")
         result = outcome.result
-        count = result.get("unexpected_count", result.get("observed_value") or 0)
+        count = result.get("unexpected_count") or result.get("observed_value") or 0  # None over an empty frame
         expected = outcome.expectation_config.type + " " + str(check_arguments(outcome))
         by_name[name] = _result(name, bool(outcome.success), int(count), result.get("element_count"), expected)
     return [by_name[check.name] for check in contract.checks]
