@@ -58,7 +58,7 @@ $(SETUP): $(LOCK) requirements/overrides.txt setup.py
 	@PYTHON="$(PYTHON)" sh requirements/check.sh
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements $(LOCK)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --requirements $(LOCK)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
 
