@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import PROJECT, Lake
+from support import PROJECT, Lake
 
 pytestmark = [pytest.mark.xdist_group("kill"), pytest.mark.timeout(900)]
 POINTS = ("mid_decode", "unsealed", "sealed", "audited", "published", "recorded", "half_removed")
@@ -89,7 +89,9 @@ def test_files_of_committed_waves_are_untouched(killed):
 def test_a_sealed_wave_is_published_without_running_the_model(killed, point):
     staged = killed.seen[point]["staged"]
     assert len(staged) >= 4
-    published = {(row["video_id"], row["rollout_index"]): (row["text"], row["created_at"]) for row in killed.rows("traces")}
+    published = {
+        (row["video_id"], row["rollout_index"]): (row["text"], row["created_at"]) for row in killed.rows("traces")
+    }
     assert {key: published[key] for key in staged} == staged
 
 

@@ -6,35 +6,13 @@ happen.
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 
 import pytest
-from conftest import PROJECT, Lake
+from support import PROJECT
 
 pytestmark = pytest.mark.xdist_group("night")
 LABELS = {"rising", "falling", "mixed"}
-
-
-@pytest.fixture(scope="module")
-def night(spark, clip_factory, tmp_path_factory):
-    lake = Lake(tmp_path_factory.mktemp("night") / "lake")
-    history, uploads = clip_factory("calibrate", 36), lake.root.parent / "uploads"
-    shutil.copytree(clip_factory("test", 12), uploads)
-    first = sorted(uploads.glob("*.mp4"))[0]
-    (uploads / "broken.mp4").write_bytes(first.read_bytes()[1000:])
-    (uploads / "nothing.mp4").write_bytes(b"")
-    shutil.copyfile(first, uploads / "again.mp4")
-    lake.uploads, lake.runs = uploads, {}
-    runs = lake.runs
-    runs["history"] = lake.job("ingest", source=str(history), labels=str(history / "labels.csv"))
-    runs["rollout"] = lake.job("rollout", split="calibrate")
-    runs["calibrate"] = lake.job("calibrate")
-    runs["promote"] = lake.job("promote")
-    runs["nightly"] = lake.job("nightly", source=str(uploads))
-    runs["labels"] = lake.job("ingest", labels=str(uploads / "labels.csv"))
-    runs["evaluate"] = lake.job("evaluate")
-    return lake
 
 
 def test_every_listed_file_is_accounted_for(night):
@@ -49,7 +27,7 @@ def test_every_listed_file_is_accounted_for(night):
 
 def test_refused_files_are_rows_of_quarantine_with_a_reason(night):
     refused = {row["row_key"].rpartition("/")[2]: row["reason"] for row in night.rows("quarantine")}
-    assert refused == {"broken.mp4": "not_a_video", "nothing.mp4": "empty_file"}
+    assert refused == {"broken.mp4": "unreadable", "nothing.mp4": "empty_file"}
 
 
 def test_every_video_has_its_traces_once(night):

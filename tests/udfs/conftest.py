@@ -1,7 +1,5 @@
-"""A plain Spark session and real clips for the tests of this room."""
+"""Real clips and the checkpoint for the tests of this room."""
 
-import os
-import sys
 from pathlib import Path
 
 import av
@@ -11,24 +9,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="session")
-def spark():
-    from pyspark.sql import SparkSession
-
-    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
-    session = (
-        SparkSession.builder.master("local[2,4]")  # four attempts, so that a lost worker is replaced
-        .appName("udfs")
-        .config("spark.ui.enabled", "false")
-        .config("spark.driver.memory", "1g")
-        .config("spark.sql.shuffle.partitions", "2")
-        .config("spark.sql.execution.arrow.maxRecordsPerBatch", "8")
-        .config("spark.executorEnv.PYTHONPATH", f"{ROOT}{os.pathsep}{Path(__file__).parent}")
-        .getOrCreate()
-    )
-    session.sparkContext.setLogLevel("OFF")
-    yield session
-    session.stop()
+@pytest.fixture
+def spark(spark):
+    """The session of all tests, with batches so small that a few clips make several."""
+    key = "spark.sql.execution.arrow.maxRecordsPerBatch"
+    usual = spark.conf.get(key)
+    spark.conf.set(key, "8")
+    yield spark
+    spark.conf.set(key, usual)
 
 
 @pytest.fixture(scope="session")
