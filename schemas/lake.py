@@ -106,6 +106,8 @@ def view(spark: SparkSession, root: str, name: str, live: list[dict[str, str]]) 
     for table in TABLES:
         if table.name in words:
             read(spark, table, root).createOrReplaceTempView(table.name)
+    for other in words & VIEWS.keys() - {name}:  # a view may build on another
+        view(spark, root, other, live).createOrReplaceTempView(other)
     if "live" in words:
         _register_live(spark, live)
     return spark.sql(query)

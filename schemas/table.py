@@ -12,6 +12,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, Schema, Transaction, write_deltalake
 from deltalake import DeltaTable as DeltaFile
 from deltalake.exceptions import CommitFailedError, DeltaError
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
@@ -157,7 +158,7 @@ def _append(spark: SparkSession, table: Table, root: str, rows: DataFrame, scope
     writer = writer.option("txnAppId", scope).option("txnVersion", version).option("userMetadata", mark)
     try:
         writer.save(table.path(root))
-    except PySparkException as error:
+    except (PySparkException, Py4JJavaError) as error:  # PySpark does not know Delta's own exceptions
         if any(name in str(error) for name in _COLLISIONS):
             return False
         raise
