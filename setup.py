@@ -27,7 +27,7 @@ setup(
     description="Batch offline scoring of videos on a data lake, by reasoning traces and a calibrator",
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["conf*", "jobs*", "models*", "schemas*", "udfs*"]),
-    package_data={"conf": ["*.yaml", "labels/*.yaml", "spark/*.conf"], "models.handwriting": ["checkpoint/*"]},
+    package_data={"conf": ["*.yaml", "labels/*.yaml", "spark/*"], "models.handwriting": ["checkpoint/*"]},
     install_requires=requirements("base.in"),
     extras_require={"cpu": beside("cpu.in"), "gpu": beside("gpu.in"), "dev": beside("dev.in")},
     entry_points={"console_scripts": ["deepintuit=jobs.cli:entry"]},

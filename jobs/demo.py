@@ -92,10 +92,7 @@ def summary(night: Night, tonight: Run, last: Run, settings: Settings, seconds: 
         "videos_per_second": round(speed["videos"], 2),
         "tokens_per_second": round(speed["tokens"], 1),
         "test_videos": last.counts["videos_test"],
-        "quality": {
-            method: {name: round(values[name], 4) for name in evaluate.FIGURES}
-            for method, values in night.results.items()
-        },
+        **{method: {name: round(of[name], 4) for name in evaluate.FIGURES} for method, of in night.results.items()},
     }
 
 
@@ -106,7 +103,7 @@ def show(found: dict[str, Any], folder: Path) -> None:
     grid.add_column("what")
     grid.add_column("figure", justify="right")
     for name, value in found.items():
-        if name not in ("quality", "seconds"):
+        if name not in ("seconds", *evaluate.METHODS):
             text = (
                 ", ".join(f"{key} {count}" for key, count in value.items()) if isinstance(value, dict) else str(value)
             )

@@ -117,7 +117,7 @@ def label_rows(matched: DataFrame, task: str) -> DataFrame:
         "label",
         "source",
         "observed_at",
-        F.first("label").over(first).alias("held_label"),
+        F.first("label", ignorenulls=True).over(first).alias("held_label"),
         "refused_key",
         "refused_reason",
         "refused_message",
