@@ -48,7 +48,8 @@ lock: setup  ## compile the lock files anew from requirements/*.in
 dist: setup  ## the code as one archive for spark-submit --py-files
 	rm -f dist/deepintuit.zip
 	mkdir -p dist
-	git ls-files -z conf jobs models schemas udfs | grep -zv '^models/handwriting/checkpoint/' | xargs -0 $(BIN)/python -m zipfile -c dist/deepintuit.zip
+	find conf jobs models schemas udfs -name __pycache__ -prune -exec rm -rf {} +
+	$(BIN)/python -m zipfile -c dist/deepintuit.zip conf jobs models schemas udfs
 	@echo "spark-submit --py-files dist/deepintuit.zip jobs/nightly.py --conf conf/prod.yaml"
 
 clean:  ## remove what was built in this tree; environments and jars stay

@@ -1,0 +1,38 @@
+"""What travels: the archive for executors, the package, and targets that explain themselves."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+
+from support import PROJECT
+
+
+def test_the_archive_for_executors_imports_on_its_own(tmp_path):
+    listed = subprocess.run(["make", "-n", "dist"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    command = next(line for line in listed.splitlines() if "zipfile" in line)
+    archive = tmp_path / "deepintuit.zip"
+    command = command.replace("dist/deepintuit.zip", str(archive)).replace(".venv/bin/python", sys.executable)
+    subprocess.run(["bash", "-c", command], cwd=PROJECT, check=True)
+    assert "udfs/rollout.py" in zipfile.ZipFile(archive).namelist()
+    code = (
+        f"import sys; sys.path.insert(0, {str(archive)!r}); import udfs.rollout as r, jobs.nightly; print(r.__file__)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout.startswith(str(archive))
+
+
+def test_every_target_of_the_makefile_says_what_it_does():
+    lines = (PROJECT / "Makefile").read_text().splitlines()
+    phony = next(line for line in lines if line.startswith(".PHONY:")).split()[1:]
+    for target in phony:
+        assert any(re.match(rf"{target}:.*## \S", line) for line in lines), target
+
+
+def test_setup_reads_its_requirements_from_the_files():
+    names = subprocess.run(
+        [sys.executable, "setup.py", "--name"], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert names.stdout.strip().splitlines()[-1] == "deepintuit"
