@@ -85,6 +85,8 @@ def write_listing(source: str, extensions: tuple[str, ...], folder: str) -> tupl
             storage.write(storage.join(folder, f"part-{part:05d}.parquet"), buffer.getvalue())
     except FileNotFoundError:
         raise UsageError(f"--source {source}: expected a folder, a glob or a file that exists, found nothing") from None
+    except ValueError as error:  # a scheme that storage does not know
+        raise UsageError(f"--source {error}") from None
     return listed, other
 
 

@@ -14,6 +14,7 @@ import json
 import sys
 
 from pyspark.errors import AnalysisException, ParseException
+from pyspark.logger import PySparkLogger
 
 from jobs import cli
 from jobs.run import Run, UsageError
@@ -26,6 +27,7 @@ TAKES_BUDGET = False
 def run(run: Run, arguments: argparse.Namespace) -> None:
     lake.create_all(run.root)
     lake.register_views(run.spark, run.root, run.registry.live_rows())
+    PySparkLogger.getLogger("SQLQueryContextLogger").disabled = True  # one clear line, not a JSON log beside it
     try:
         answer = run.spark.sql(arguments.query.strip().rstrip(";"))
     except (AnalysisException, ParseException) as error:

@@ -16,13 +16,13 @@ SHARED = PROJECT.parent / "shared"
 class Lake:
     """A lake of a test's own and the jobs to fill it with; `job` returns the finished run."""
 
-    def __init__(self, root: Path, *overrides: str):
-        self.root, self.overrides = root, overrides
+    def __init__(self, root: Path, *overrides: str, conf: str = "conf/local.yaml"):
+        self.root, self.overrides, self.conf = root, overrides, conf
 
     def settings(self, *overrides: str):
         from conf.settings import load
 
-        return load("conf/local.yaml", [f"lake.root={self.root}", *self.overrides, *overrides])
+        return load(self.conf, [f"lake.root={self.root}", *self.overrides, *overrides])
 
     def job(self, name: str, *overrides: str, max_videos: int | None = None, **arguments):
         from jobs import cli

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from conftest import Lake
+from support import Lake
 
 from jobs import cli, staging
 from jobs.run import Run

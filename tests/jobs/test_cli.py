@@ -1,0 +1,87 @@
+"""The command line: wrong usage ends with exit code 2 and one clear line, never with a traceback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from jobs import cli
+from schemas.lake import create_all
+
+
+@pytest.fixture
+def stopped(spark, tmp_path, capsys):
+    """stopped(words) -> the one line with which the command was refused."""
+
+    def command(*words: str) -> str:
+        capsys.readouterr()
+        root = f"lake.root={tmp_path / 'lake'}"
+        code = cli.main([words[0], "--conf", "conf/local.yaml", "--set", root, "--quiet", *words[1:]])
+        out, err = capsys.readouterr()
+        assert code == 2 and out == "" and "Traceback" not in err
+        (line,) = err.splitlines()
+        assert line.startswith("deepintuit: ")
+        return line.removeprefix("deepintuit: ")
+
+    return command
+
+
+@pytest.mark.parametrize("job", cli.JOBS)
+def test_every_job_has_a_module_and_explains_itself(job, capsys):
+    module = cli.module_of(job)
+    assert callable(module.run) and callable(module.main) and cli.JOBS[job] and module.__doc__
+    with pytest.raises(SystemExit) as done:
+        cli.main([job, "--help"])
+    assert done.value.code == 0 and module.__doc__.strip().splitlines()[0][:60] in capsys.readouterr().out
+
+
+def test_no_job_is_forgotten():
+    from pathlib import Path
+
+    modules = {path.stem for path in Path("jobs").glob("*.py") if "\ndef add_arguments(" in path.read_text()}
+    assert {job.replace("-", "_") for job in cli.JOBS} == modules
+
+
+def test_mistakes_in_settings_and_arguments(stopped, capsys):
+    assert "nearest valid one is 'rollout.temperature'" in stopped("status", "--set", "rollout.temprature=1")
+    assert "expected a length such as 90m" in stopped("rollout", "--deadline", "soon")
+    for words in (["ingest", "--max-videos", "0"], ["fly"], [], ["ingest", "--split", "dev"]):
+        with pytest.raises(SystemExit) as done:
+            cli.main(words)
+        assert done.value.code == 2 and "Traceback" not in capsys.readouterr().err
+
+
+def test_what_is_not_there(stopped, tmp_path):
+    assert "no-model" in stopped("rollout", "--set", "model.path=no-model")
+    assert "task handwriting has no live versions" in stopped("nightly")
+    assert "has no calibrator 0123; registered: none" in stopped("promote", "--calibrator", "0123")
+    assert "expected a folder, a glob or a file that exists" in stopped("ingest", "--source", str(tmp_path / "none"))
+    assert "scheme 'gs' is not one of" in stopped("ingest", "--source", "gs://bucket/clips")
+    assert "give --source, --labels or both" in stopped("ingest")
+
+
+def test_a_label_outside_the_set_and_bad_sql(stopped, tmp_path):
+    (tmp_path / "labels.csv").write_text("file,label\na,sideways\n")
+    line = stopped("ingest", "--labels", str(tmp_path / "labels.csv"))
+    assert "expected a label out of rising, falling, mixed, found 'sideways' (1 rows)" in line
+    assert "sql: " in stopped("sql", "SELECT nothing FROM videos")
+    assert "sql: " in stopped("sql", "SELEKT 1")
+
+
+def test_a_lake_of_another_version(stopped, tmp_path, monkeypatch):
+    import schemas.table
+
+    monkeypatch.setattr(schemas.table, "SCHEMA_VERSION", "0")
+    create_all(str(tmp_path / "lake"))
+    monkeypatch.undo()
+    for words in (["status"], ["rollout"], ["sql", "SELECT 1"]):
+        assert "expected schema version 1, found 0" in stopped(*words)
+    shutil.rmtree(tmp_path / "lake")
+
+
+def test_sql_prints_one_document_a_row(spark, tmp_path, capsys):
+    words = ["sql", "SELECT 1 AS a UNION ALL SELECT 2 ORDER BY a;", "--json"]
+    assert cli.main([*words, "--conf", "conf/local.yaml", "--set", f"lake.root={tmp_path}", "--quiet"]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [{"a": 1}, {"a": 2}]

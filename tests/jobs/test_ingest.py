@@ -1,0 +1,65 @@
+"""Ingest: every listed file is new, a duplicate, quarantined, unchanged or deferred - and none of it twice."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+
+import pytest
+from support import Lake
+
+
+@pytest.fixture
+def uploads(clip_factory, tmp_path):
+    """Three videos under names that real sources use, one of them twice, and four files that are none."""
+    folder = tmp_path / "up loads"
+    (folder / "deep").mkdir(parents=True)
+    clips = sorted(clip_factory("test", 12).glob("*.mp4"))[:3]
+    for clip, name in zip(clips, ("-a b.mp4", "_c%20#1.MP4", "deep/d.mp4"), strict=True):
+        shutil.copyfile(clip, folder / name)
+    shutil.copyfile(clips[0], folder / "deep" / "again.mp4")
+    (folder / "broken.mp4").write_bytes(clips[0].read_bytes()[1000:])
+    (folder / "text.mp4").write_text("not a video" * 100)
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "labels.csv").write_text("file,label\n")
+    return folder
+
+
+def counted(run) -> dict[str, int]:
+    names = ("files_listed", "videos_new", "duplicates", "quarantined", "unchanged", "deferred")
+    return {name: run.counts[name] for name in names if run.counts[name]}
+
+
+def test_a_source_is_read_once_in_portions_and_a_changed_file_again(lake, uploads):
+    first = lake.job("ingest", source=str(uploads), max_videos=2)
+    assert counted(first)["deferred"] == 5 and first.deferred and len(lake.rows("files")) == 2
+    rest = lake.job("ingest", source=str(uploads))
+    assert counted(rest)["unchanged"] == 2 and counted(rest)["files_listed"] == 7 and not rest.deferred
+    both = {name: first.counts[name] + rest.counts[name] for name in ("videos_new", "duplicates", "quarantined")}
+    assert both == {"videos_new": 3, "duplicates": 1, "quarantined": 3}
+    reasons = {row["row_key"].rpartition("/")[2]: row["reason"] for row in lake.rows("quarantine")}
+    assert reasons == {"broken.mp4": "unreadable", "text.mp4": "not_a_video", "empty.mp4": "empty_file"}
+    names = {row["external_id"]: row["video_id"] for row in lake.rows("files") if row["status"] == "ok"}
+    assert names.keys() == {"-a b", "_c%20#1", "d", "again"} and names["again"] == names["-a b"]
+    assert names["d"] == hashlib.sha256((uploads / "deep" / "d.mp4").read_bytes()).hexdigest()
+
+    shutil.copyfile(uploads / "deep" / "d.mp4", uploads / "broken.mp4")
+    os.utime(uploads / "text.mp4", (1, 1))
+    again = lake.job("ingest", source=str(uploads))
+    assert counted(again) == {"files_listed": 7, "duplicates": 1, "quarantined": 1, "unchanged": 5}
+    assert len(lake.rows("videos")) == 3
+
+
+def test_real_clips_are_new_duplicate_or_quarantined(spark, shared, tmp_path):
+    lake = Lake(tmp_path / "lake")
+    run = lake.job("ingest", source=str(shared / "clips"))
+    assert counted(run) == {"files_listed": 29, "videos_new": 24, "duplicates": 1, "quarantined": 4}
+    reasons = {row["row_key"].rpartition("/")[2]: row["reason"] for row in lake.rows("quarantine")}
+    assert reasons == {
+        "made_zero_bytes.mp4": "empty_file",
+        "made_text_not_video.mp4": "not_a_video",
+        "made_truncated_half_moov_at_end.mp4": "unreadable",
+        "made_audio_only.mkv": "no_video_stream",
+    }
+    assert len({row["video_id"] for row in lake.rows("videos")}) == 24
