@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -28,6 +29,9 @@ from schemas.traces import TRACES, TRANSIENT
 from schemas.videos import VIDEOS
 from udfs.progress import TaskProgress, engines
 from udfs.rollout import TRACE_COLUMNS, rollout
+
+# How Spark says that a task's process went away, whether the worker or the whole executor.
+_WORKER_LOST = ("Python worker exited unexpectedly", "ExecutorLostFailure", "Python worker crashed")
 
 
 def pending(
@@ -78,13 +82,8 @@ def trace_rows(rollouts: DataFrame, task: str, recipe_id: str) -> DataFrame:
     )
 
 
-def roll_out(
-    run: Run, what: Recipe, k: int, scope: DataFrame, edit_plan: Callable[[Plan], Plan] = lambda plan: plan
-) -> None:
-    """Make the missing rollouts of `scope` under a recipe. Starts no engine if none is missing.
-
-    edit_plan: lets a caller change how workers run, never what they produce.
-    """
+def roll_out(run: Run, what: Recipe, k: int, scope: DataFrame) -> None:
+    """Make the missing rollouts of `scope` under a recipe. Starts no engine if none is missing."""
     settings = run.settings
     attempts = settings.waves.max_attempts
 
@@ -129,31 +128,77 @@ def roll_out(
         if batch.isEmpty():
             continue
         # Asked again: another run may have published some of it since.
-        done += _commit_wave(run, edit_plan(recipe.plan(what, settings)), what, missing(batch), done, videos)
+        done += _commit_wave(run, what, missing(batch), done, videos)
 
 
-def _commit_wave(run: Run, plan: Plan, what: Recipe, todo: DataFrame, before: int, total: int) -> int:
+def _commit_wave(run: Run, what: Recipe, todo: DataFrame, before: int, total: int) -> int:
     """One wave of rollouts: the only stage that runs the model. Returns the videos it took care of."""
 
     def write(wave: staging.Wave) -> staging.Manifest:
-        progress = storage.join(wave.folder, "progress")
-        task = TaskProgress(progress)
-        watched = replace(plan, on_progress=task, on_engine_start=task.engine_started)
-        # One long task per engine, its longest videos first: the short ones fill the gaps at the end.
-        tasks = todo.repartition(run.settings.engine.per_cluster).sortWithinPartitions(F.desc("duration_s"))
-        made = tasks.mapInArrow(rollout(watched), from_arrow_schema(TRACE_COLUMNS))
-        with Watch(run.job, progress, before, total, run.quiet):
-            output = staging.stage(run.spark, wave, TRACES, trace_rows(made, run.task, what.id), f"traces/{what.id}")
-        staged = run.spark.read.parquet(wave.data("traces"))
-        figures = staged.agg(F.count_distinct("video_id").alias("videos"), F.sum("tokens").alias("tokens")).first()
+        task = TaskProgress(storage.join(wave.folder, "progress"))
+        plan = replace(recipe.plan(what, run.settings), on_progress=task, on_engine_start=task.engine_started)
+        # Fixed before the model runs, so that a half of it stays the same half.
+        listed = storage.join(wave.folder, "todo")
+        todo.write.parquet(listed)
+        with Watch(run.job, task.folder, before, total, run.quiet):
+            _make(run, what, plan, run.spark.read.parquet(listed), wave.data("made"))
+        made = run.spark.read.parquet(wave.data("made"))
+        output = staging.stage(run.spark, wave, TRACES, trace_rows(made, run.task, what.id), f"traces/{what.id}")
+        figures = made.agg(F.count_distinct("video_id").alias("videos"), F.sum("tokens").alias("tokens")).first()
         counts = {"rollouts": output.rows, "videos": figures["videos"], "tokens": figures["tokens"] or 0}
-        return run.manifest(wave, [output], counts | {"engines": engines(progress)})
+        return run.manifest(wave, [output], counts | {"engines": engines(task.folder)})
 
     settled = staging.commit(run.spark, run.next_wave(), write)
     landed = settled.landed["traces"]
     run.add({name: settled.counts[name] for name in ("rollouts", "tokens", "engines")})
     run.add({"traces": landed.rows, "traces_quarantined": settled.refused["traces"], "collisions": landed.collisions})
     return settled.counts["videos"]
+
+
+def _make(run: Run, what: Recipe, plan: Plan, todo: DataFrame, path: str, depth: int = 0) -> None:
+    """Run the model over `todo` into Parquet files under `path`.
+
+    Work that keeps killing its engine, through all of Spark's tries, is halved until the culprit stands alone; that video
+    gets rows with the status generation_error, everything beside it is done.
+    """
+    # One long task per engine, its longest videos first: the short ones fill the gaps at the end.
+    tasks = todo.repartition(run.settings.engine.per_cluster).sortWithinPartitions(F.desc("duration_s"))
+    made = tasks.mapInArrow(rollout(plan), from_arrow_schema(TRACE_COLUMNS))
+    try:
+        made.write.mode("append").parquet(path)
+        return
+    except (PySparkException, Py4JJavaError) as error:
+        if not any(sign in str(error) for sign in _WORKER_LOST):
+            raise
+    if todo.select("video_id").distinct().count() == 1:
+        run.say("one video keeps killing its engine: its rollouts get the status generation_error")
+        lost_rows(todo).write.mode("append").parquet(path)
+        return
+    run.say("an engine died again and again over the same videos: trying them in halves")
+    half = F.pmod(F.shiftright(F.xxhash64("video_id"), depth), F.lit(2))
+    for part in (0, 1):
+        rest = todo.where(half == part)
+        if not rest.isEmpty():
+            _make(run, what, plan, rest, path, depth + 1)
+
+
+def lost_rows(todo: DataFrame) -> DataFrame:
+    """A typed row for every rollout of videos that no engine survived; columns as TRACE_COLUMNS."""
+    known = {
+        "status": F.lit("generation_error"),
+        "finish_reason": F.lit("error"),
+        "error": F.lit("engine_lost: the engine died over this video at every try"),
+        "well_formed": F.lit(False),
+        "tokens": F.lit(0),
+    }
+    rows = todo.select("video_id", F.explode("missing").alias("rollout_index"), "attempt")
+    schema = from_arrow_schema(TRACE_COLUMNS)
+    return rows.select(
+        *[
+            (F.col(f.name) if f.name in rows.columns else known.get(f.name, F.lit(None))).cast(f.dataType).alias(f.name)
+            for f in schema
+        ]
+    )
 
 
 def measured_rate(run: Run, recipe_id: str) -> float | None:
