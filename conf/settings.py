@@ -80,7 +80,7 @@ class Rollout(Section):
 
 class Waves(Section):
     seconds: float = Field(gt=0, description="aim for one wave")
-    first_rate: float = Field(gt=0, description="videos per second assumed until a wave was measured")
+    first_rate: float = Field(gt=0, description="rollouts per second assumed until a wave was measured")
     max_attempts: int = Field(ge=1, description="tries of a rollout that failed for a passing reason")
     max_refused: float = Field(ge=0, le=1, description="share of refused rows above which a wave is held")
     lease_seconds: float = Field(gt=0, description="silence after which another host's run counts as dead")
