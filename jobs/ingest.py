@@ -198,12 +198,12 @@ def read_labels(run: Run, path: str, split: str | None) -> None:
         "label_rows": settled.counts["label_rows"],
         "labels_new": settled.landed["labels"].rows,
         "splits_new": settled.landed["splits"].rows,
-        "split_leakage": reasons.pop("split_is_not_leaked", 0),
+        "split_leakage": reasons.pop("split_leakage", 0),
     } | {f"labels_{reason}": count for reason, count in reasons.items()}
     run.add(counts)
     run.say(f"{Path(path).name}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
     if counts["split_leakage"]:
-        leaked = refused.where("reason = 'split_is_not_leaked'").select("original").limit(5).collect()
+        leaked = refused.where("reason = 'split_leakage'").select("original").limit(5).collect()
         names = ", ".join(json.loads(row["original"])["external_id"] for row in leaked)
         run.say(f"split leakage: {names}: already in another split, kept out of the later one (table quarantine)")
 

@@ -108,16 +108,20 @@ def match(statements: DataFrame, files: DataFrame, source: str) -> DataFrame:
 
 
 def label_rows(matched: DataFrame, task: str) -> DataFrame:
-    """Rows for the table labels; held_label is what the file said of that video first."""
-    first = Window.partitionBy("video_id").orderBy("row")
-    return matched.select(
+    """Rows for the table labels. A file that gives one video two labels is believed at the first."""
+    further_up = F.first("label", ignorenulls=True).over(Window.partitionBy("video_id").orderBy("row"))
+    return _refuse(
+        matched.withColumn("held", further_up),
+        F.col("held") != F.col("label"),
+        "label_contradicted",
+        F.format_string("expected '%s' as the file says of this video further up, found '%s'", "held", "label"),
+    ).select(
         "video_id",
         "external_id",
         F.lit(task).alias("task"),
         "label",
         "source",
         "observed_at",
-        F.first("label", ignorenulls=True).over(first).alias("held_label"),
         "refused_key",
         "refused_reason",
         "refused_message",
@@ -125,19 +129,30 @@ def label_rows(matched: DataFrame, task: str) -> DataFrame:
 
 
 def split_rows(matched: DataFrame, held: DataFrame, task: str) -> DataFrame:
-    """Rows for the table splits; held_split is the stage that has the video already, from before or further up."""
-    first = Window.partitionBy("video_id").orderBy("row")
-    held = held.where(F.col("task") == task).select("video_id", F.col("split").alias("frozen_split"))
-    return (
-        matched.where("split IS NOT NULL AND refused_reason IS NULL")
-        .join(held, "video_id", "left")
-        .select(
-            "video_id",
-            "external_id",
-            F.lit(task).alias("task"),
-            "split",
-            F.coalesce("frozen_split", F.first("split").over(first)).alias("held_split"),
-            "refused_key",
-            F.current_timestamp().alias("assigned_at"),
-        )
+    """Rows for the table splits. A video stays in the stage that had it first, before this file or further up in it."""
+    frozen = held.where(F.col("task") == task).select("video_id", F.col("split").alias("frozen"))
+    further_up = F.first("split").over(Window.partitionBy("video_id").orderBy("row"))
+    claims = matched.where("split IS NOT NULL AND refused_reason IS NULL").join(frozen, "video_id", "left")
+    return _refuse(
+        claims.withColumn("held", F.coalesce("frozen", further_up)),
+        F.col("held") != F.col("split"),
+        "split_leakage",
+        F.format_string("the video is in the split '%s' and stays there, it cannot be in '%s' too", "held", "split"),
+    ).select(
+        "video_id",
+        "external_id",
+        F.lit(task).alias("task"),
+        "split",
+        F.current_timestamp().alias("assigned_at"),
+        "refused_key",
+        "refused_reason",
+        "refused_message",
+    )
+
+
+def _refuse(rows: DataFrame, when: Column, reason: str, message: Column) -> DataFrame:
+    """Mark rows as refused that are not refused already. The world's faults are no reason to hold the rest back."""
+    fresh = F.col("refused_reason").isNull() & F.coalesce(when, F.lit(False))
+    return rows.withColumn("refused_message", F.when(fresh, message).otherwise(F.col("refused_message"))).withColumn(
+        "refused_reason", F.when(fresh, F.lit(reason)).otherwise(F.col("refused_reason"))
     )

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ class Lease:
 
     def _run(self, seconds: float) -> None:
         while not self._stop.wait(seconds):
-            self._beat()
+            with suppress(OSError):  # a store that is away for a moment: the next beat is soon
+                self._beat()
 
     def close(self) -> None:
         self._stop.set()

@@ -1,7 +1,7 @@
-"""Bytes by URI: plain paths, file:// and s3:// (also spelled s3a://), with the writes that waves lean on.
+"""Bytes by URI: plain paths, file:// and s3:// (also spelled s3a://), as much of it as manifests and videos need.
 
-`write` puts a whole object or nothing, `create` lets exactly one of several racing callers win. boto3 takes endpoint,
-region and credentials from its usual places (AWS_ENDPOINT_URL, AWS_PROFILE, instance roles); none of them is logged.
+`write` puts a whole object or nothing. boto3 takes endpoint, region and credentials from its usual places
+(AWS_ENDPOINT_URL, AWS_PROFILE, instance roles); none of them is logged.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import glob
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -91,41 +91,16 @@ def write(uri: str, data: bytes) -> None:
         _s3().put_object(Bucket=bucket, Key=key, Body=data)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with aside.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(aside).replace(path)
+        aside.replace(path)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise
-
-
-def create(uri: str, data: bytes) -> bool:
-    """Write the object only if there is none: True for the one caller that made it."""
-    path = local_path(uri)
-    if path is None:
-        bucket, key = _bucket_key(uri)
-        try:
-            _s3().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
-        except Exception as error:
-            if _s3_error_code(error) in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
-                return False
-            raise
-        return True
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.link(aside, path)  # fails if the name is taken, and the name appears with its bytes
-        return True
-    except FileExistsError:
-        return False
-    finally:
-        Path(aside).unlink(missing_ok=True)
 
 
 def exists(uri: str) -> bool:

@@ -82,7 +82,7 @@ def holds(name: str, sql: str, message: str) -> Check:
 
 @dataclass(frozen=True)
 class Contract:
-    """The checks of one table; `unique`: the columns that name a row, of which the first of several rows is kept."""
+    """The checks of one table; `unique`: the columns that name a row, of which one of several rows is kept."""
 
     checks: tuple[Check, ...]
     unique: tuple[str, ...]

@@ -1,7 +1,7 @@
 """labels: statements about videos, append-only. Corrections are new rows; the view current_labels resolves."""
 
 from schemas.columns import STRING, TIMESTAMP, Column
-from schemas.contract import Contract, holds, not_null, one_of
+from schemas.contract import Contract, not_null, one_of
 from schemas.table import Table
 
 
@@ -13,11 +13,6 @@ def contract(labels: tuple[str, ...]) -> Contract:
             not_null("label"),
             one_of("label", labels),
             not_null("source"),
-            holds(
-                "label_is_not_contradicted",
-                "held_label IS NULL OR held_label = label",
-                "the same file gives this video another label further up",
-            ),
         ),
         unique=("video_id", "task", "source", "observed_at"),
     )

@@ -43,7 +43,9 @@ BY_NAME = {table.name: table for table in TABLES}
 _RESOLVED = """
     SELECT coalesce(f.video_id, t.video_id) AS video_id, t.* EXCEPT (video_id)
     FROM {table} t
-    LEFT JOIN (SELECT DISTINCT source, external_id, video_id FROM files WHERE status = 'ok') f
+    LEFT JOIN (
+        SELECT source, external_id, min(video_id) AS video_id FROM files WHERE status = 'ok'
+        GROUP BY source, external_id HAVING count(DISTINCT video_id) = 1) f
       ON t.video_id = concat('ext:', sha2(concat(f.source, '\\n', f.external_id), 256))
 """
 

@@ -8,7 +8,6 @@ import sys
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 
 import pytest
 
@@ -95,20 +94,6 @@ def test_what_is_absent_is_said_to_be_absent(root):
         list(storage.walk(uri))
     assert not storage.exists(uri) and storage.children(uri) == []
     storage.delete(uri)
-
-
-def test_exactly_one_of_sixteen_creates(root):
-    uri, start = storage.join(root, "lock"), Barrier(16)
-
-    def race(number: int) -> bool:
-        start.wait()
-        return storage.create(uri, b"%d" % number)
-
-    with ThreadPoolExecutor(16) as pool:
-        won = [number for number, made in enumerate(pool.map(race, range(16))) if made]
-    assert len(won) == 1 and storage.read_bytes(uri) == b"%d" % won[0]
-    assert not storage.create(uri, b"late") and storage.read_bytes(uri) == b"%d" % won[0]
-    assert [entry.size for entry in storage.walk(root)] == [len(str(won[0]))]
 
 
 def test_children_are_names_one_level_down(root):
