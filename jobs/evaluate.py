@@ -85,21 +85,18 @@ def score_predictions(scores: DataFrame) -> DataFrame:
 
 def figures(predictions: DataFrame, truth: DataFrame, labels: tuple[str, ...]) -> dict[str, dict[str, float]]:
     """method -> accuracy, macro_f1, ece, nll and f1/<label>; only sums per method, label and bin reach the driver."""
+    uniform = F.lit(1.0 / len(labels))
+    given = F.coalesce(F.col("probs")[F.col("label")], uniform)
     methods = truth.sparkSession.createDataFrame([(method,) for method in METHODS], "method string")
     # A video that a method said nothing of counts as wrong: all methods share one denominator.
-    rows = (
-        truth.crossJoin(methods)
-        .join(predictions, ["video_id", "method"], "left")
-        .select(
-            "method",
-            F.col("label").alias("truth"),
-            "guess",
-            F.col("guess").eqNullSafe(F.col("label")).cast("double").alias("right"),
-            F.coalesce(F.col("probs")[F.col("guess")], F.lit(1.0 / len(labels))).alias("confidence"),
-            -F.log(
-                F.greatest(F.coalesce(F.col("probs")[F.col("label")], F.lit(1.0 / len(labels))), F.lit(1e-12))
-            ).alias("nll"),
-        )
+    said = truth.crossJoin(methods).join(predictions, ["video_id", "method"], "left")
+    rows = said.select(
+        "method",
+        F.col("label").alias("truth"),
+        "guess",
+        F.col("guess").eqNullSafe(F.col("label")).cast("double").alias("right"),
+        F.coalesce(F.col("probs")[F.col("guess")], uniform).alias("confidence"),
+        (-F.log(F.greatest(given, F.lit(1e-12)))).alias("nll"),
     )
     rows = rows.withColumn("bin", F.least((F.col("confidence") * ECE_BINS).cast("int"), F.lit(ECE_BINS - 1)))
     sums = rows.groupBy("method", "truth", "guess", "bin").agg(
