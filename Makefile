@@ -24,7 +24,7 @@ test: setup  ## lint, the arrows between the rooms, every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 ##@ Work
 
@@ -45,11 +45,11 @@ lock: setup  ## compile the lock files anew from requirements/*.in
 	$(BIN)/uv pip compile requirements/dev.in --overrides requirements/overrides.txt --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes -q -o requirements/dev.lock
 	$(BIN)/uv pip compile requirements/gpu.in --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes -q -o requirements/gpu.lock
 
-dist: setup  ## the code as one archive for spark-submit --py-files
+dist: setup  ## what executors import, as one archive for spark-submit --py-files (the driver runs from a checkout)
 	rm -f dist/deepintuit.zip
 	mkdir -p dist
-	find conf jobs models schemas udfs -name __pycache__ -prune -exec rm -rf {} +
-	$(BIN)/python -m zipfile -c dist/deepintuit.zip conf jobs models schemas udfs
+	find models udfs -name __pycache__ -prune -exec rm -rf {} +
+	$(BIN)/python -m zipfile -c dist/deepintuit.zip models udfs
 	@echo "spark-submit --py-files dist/deepintuit.zip jobs/nightly.py --conf conf/prod.yaml"
 
 clean:  ## remove what was built in this tree; environments and jars stay

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -27,6 +27,7 @@ from jobs.recipe import Recipe
 from jobs.run import Run, UsageError
 from models import identity, prompts, storage
 from models.alignment import Example, align, epochs
+from models.decode_pool import read_video
 from models.frame_cache import FrameCache
 from models.frames import FrameSpec
 from models.handwriting.train import BASE, SIGHT, train_base
@@ -153,14 +154,16 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     prompt = prompts.user_text(
         settings.labels.prompt or prompts.DEFAULT_TEMPLATE, settings.labels.labels, settings.rollout.grammar
     )
-    examples = [
-        Example(partial(frames.load, row["video_id"], partial(storage.read_bytes, row["uri"])), prompt, row["text"])
-        for row in taught
-    ]
+    limits = recipe.limits(settings)
+
+    def example(row: Row) -> Example:
+        read = partial(read_video, row["uri"], row["video_id"], limits)
+        return Example(partial(frames.load, row["video_id"], read), prompt, row["text"])
+
     align(
         Path(start),
         out / "model",
-        epochs(examples, settings.align.batch, arguments.seed),
+        epochs([example(row) for row in taught], settings.align.batch, arguments.seed),
         spec,
         settings.frames.fps,
         settings.align.micro_batch,

@@ -45,6 +45,7 @@ def examples(
         traced.join(mine, "video_id", "left_semi")
         .join(truth, "video_id")
         .select("video_id", target.alias("target"), (share < holdout).alias("held_out"), "traces")
+        .where("target >= 0")  # a label that the task has given up teaches nothing
     )
 
 
@@ -53,16 +54,15 @@ def train(folder: str, spec: FeatureSpec, l2: float) -> tuple[LinearCalibrator, 
 
     Raises UsageError if either part lacks rows.
     """
-    held = list(stored_batches(folder, held_out=True))
-    if not held:
+    if not any(True for _ in stored_batches(folder, held_out=True)):
         raise UsageError("calibrate: no held-out videos; label more videos of that split or raise calibrate.holdout")
     try:
         raw = fit_linear(spec, lambda: stored_batches(folder, held_out=False), l2)
     except ValueError as error:
         raise UsageError(f"calibrate: {error}; label more videos of the split calibrate") from None
     # One small row per held-out video: L numbers, whatever the features weigh.
-    logits = np.concatenate([raw.logits(features) for features, _ in held])
-    targets = np.concatenate([targets for _, targets in held])
+    held = [(raw.logits(features), targets) for features, targets in stored_batches(folder, held_out=True)]
+    logits, targets = (np.concatenate(part) for part in zip(*held, strict=True))
     temperature = calibration.fit_temperature(logits, targets)
     fitted = LinearCalibrator(raw.spec, raw.mean, raw.scale, raw.weight, raw.bias, temperature)
     figures = {

@@ -58,7 +58,8 @@ def video_rows(probes: DataFrame) -> DataFrame:
 def file_rows(probes: DataFrame) -> DataFrame:
     """Rows for the table files: one for every file read."""
     refused = F.col("reason").isNotNull()
-    return probes.select(
+    # A store that did not answer says nothing of the file: without a row it is tried again next time.
+    return probes.where("reason IS NULL OR reason <> 'unreachable'").select(
         "uri",
         "etag",
         "source",
@@ -158,12 +159,13 @@ def _commit_files(run: Run, files: DataFrame, before: int, total: int) -> int:
     first_seen = run.read(VIDEOS).where(F.col("wave_id") == wave.id).select("uri", "video_id")
     new = landed.join(first_seen, ["uri", "video_id"]).count()
     files_landed = settled.landed["files"]
+    broken = settled.refused["videos"] - sum(by_reason.values())  # could be read, but break the contract
     run.add(
         {
             "videos_new": new,
-            "duplicates": fine - new,
+            "duplicates": fine - new - broken,
             "unchanged": files_landed.known,
-            "quarantined": sum(by_reason.values()),
+            "quarantined": sum(by_reason.values()) + broken,
             "collisions": sum(entry.collisions for entry in settled.landed.values()),
         }
         | {f"quarantined_{reason}": count for reason, count in by_reason.items()}

@@ -87,10 +87,13 @@ def match(statements: DataFrame, files: DataFrame, source: str) -> DataFrame:
 
     Adds refused_key, refused_reason, refused_message: a name that several different videos share is refused.
     """
-    named = (
+    present = (  # a replaced file is one file: what it holds now
         files.where((F.col("status") == "ok") & (F.col("source") == source))
-        .groupBy("external_id")
-        .agg(F.min("video_id").alias("known_id"), F.count_distinct("video_id").alias("videos"))
+        .groupBy("uri", "external_id")
+        .agg(F.max_by("video_id", "seen_at").alias("video_id"))
+    )
+    named = present.groupBy("external_id").agg(
+        F.min("video_id").alias("known_id"), F.count_distinct("video_id").alias("videos")
     )
     ext = F.concat(F.lit("ext:"), F.sha2(F.concat(F.lit(source + "\n"), F.col("external_id")), 256))
     ambiguous = F.coalesce(F.col("videos"), F.lit(0)) > 1

@@ -60,7 +60,7 @@ class Lease:
 
     def _run(self, seconds: float) -> None:
         while not self._stop.wait(seconds):
-            with suppress(OSError):  # a store that is away for a moment: the next beat is soon
+            with suppress(Exception):  # a store that is away for a moment: the next beat is soon
                 self._beat()
 
     def close(self) -> None:

@@ -15,9 +15,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from conf.settings import Decide
-from jobs import cli, ingest, rollout, scorer
+from jobs import cli, ingest, rollout, scorer, staging
 from jobs.recipe import Recipe
 from jobs.run import Run
+from models import storage
 from schemas.quarantine import QUARANTINE
 from schemas.scores import SCORES
 from schemas.videos import VIDEOS
@@ -41,7 +42,9 @@ def refused_videos(quarantine: DataFrame, recipe_id: str, scorer_id: str) -> Dat
 
 def process(run: Run, recipe: Recipe, chosen: scorer.Scorer, scope: DataFrame) -> None:
     """Rollouts, scores and decisions of a scope; checks that scope = scored + quarantined + deferred."""
-    scope = scope.localCheckpoint()  # what is in scope stays, whatever gets its score meanwhile
+    fixed = storage.join(staging.run_folder(run.root, run.run_id), "scope")
+    scope.write.parquet(fixed)  # what is in scope stays, whatever gets its score or loses its executor meanwhile
+    scope = run.spark.read.parquet(fixed)
     videos = scope.count()
     rollout.roll_out(run, recipe, chosen.manifest["rollouts"], scope)
     scorer.score_all(run, chosen, scope)

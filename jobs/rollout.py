@@ -168,7 +168,8 @@ def _make(run: Run, what: Recipe, plan: Plan, todo: DataFrame, path: str, depth:
         made.write.mode("append").parquet(path)
         return
     except (PySparkException, Py4JJavaError) as error:
-        if not any(sign in str(error) for sign in _WORKER_LOST):
+        # An engine that never started is no video's fault.
+        if not engines(plan.on_progress.folder) or not any(sign in str(error) for sign in _WORKER_LOST):
             raise
     if todo.select("video_id").distinct().count() == 1:
         run.say("one video keeps killing its engine: its rollouts get the status generation_error")

@@ -19,8 +19,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -308,7 +306,7 @@ def recover(spark: SparkSession, root: str, silence_seconds: float) -> dict[str,
 def _settle_left(spark: SparkSession, wave: Wave) -> int:
     try:
         settle(spark, wave)
-    except (FileNotFoundError, PySparkException, Py4JJavaError):
+    except Exception:
         # Two runs may recover the same wave at once; the one that finishes first removes it under the other's feet.
         if storage.exists(wave.manifest_uri):
             raise

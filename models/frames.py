@@ -27,8 +27,15 @@ REASONS = (
     "too_large",
     "too_long",
     "not_found",
+    "unreachable",  # the store did not answer: the file may be fine
+    "changed",  # other bytes than those that were ingested under this name
 )
 
+# Containers of video and nothing else: FFmpeg's playlist formats would open other files that a text names.
+_CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,live_flv,asf,ogg,h264,hevc,obu,ivf,av1,vp8,vp9,"
+    "dv,mxf,nut,rm,swf,wtv,gif,mjpeg,mjpeg_2000,image2,png_pipe,jpeg_pipe,gif_pipe,bmp_pipe,webp_pipe,wav,mp3,aac,flac"
+)
 _STILL_IMAGES = ("image2", "_pipe")  # demuxers of pictures: their names are `image2` or end in `_pipe`
 _SEEK_GAP_S = 2.0  # a seek costs about as much as decoding this much video: below it, just decode on
 
@@ -316,7 +323,7 @@ class _Clip:
 def _open(data: bytes) -> av.container.InputContainer:
     try:
         # one real AVI carries metadata that is not UTF-8 and would kill a strict open
-        return av.open(io.BytesIO(data), metadata_errors="replace")
+        return av.open(io.BytesIO(data), metadata_errors="replace", options={"format_whitelist": _CONTAINERS})
     except (FFmpegError, ValueError, OSError) as error:
         if _is_text(data):
             raise MediaError("not_a_video", "this is a text file") from error

@@ -26,11 +26,6 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
 
 
-def text_digest(text: str) -> str:
-    """16 hex digits that name a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def model_digest(folder: str) -> str:
     """Names a model folder by its weights, configuration, tokenizer, processor and template.
 

@@ -27,6 +27,8 @@ class Registry:
 
     def save(self, task: str, manifest: dict[str, Any], weights: bytes) -> None:
         """Register a candidate under manifest["calibrator_id"]; saving the same one again changes nothing."""
+        if self._manifest(task, manifest["calibrator_id"]) is not None:
+            return
         folder = self.folder(task, manifest["calibrator_id"])
         storage.write(storage.join(folder, "weights.safetensors"), weights)
         storage.write(storage.join(folder, "manifest.json"), json.dumps(manifest, indent=2, sort_keys=True).encode())

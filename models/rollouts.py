@@ -16,7 +16,7 @@ from operator import attrgetter
 import numpy as np
 
 from models import grammar
-from models.decode_pool import DecodePool, DecodeSettings, sample_uri
+from models.decode_pool import DecodePool, DecodeSettings, sample_video
 from models.engine import Completion, Engine, EngineSpec, Request, Sampling
 from models.frames import FrameSpec, Limits, MediaError
 
@@ -60,7 +60,7 @@ class Plan:
 
     user_text: `prompts.user_text` already rendered; labels: slugs, () for open questions; rows_per_batch: rows of one
     output batch. on_progress(videos done, tokens done) is called in the worker after each video, with totals of this
-    task; on_engine_start when the worker had to construct an engine. decode(uri, frames, limits) gives
+    task; on_engine_start when the worker had to construct an engine. decode(uri, video_id, frames, limits) gives
     uint8 [count, size, size, 3], in a child process.
     """
 
@@ -76,7 +76,7 @@ class Plan:
     rows_per_batch: int = 256
     on_progress: Callable[[int, int], None] | None = None
     on_engine_start: Callable[[], None] | None = None
-    decode: Callable[[str, FrameSpec, Limits], np.ndarray] = sample_uri
+    decode: Callable[[str, str, FrameSpec, Limits], np.ndarray] = sample_video
 
     def __post_init__(self) -> None:
         if self.grammar not in grammar.SEGMENTS:
@@ -108,7 +108,7 @@ class Rollouts:
 
         work = partial(_decode, plan.decode, plan.frames, plan.limits)
         with DecodePool(work, plan.decoding) as pool:
-            decoded = pool.map(noted(tasks), argument=attrgetter("uri"))
+            decoded = pool.map(noted(tasks), argument=attrgetter("uri", "video_id"))
             prompt = self._engine.chat(plan.user_text)
             for completion in self._engine.generate(self._requests(decoded, prompt), plan.sampling, plan.labels):
                 task = self._tasks[completion.key]
@@ -147,7 +147,8 @@ class Rollouts:
         while self._refused:
             task, error = self._refused.popleft()
             for index in sorted(set(task.missing)):
-                yield self._blank(task, index) | {"status": "decode_error", "error": f"{error.reason}: {error}"}
+                status = "generation_error" if error.reason == "unreachable" else "decode_error"  # the first may pass
+                yield self._blank(task, index) | {"status": status, "error": f"{error.reason}: {error}"}
             self._progress()
 
     def _row(self, task: Task, completion: Completion) -> dict:
@@ -216,5 +217,6 @@ COLUMNS: Sequence[str] = (
 )
 
 
-def _decode(decode: Callable, frames: FrameSpec, limits: Limits, uri: str) -> np.ndarray:
-    return decode(uri, frames, limits)
+def _decode(decode: Callable, frames: FrameSpec, limits: Limits, what: tuple[str, str]) -> np.ndarray:
+    uri, video_id = what
+    return decode(uri, video_id, frames, limits)

@@ -173,7 +173,9 @@ def _walk_path(path: Path) -> Iterator[Entry]:
         return
     for folder, folders, files in os.walk(path):
         folders.sort()
-        yield from (_entry(Path(folder, name)) for name in sorted(files))
+        for name in sorted(files):
+            if Path(folder, name).exists():  # not a link to nowhere, nor gone since it was listed
+                yield _entry(Path(folder, name))
 
 
 def _entry(path: Path) -> Entry:

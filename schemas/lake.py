@@ -40,12 +40,17 @@ TABLES: tuple[Table, ...] = (
 BY_NAME = {table.name: table for table in TABLES}
 
 # A label or split given by name before the video's bytes arrived finds its video through the file of that name.
+# Every content of a name keeps the stage, so that a replaced file cannot slip out of the test split; a label is a statement
+# about one content: the first of that name.
+_ALL_CONTENTS = "SELECT DISTINCT source, external_id, video_id FROM files WHERE status = 'ok'"
+_FIRST_CONTENT = """
+    SELECT source, external_id, min_by(video_id, struct(seen_at, uri)) AS video_id
+    FROM files WHERE status = 'ok' GROUP BY source, external_id
+"""
 _RESOLVED = """
     SELECT coalesce(f.video_id, t.video_id) AS video_id, t.* EXCEPT (video_id)
     FROM {table} t
-    LEFT JOIN (
-        SELECT source, external_id, min(video_id) AS video_id FROM files WHERE status = 'ok'
-        GROUP BY source, external_id HAVING count(DISTINCT video_id) = 1) f
+    LEFT JOIN ({names}) f
       ON t.video_id = concat('ext:', sha2(concat(f.source, '\\n', f.external_id), 256))
 """
 
@@ -54,14 +59,14 @@ VIEWS = {
     "current_labels": f"""
         SELECT video_id, task, label, source, observed_at FROM (
             SELECT *, row_number() OVER (PARTITION BY video_id, task ORDER BY observed_at DESC, source, label) AS rank
-            FROM ({_RESOLVED.format(table="labels")})
+            FROM ({_RESOLVED.format(table="labels", names=_FIRST_CONTENT)})
         ) WHERE rank = 1
     """,
     # The first stage that a video was given to keeps it.
     "current_splits": f"""
         SELECT video_id, task, split FROM (
             SELECT *, row_number() OVER (PARTITION BY video_id, task ORDER BY assigned_at, split) AS rank
-            FROM ({_RESOLVED.format(table="splits")})
+            FROM ({_RESOLVED.format(table="splits", names=_ALL_CONTENTS)})
         ) WHERE rank = 1
     """,
     "current_traces": """

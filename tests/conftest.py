@@ -8,18 +8,13 @@ from pathlib import Path
 import pytest
 from support import PROJECT, SHARED, Lake
 
-_LONGEST_FIRST = ("kill", "night")
+_LONGEST_FIRST = ("test_kill.py", "test_night.py")
 
 
 def pytest_collection_modifyitems(items):
-    """A file's tests stay together (they share costly fixtures), and the long groups start first, one on each worker."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
-    group = {item: item.get_closest_marker("xdist_group").args[0] for item in items}
-    items.sort(
-        key=lambda item: _LONGEST_FIRST.index(group[item]) if group[item] in _LONGEST_FIRST else len(_LONGEST_FIRST)
-    )
+    """The two long files start first, one on each worker; a file's tests stay together (--dist loadfile)."""
+    place = {name: number for number, name in enumerate(_LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,7 @@ def test_the_archive_for_executors_imports_on_its_own(tmp_path):
     command = command.replace("dist/deepintuit.zip", str(archive)).replace(".venv/bin/python", sys.executable)
     subprocess.run(["bash", "-c", command], cwd=PROJECT, check=True)
     assert "udfs/rollout.py" in zipfile.ZipFile(archive).namelist()
-    code = (
-        f"import sys; sys.path.insert(0, {str(archive)!r}); import udfs.rollout as r, jobs.nightly; print(r.__file__)"
-    )
+    code = f"import sys; sys.path.insert(0, {str(archive)!r}); import udfs.probe, udfs.score as r; print(r.__file__)"
     found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert found.stdout.startswith(str(archive))
 

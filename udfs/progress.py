@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from models import storage
@@ -23,11 +24,16 @@ class TaskProgress:
     def __call__(self, videos: int, tokens: int) -> None:
         if time.monotonic() - self._last >= _INTERVAL_S:
             self._last = time.monotonic()
-            storage.write(self._uri(), json.dumps({"videos": videos, "tokens": tokens}).encode())
+            self._put(self._uri(), json.dumps({"videos": videos, "tokens": tokens}).encode())
 
     def engine_started(self) -> None:
         """Called once by a process that constructs an engine for this stage."""
-        storage.write(storage.join(self.folder, f"engine-{socket.gethostname()}-{os.getpid()}.json"), b"{}")
+        self._put(storage.join(self.folder, f"engine-{socket.gethostname()}-{os.getpid()}.json"), b"{}")
+
+    @staticmethod
+    def _put(uri: str, data: bytes) -> None:
+        with suppress(Exception):  # a progress line that is lost must not cost a model run
+            storage.write(uri, data)
 
     def _uri(self) -> str:
         from pyspark import TaskContext

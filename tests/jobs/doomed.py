@@ -1,6 +1,6 @@
 """Runs the rollout job in a process of its own and, at one named point of the second wave, kills everything it started.
 
-    python doomed.py LAKE POINT     POINT: mid_decode | unsealed | sealed | audited | published | recorded | half_removed
+    python doomed.py LAKE POINT     POINT: mid_decode | unsealed | sealed | audited | published | recorded
 
 SIGKILL to the whole process group: driver, JVM and workers go at once, as when a machine loses power. Nothing in the
 product knows of this; the points are the product's own functions, wrapped here.
@@ -53,9 +53,6 @@ def arm(point: str, root: str) -> None:
         staging.seal = at_second_wave(staging.seal, lambda wave, *_: wave)
     elif point == "recorded":
         staging.remove_wave = at_second_wave(staging.remove_wave, lambda wave: wave)
-    elif point == "half_removed":
-        remove = storage.delete
-        storage.delete = lambda uri: (remove(uri), die() if uri.endswith("w00002/manifest.json") else None)
     elif point == "mid_decode":
         threading.Thread(target=when_first_video_is_done, args=(root,), daemon=True).start()
 

@@ -10,7 +10,7 @@ from support import Lake
 from jobs import rollout as job
 from udfs import rollout as udf
 
-pytestmark = [pytest.mark.xdist_group("night"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_the_culprit_is_found_by_halving(spark, clip_factory, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The pool with real children: some crash, hang or run out of memory, the others answer."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from models.decode_pool import DecodePool, DecodeSettings, probe_uri, sample_uri
+from models.decode_pool import DecodePool, DecodeSettings, read_video, sample_video
 from models.frames import FrameSpec, Limits, MediaError
 
 QUICK = DecodeSettings(workers=2, timeout_s=5.0, memory_bytes=2 * 1024**3, ahead=2)
@@ -81,14 +82,24 @@ def test_real_clips_come_back_as_frames_or_reasons(tmp_path):
     assert np.array_equal(found[good], found[uris[1]])
     assert found[str(tmp_path / "absent.mp4")].reason == "not_found"
     assert isinstance(found[str(text)], MediaError)
-    with DecodePool(partial(probe_uri, limits=Limits(max_bytes=100)), QUICK) as pool:
+    with DecodePool(partial(_sample, limits=Limits(max_bytes=100)), QUICK) as pool:
         assert next(pool.map([good]))[1].reason == "too_large"
-    with DecodePool(partial(probe_uri, limits=limits), QUICK) as pool:
-        assert next(pool.map([{"uri": good}], argument=lambda row: row["uri"]))[1].frames == 12
+    with DecodePool(partial(_sample, limits=limits), QUICK) as pool:
+        assert next(pool.map([{"uri": good}], argument=lambda row: row["uri"]))[1].shape == (4, 28, 28, 3)
+
+
+def test_other_bytes_than_those_ingested_are_refused(tmp_path):
+    path = Path(write_clip(tmp_path / "clip.mp4"))
+    video_id = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert read_video(str(path), video_id, Limits()) == path.read_bytes()
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(MediaError) as refused:
+        read_video(str(path), video_id, Limits())
+    assert refused.value.reason == "changed"
 
 
 def _sample(uri, limits):
-    return sample_uri(uri, FrameSpec(count=4, size=28), limits)
+    return sample_video(uri, "ext:none", FrameSpec(count=4, size=28), limits)
 
 
 def test_the_source_is_pulled_only_so_far_ahead():

@@ -14,7 +14,7 @@ from models.rollouts import COLUMNS, Plan, Rollouts, Task, consecutive, seed_of
 CONTENT_ID = "0123456789abcdef" * 4
 
 
-def decode(uri, frames, limits):
+def decode(uri, video_id, frames, limits):
     if uri == "bad":
         raise MediaError("no_frames", "nothing in it")
     return np.zeros((2, 8, 8, 3), np.uint8)

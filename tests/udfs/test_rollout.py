@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from models.decode_pool import DecodeSettings, sample_uri
+from models.decode_pool import DecodeSettings, sample_video
 from models.engine import EngineSpec, Sampling
 from models.frames import FrameSpec
 from models.rollouts import Plan, seed_of
@@ -21,13 +21,13 @@ LABELS = ("rising", "falling", "mixed")
 STATUSES = {"ok", "parse_error", "too_long", "generation_error", "decode_error"}
 
 
-def decode_badly(uri, frames, limits):
+def decode_badly(uri, video_id, frames, limits):
     """Runs in the decoder child: one clip crashes it, one hangs it."""
     if uri.endswith("clip03.mp4"):
         os.kill(os.getpid(), signal.SIGSEGV)
     if uri.endswith("clip05.mp4"):
         time.sleep(600)
-    return sample_uri(uri, frames, limits)
+    return sample_video(uri, video_id, frames, limits)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def plan(checkpoint):
 
 
 def video_id(path):
-    return hashlib.sha256(path.encode()).hexdigest()
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def run(spark, plan, rows, partitions=1):
