@@ -2,7 +2,7 @@
 
     deepintuit nightly --source DIR_OR_GLOB_OR_URI --conf conf/local.yaml [--max-videos N] [--deadline 06:00]
 
-New is what no scorer of this task has scored yet; `backfill` brings older videos to newly promoted versions. Without
+New is what no live scorer of this task has scored yet; `backfill` brings older videos to newly promoted versions. Without
 --source it takes on what is in the lake already. A second run right after starts no engine.
 """
 
@@ -30,6 +30,14 @@ def live_versions(run: Run) -> tuple[Recipe, scorer.Scorer]:
     manifest = run.registry.calibrator(run.task, live["calibrator_id"])
     recipe = Recipe(manifest["recipe_id"], manifest["recipe"], manifest["model_path"])
     return recipe, scorer.of_manifest(manifest, Decide(**live["rule"]))
+
+
+def unscored(run: Run) -> DataFrame:
+    """Videos that no scorer of this task has scored while it was live; what a candidate tried does not count."""
+    live = F.col("scorer_id").isin(run.registry.promoted(run.task))
+    known = run.read(SCORES).where(live & (F.col("task") == run.task)).select("video_id")
+    everything = rollout.in_scope(run.read(VIDEOS), run.view("current_splits"), run.task, None)
+    return everything.join(known, "video_id", "left_anti")
 
 
 def refused_videos(quarantine: DataFrame, recipe_id: str, scorer_id: str) -> DataFrame:
@@ -72,9 +80,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     recipe, chosen = live_versions(run)
     if arguments.source is not None:
         ingest.read_files(run, arguments.source)
-    known = run.read(SCORES).where(F.col("task") == run.task).select("video_id")
-    everything = rollout.in_scope(run.read(VIDEOS), run.view("current_splits"), run.task, None)
-    process(run, recipe, chosen, everything.join(known, "video_id", "left_anti"))
+    process(run, recipe, chosen, unscored(run))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

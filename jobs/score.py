@@ -2,7 +2,8 @@
 
     deepintuit score --conf conf/local.yaml [--calibrator ID] [--set decide.threshold=0.8]
 
-Without --calibrator the live versions score; a candidate can be tried beside them before it is promoted.
+Without --calibrator the live one scores; a candidate can be tried beside it before it is promoted. The decision rule is
+that of the settings.
 """
 
 from __future__ import annotations

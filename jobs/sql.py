@@ -25,7 +25,7 @@ TAKES_BUDGET = False
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
-    lake.create_all(run.root)
+    lake.require(run.root)
     lake.register_views(run.spark, run.root, run.registry.live_rows())
     PySparkLogger.getLogger("SQLQueryContextLogger").disabled = True  # one clear line, not a JSON log beside it
     try:

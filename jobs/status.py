@@ -18,9 +18,7 @@ from models.registry import RegistryError
 from schemas import lake
 from schemas.quarantine import QUARANTINE
 from schemas.runs import RUNS
-from schemas.scores import SCORES
 from schemas.traces import TRACES
-from schemas.videos import VIDEOS
 
 READS_ONLY = True
 TAKES_BUDGET = False
@@ -28,9 +26,7 @@ TAKES_BUDGET = False
 
 def backlog(run: Run) -> dict[str, Any]:
     """Videos that the next nightly would take on, the rollouts they lack, and since when the oldest waits."""
-    known = run.read(SCORES).where(F.col("task") == run.task).select("video_id")
-    waiting = rollout.in_scope(run.read(VIDEOS), run.view("current_splits"), run.task, None)
-    waiting = waiting.join(known, "video_id", "left_anti")
+    waiting = nightly.unscored(run)
     figures = waiting.agg(F.count("*").alias("videos"), F.min("ingested_at").alias("oldest")).first()
     found = {"videos": figures["videos"], "oldest": figures["oldest"] and figures["oldest"].isoformat()}
     try:
@@ -49,7 +45,7 @@ def backlog(run: Run) -> dict[str, Any]:
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
-    lake.create_all(run.root)
+    lake.require(run.root)
     silence = run.settings.waves.lease_seconds
     refusals = run.read(QUARANTINE).groupBy("table", "reason").count().orderBy(F.desc("count"))
     recent = run.read(RUNS).where(~F.col("event").startswith("wave ")).orderBy(F.desc("at")).limit(10)

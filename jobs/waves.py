@@ -38,7 +38,7 @@ def everything(root: str) -> list[staging.Wave]:
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
-    lake.create_all(run.root)
+    lake.require(run.root)
     silence = run.settings.waves.lease_seconds
     found = {wave.id: wave for wave in everything(run.root)}
     if arguments.action == "list":

@@ -1,6 +1,7 @@
 """Versions of calibrators and which of them is live, as plain files under <lake>/registry/.
 
 <task>/calibrators/<id>/manifest.json, weights.safetensors    written once, manifest last
+<task>/promoted/<scorer id>                                   every scorer that ever was live
 <task>/live.json                                              what nightly uses; replaced as a whole by promote
 """
 
@@ -60,7 +61,13 @@ class Registry:
 
     def promote(self, task: str, live: dict[str, Any]) -> None:
         """Make these versions the live ones, all at once."""
+        # Noted first: a scorer that is live is always among those that ever were.
+        storage.write(storage.join(self._root, task, "promoted", live["scorer_id"]), live["promoted_at"].encode())
         storage.write(storage.join(self._root, task, "live.json"), json.dumps(live, indent=2, sort_keys=True).encode())
+
+    def promoted(self, task: str) -> list[str]:
+        """Ids of all scorers that are or were live; a candidate's scores are not among theirs."""
+        return storage.children(storage.join(self._root, task, "promoted"))
 
     def live(self, task: str) -> dict[str, Any]:
         """The live versions. Raises RegistryError before the first promote."""

@@ -18,7 +18,7 @@ from schemas.runs import RUNS
 from schemas.scorers import SCORERS
 from schemas.scores import SCORES
 from schemas.splits import SPLITS
-from schemas.table import Table, create, read
+from schemas.table import LakeError, Table, create, exists, read
 from schemas.traces import TRACES
 from schemas.videos import VIDEOS
 
@@ -92,6 +92,13 @@ def create_all(root: str) -> None:
     """Make every table that is missing. Raises LakeError if one was made by another schema version."""
     with ThreadPoolExecutor(max_workers=4) as pool:
         list(pool.map(lambda table: create(table, root), TABLES))
+
+
+def require(root: str) -> None:
+    """For jobs that only read. Raises LakeError where there is no lake, or one of another schema version."""
+    if not exists(TABLES[0], root):
+        raise LakeError(f"{root}: expected a lake, found no table {TABLES[0].name}; is lake.root right?")
+    create_all(root)
 
 
 def register_views(spark: SparkSession, root: str, live: list[dict[str, str]]) -> None:

@@ -65,6 +65,10 @@ class Landed:
     collisions: int
 
 
+def exists(table: Table, root: str) -> bool:
+    return DeltaFile.is_deltatable(table.path(root))
+
+
 def create(table: Table, root: str) -> None:
     """Make the table if it is not there; safe against others doing the same. Raises LakeError on another version."""
     path = table.path(root)

@@ -83,5 +83,9 @@ def test_a_lake_of_another_version(stopped, tmp_path, monkeypatch):
 
 def test_sql_prints_one_document_a_row(spark, tmp_path, capsys):
     words = ["sql", "SELECT 1 AS a UNION ALL SELECT 2 ORDER BY a;", "--json"]
-    assert cli.main([*words, "--conf", "conf/local.yaml", "--set", f"lake.root={tmp_path}", "--quiet"]) == 0
+    asked = [*words, "--conf", "conf/local.yaml", "--set", f"lake.root={tmp_path}", "--quiet"]
+    assert cli.main(asked) == 2
+    assert "expected a lake, found no table files" in capsys.readouterr().err
+    create_all(str(tmp_path))
+    assert cli.main(asked) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [{"a": 1}, {"a": 2}]

@@ -81,15 +81,16 @@ def test_statements_meet_their_videos_and_contradictions_and_leaks_are_refused(s
     statements = read(spark, tmp_path, FILE)
     files = spark.createDataFrame(
         [
-            ("known", "v1", "ok", "files"),
-            ("copy", "v1", "ok", "files"),
-            ("ambiguous", "v2", "ok", "files"),
-            ("ambiguous", "v3", "ok", "files"),
-            ("never", "v4", "refused", "files"),
-            ("never", "v5", "ok", "elsewhere"),
-            ("held", "v6", "ok", "files"),
+            ("known", "v0", "ok", "files", "a/known", 1),  # replaced since: the file is what it holds now
+            ("known", "v1", "ok", "files", "a/known", 2),
+            ("copy", "v1", "ok", "files", "a/copy", 1),
+            ("ambiguous", "v2", "ok", "files", "a/ambiguous", 1),
+            ("ambiguous", "v3", "ok", "files", "b/ambiguous", 1),
+            ("never", "v4", "refused", "files", "a/never", 1),
+            ("never", "v5", "ok", "elsewhere", "c/never", 1),
+            ("held", "v6", "ok", "files", "a/held", 1),
         ],
-        "external_id string, video_id string, status string, source string",
+        "external_id string, video_id string, status string, source string, uri string, seen_at long",
     )
     matched = match(statements, files, "files").localCheckpoint()
     held = spark.createDataFrame(

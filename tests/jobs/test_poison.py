@@ -25,6 +25,7 @@ def test_the_culprit_is_found_by_halving(spark, clip_factory, tmp_path, monkeypa
             def look(batches):
                 for batch in batches:
                     if poison in batch.column("video_id").to_pylist():
+                        plan.on_engine_start()  # it was up before this video came
                         os._exit(70)
                     yield batch
 
