@@ -78,7 +78,7 @@ def write_listing(source: str, extensions: tuple[str, ...], folder: str) -> tupl
     entries = storage.walk(source)
     listed = other = part = 0
     try:
-        while chunk := list(islice(entries, 50_000)):
+        while (chunk := list(islice(entries, 50_000))) or part == 0:  # an empty source gives an empty listing
             videos = [entry for entry in chunk if entry.uri.rpartition(".")[2].lower() in extensions]
             listed, other, part = listed + len(videos), other + len(chunk) - len(videos), part + 1
             buffer = io.BytesIO()
