@@ -1,4 +1,4 @@
-"""A tiny Qwen2.5-VL, made from configs alone: every part of the real one, about 3 million parameters, no download.
+"""A tiny Qwen2.5-VL, made from configs alone: every part of the real one, 2.4 million parameters, no download.
 
 Two choices keep transformers and vLLM token-exact in float32 (both would break silently):
 - The merged grid of a clip is 4 x 4 and no clip is longer than 4 temporal steps. transformers restarts text positions
@@ -137,7 +137,7 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
         text_config={
             "vocab_size": _VOCABULARY,
             "hidden_size": hidden,
-            "intermediate_size": 384,
+            "intermediate_size": 768,
             "num_hidden_layers": 3,
             "num_attention_heads": hidden // head_dim,
             "num_key_value_heads": 2,

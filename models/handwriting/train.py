@@ -21,8 +21,8 @@ from models.trainer import OnMetric, TrainSpec, train
 
 SIGHT_BATCH, BATCH = 16, 24  # clips a step: of first sight, and of the whole model
 
-SIGHT = TrainSpec(steps=700, learning_rate=2e-3, warmup=30)
-BASE = TrainSpec(steps=250, learning_rate=1.5e-3, warmup=30)
+SIGHT = TrainSpec(steps=900, learning_rate=2e-3, warmup=30)
+BASE = TrainSpec(steps=350, learning_rate=1.5e-3, warmup=30)
 
 _EASY_STEPS, _FULL_AT_STEP = 50, 300  # first sight begins on large, clean digits and ends on the full variation
 
