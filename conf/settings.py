@@ -7,6 +7,7 @@ and, for an unknown key, the nearest valid one.
 from __future__ import annotations
 
 import difflib
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -154,18 +155,15 @@ def load(conf: str | None = None, overrides: list[str] | tuple[str, ...] = ()) -
     Raises SettingsError with every mistake found.
     """
     origin: dict[str, str] = {}
-    merged = _read(CONF / "base.yaml")
-    if conf is not None:
-        merged = _merge(merged, _read(Path(conf)), origin, conf)
-    for text in overrides:
-        key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise SettingsError(f"--set {text}: expected section.key=value, for example --set rollout.n=8")
-        nested: Any = _yaml_value(value, f"--set {text}")
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
-        merged = _merge(merged, nested, origin, f"--set {text}")
     mistakes: list[str] = []
+    layers = [] if conf is None else [(conf, partial(_read, Path(conf)))]
+    layers += [(f"--set {text}", partial(_parse, text)) for text in overrides]
+    merged = _read(CONF / "base.yaml")
+    for where, read in layers:
+        try:
+            merged = _merge(merged, read(), origin, where)
+        except SettingsError as error:
+            mistakes.append(str(error))
     if "labels" in merged:
         where = origin.get("labels", "base.yaml")
         mistakes.append(f"{where}: unknown setting 'labels'; the labels of a task are in conf/labels/<task>.yaml")
@@ -174,9 +172,19 @@ def load(conf: str | None = None, overrides: list[str] | tuple[str, ...] = ()) -
         settings = Settings.model_validate(merged | {"labels": labels or {"task": "x", "labels": {"a": "", "b": ""}}})
     except ValidationError as error:
         mistakes = [_explain(item, Settings, origin) for item in error.errors()] + mistakes
+    else:
+        mistakes += _contradictions(settings)
     if mistakes:
         raise SettingsError("\n".join(mistakes))
     return settings
+
+
+def _contradictions(settings: Settings) -> list[str]:
+    """Settings that are fine alone and not together."""
+    asked, room = settings.rollout.max_tokens, settings.engine.max_model_len
+    if asked < room:
+        return []
+    return [f"rollout.max_tokens: expected less than engine.max_model_len={room}, the video included; found {asked}"]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -184,6 +192,8 @@ def _read(path: Path) -> dict[str, Any]:
         value = yaml.safe_load(path.read_text()) or {}
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such configuration file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: expected a YAML file: {error}") from None
     except yaml.YAMLError as error:
         raise SettingsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(value, dict):
@@ -191,11 +201,18 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-def _yaml_value(text: str, where: str) -> Any:
+def _parse(text: str) -> dict[str, Any]:
+    """`section.key=value` as nested sections."""
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise SettingsError(f"--set {text}: expected section.key=value, for example --set rollout.n=8")
     try:
-        return yaml.safe_load(text)
+        nested = yaml.safe_load(value)
     except yaml.YAMLError:
-        raise SettingsError(f"{where}: the value is not readable as YAML") from None
+        raise SettingsError(f"--set {text}: the value is not readable as YAML") from None
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return nested
 
 
 # A site's own words replace the whole mapping: merging them key by key could never remove one.

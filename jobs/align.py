@@ -66,12 +66,13 @@ def teacher_recipe(run: Run) -> Recipe:
         "source": run.settings.ingest.source,
         "labels": list(run.labels),
         "grammar": run.settings.rollout.grammar,
+        "salt": run.settings.rollout.salt,
     }
     return Recipe(identity.digest(value), value, "")
 
 
 def take_in(run: Run, path: str, what: Recipe) -> None:
-    """Publish a teacher's traces; a row whose file is not in the lake is refused, one that cannot be read has its status."""
+    """Publish a teacher's traces; one that cannot be read has its status. Rows without exactly one video are counted."""
     if not storage.exists(path):
         raise UsageError(f"--teacher {path}: no such file")
     table = run.spark.read.csv(storage.absolute(path), header=True, multiLine=True, escape='"')
@@ -81,7 +82,8 @@ def take_in(run: Run, path: str, what: Recipe) -> None:
         labelfile.external_id(F.col("file"), run.settings.ingest.extensions).alias("external_id"),
         F.col("trace").alias("text"),
     )
-    known = run.read(FILES).where("status = 'ok'").select("external_id", "video_id").distinct()
+    videos = labelfile.named_videos(run.read(FILES), run.settings.ingest.source).where("videos = 1")
+    known = videos.select("external_id", F.col("known_id").alias("video_id"))
     recipe.register(run, what)
 
     def write(wave: staging.Wave) -> staging.Manifest:
@@ -92,7 +94,18 @@ def take_in(run: Run, path: str, what: Recipe) -> None:
 
     settled = staging.commit(run.spark, run.next_wave(), write)
     unknown = named.join(known, "external_id", "left_anti").count()
-    run.add({"teacher_traces": settled.landed["traces"].rows, "teacher_traces_without_video": unknown})
+    landed = settled.landed["traces"]
+    run.add(
+        {
+            "teacher_traces": landed.rows,
+            "teacher_traces_known": landed.known,
+            "teacher_traces_without_video": unknown,
+        }
+    )
+    if landed.known:
+        run.say(
+            f"{landed.known} teacher traces were here already and stay; a new rollout.salt takes a corrected file in"
+        )
 
 
 def imported_rows(rows: DataFrame, task: str, recipe_id: str) -> DataFrame:

@@ -1,7 +1,8 @@
 """The command line: `deepintuit JOB --conf FILE [--set key=value ...] ...`, the same for spark-submit jobs/JOB.py.
 
-The last line on standard output is one JSON document: the run's id, counts and versions. Exit codes: 0 done (nothing to do
-is done), 1 crash, 2 wrong usage or configuration, 3 stopped by a data-quality gate.
+The last line on standard output of a job that writes to the lake is one JSON document: the run's id, counts, versions and
+results. Exit codes: 0 done (nothing to do is done), 1 crash, 2 wrong usage or configuration, 3 stopped by a data-quality
+gate.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     deepintuit evaluate --conf conf/local.yaml
 
 greedy      one rollout at temperature 0, probabilities from the label tokens where its answer begins
-single      one sampled rollout, averaged over the K
+single      one sampled rollout, averaged over the K of each video
 majority    the label most of the K voted for; probabilities are vote shares with one vote added per label
 calibrated  the live scorer
 
@@ -13,10 +13,9 @@ A rollout without a usable answer counts as wrong, with uniform probabilities. R
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Table as Grid
@@ -90,8 +89,11 @@ def figures(predictions: DataFrame, truth: DataFrame, labels: tuple[str, ...]) -
     methods = truth.sparkSession.createDataFrame([(method,) for method in METHODS], "method string")
     # A video that a method said nothing of counts as wrong: all methods share one denominator.
     said = truth.crossJoin(methods).join(predictions, ["video_id", "method"], "left")
+    # And every video weighs the same, whether a method said one thing of it or K.
+    share = 1.0 / F.count("*").over(Window.partitionBy("video_id", "method"))
     rows = said.select(
         "method",
+        share.alias("n"),
         F.col("label").alias("truth"),
         "guess",
         F.col("guess").eqNullSafe(F.col("label")).cast("double").alias("right"),
@@ -100,7 +102,7 @@ def figures(predictions: DataFrame, truth: DataFrame, labels: tuple[str, ...]) -
     )
     rows = rows.withColumn("bin", F.least((F.col("confidence") * ECE_BINS).cast("int"), F.lit(ECE_BINS - 1)))
     sums = rows.groupBy("method", "truth", "guess", "bin").agg(
-        F.count("*").alias("n"), *[F.sum(name).alias(name) for name in ("right", "confidence", "nll")]
+        F.sum("n").alias("n"), *[F.sum(F.col("n") * F.col(name)).alias(name) for name in ("right", "confidence", "nll")]
     )
     collected = sums.collect()
     return {method: _figures([row for row in collected if row["method"] == method], labels) for method in METHODS}
@@ -108,10 +110,8 @@ def figures(predictions: DataFrame, truth: DataFrame, labels: tuple[str, ...]) -
 
 def _figures(rows: list, labels: tuple[str, ...]) -> dict[str, float]:
     count = sum(row["n"] for row in rows)
-    if not count:
-        return dict.fromkeys(FIGURES, math.nan)
-    confusion: dict[tuple[str, str | None], int] = {}
-    bins: dict[int, tuple[int, float, float]] = {}
+    confusion: dict[tuple[str, str | None], float] = {}
+    bins: dict[int, tuple[float, float, float]] = {}
     for row in rows:
         key = (row["truth"], row["guess"])
         confusion[key] = confusion.get(key, 0) + row["n"]
@@ -142,7 +142,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     run.versions["recipe_id"] = what.id
     predictions = all_predictions(run, what.id, least.id, chosen)
     found = figures(predictions, truth, run.labels)
-    rows = [row for method in METHODS for row in calibrate.metric_rows(run.run_id, _finite(found[method]), method)]
+    rows = [row for method in METHODS for row in calibrate.metric_rows(run.run_id, found[method], method)]
     note_once(METRICS, run.root, rows, f"{run.run_id}/metrics")
     run.results = found
     if not run.quiet:
@@ -158,10 +158,6 @@ def all_predictions(run: Run, recipe_id: str, greedy_id: str, chosen: scorer.Sco
     scores = run.read(SCORES).where(F.col("scorer_id") == chosen.id)
     majority = majority_predictions(single, run.labels)
     return greedy.unionByName(single).unionByName(majority).unionByName(score_predictions(scores))
-
-
-def _finite(values: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def show(found: dict[str, dict[str, float]], videos: int) -> None:

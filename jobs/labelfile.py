@@ -82,23 +82,27 @@ def _mapped(
     return F.coalesce(F.create_map(*pairs)[value], value)
 
 
-def match(statements: DataFrame, files: DataFrame, source: str) -> DataFrame:
-    """Adds video_id: the video whose file has that name, or an 'ext:' id until it arrives.
-
-    Adds refused_key, refused_reason, refused_message: a name that several different videos share is refused.
-    """
+def named_videos(files: DataFrame, source: str) -> DataFrame:
+    """Columns external_id, known_id, videos: how many different videos of a source have that name, and one of them."""
     present = (  # a replaced file is one file: what it holds now
         files.where((F.col("status") == "ok") & (F.col("source") == source))
         .groupBy("uri", "external_id")
         .agg(F.max_by("video_id", "seen_at").alias("video_id"))
     )
-    named = present.groupBy("external_id").agg(
+    return present.groupBy("external_id").agg(
         F.min("video_id").alias("known_id"), F.count_distinct("video_id").alias("videos")
     )
+
+
+def match(statements: DataFrame, files: DataFrame, source: str) -> DataFrame:
+    """Adds video_id: the video whose file has that name, or an 'ext:' id until it arrives.
+
+    Adds refused_key, refused_reason, refused_message: a name that several different videos share is refused.
+    """
     ext = F.concat(F.lit("ext:"), F.sha2(F.concat(F.lit(source + "\n"), F.col("external_id")), 256))
     ambiguous = F.coalesce(F.col("videos"), F.lit(0)) > 1
     return (
-        statements.join(named, "external_id", "left")
+        statements.join(named_videos(files, source), "external_id", "left")
         .withColumn("video_id", F.coalesce("known_id", ext))
         .withColumn("refused_key", F.concat_ws("/", F.col("source"), F.col("external_id"), F.col("row")))
         .withColumn("refused_reason", F.when(ambiguous, F.lit("ambiguous_name")))

@@ -13,6 +13,8 @@ from typing import Any
 
 from models import storage
 
+FILE = "run.json"
+
 
 def owner() -> dict[str, Any]:
     """This process, told apart from any other before or after it on any host."""
@@ -48,7 +50,7 @@ class Lease:
     """Keeps `<folder>/run.json` fresh from a background thread until closed."""
 
     def __init__(self, folder: str, job: str, silence_seconds: float):
-        self._uri = storage.join(folder, "run.json")
+        self._uri = storage.join(folder, FILE)
         self._record = {"job": job, "owner": owner(), "started_at": time.time()}
         self._stop = threading.Event()
         self._beat()
@@ -71,6 +73,6 @@ class Lease:
 def read(folder: str) -> dict[str, Any] | None:
     """The lease record of a run's folder; None if it has none (yet)."""
     try:
-        return json.loads(storage.read_bytes(storage.join(folder, "run.json")))
+        return json.loads(storage.read_bytes(storage.join(folder, FILE)))
     except FileNotFoundError:
         return None

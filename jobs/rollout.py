@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import time
 from dataclasses import replace
 
 from py4j.protocol import Py4JJavaError
@@ -110,25 +111,27 @@ def roll_out(run: Run, what: Recipe, k: int, scope: DataFrame) -> None:
     rate = measured_rate(run, what.id) or settings.waves.first_rate
     per_video = count["rollouts"] / count["videos"]
     number = max(1, math.ceil(videos * per_video / (rate * settings.waves.seconds)))
-    expected = videos * per_video / rate
+    wave_seconds = videos * per_video / rate / number
     run.say(
         f"{videos:,} videos lack {round(videos * per_video):,} rollouts of recipe {what.id}: "
-        f"{number} waves, about {clock(expected)} at {rate:.1f} rollouts/s"
+        f"{number} waves, about {clock(wave_seconds * number)} at {rate:.1f} rollouts/s"
     )
     cut = storage.join(staging.run_folder(run.root, run.run_id), f"waves-{what.id}")
     bucket = F.pmod(F.xxhash64("video_id"), F.lit(number))
     chosen.withColumn("wave", bucket).repartition(number, "wave").write.partitionBy("wave").parquet(cut)
     done = 0
     for index in range(number):
-        if not run.budget.allows(expected / number):
+        if not run.budget.allows(wave_seconds):
             run.deferred = True
             run.say(f"stopping before the deadline: {videos - done:,} videos stay for the next run")
             break
         batch = run.spark.read.parquet(cut).where(F.col("wave") == index).drop("wave")
         if batch.isEmpty():
             continue
+        began = time.monotonic()
         # Asked again: another run may have published some of it since.
         done += _commit_wave(run, what, missing(batch), done, videos)
+        wave_seconds = time.monotonic() - began
 
 
 def _commit_wave(run: Run, what: Recipe, todo: DataFrame, before: int, total: int) -> int:

@@ -100,7 +100,7 @@ class Run:
             self._lease.close()
             # A sealed wave outlives a run that failed after it: the next run publishes it.
             if not any(wave.manifest() for wave in staging.staged_waves(self.root, self.run_id)):
-                storage.delete(staging.run_folder(self.root, self.run_id))
+                staging.remove_run(self.root, self.run_id)
         if error is None:
             self.record("deferred" if self.deferred else "finished")
         elif isinstance(error, staging.Held):

@@ -143,11 +143,17 @@ def refused_ids(quarantine: DataFrame, table: str) -> DataFrame:
 
 def _score(run: Run, scorer: Scorer, scope: DataFrame) -> None:
     todo = unscored(run, scorer, scope)
-    if run.budget.max_videos is not None:
-        todo = todo.limit(run.budget.max_videos)
-    if todo.isEmpty():
+    waiting = todo.count()
+    if not waiting:
         run.say("no video waits for a score")
         return
+    if not run.budget.allows(0):
+        run.deferred = True
+        run.say(f"the deadline is over: {waiting:,} videos stay without a score for the next run")
+        return
+    if run.budget.max_videos is not None and run.budget.max_videos < waiting:
+        run.deferred = True
+        todo = todo.limit(run.budget.max_videos)
     folder = run.registry.folder(run.task, scorer.manifest["calibrator_id"])
 
     def write(wave: staging.Wave) -> staging.Manifest:

@@ -265,6 +265,15 @@ def _quality_rows(wave: Wave, audits: dict[str, Audit]) -> list[dict[str, Any]]:
     ]
 
 
+def remove_run(root: str, run_id: str) -> None:
+    """Remove a run's folder, its lease last: what half a removal leaves is still known as a dead run's."""
+    folder = run_folder(root, run_id)
+    for name in storage.children(folder):
+        if name != lease.FILE:
+            storage.delete(storage.join(folder, name))
+    storage.delete(folder)
+
+
 def staged_waves(root: str, run_id: str) -> list[Wave]:
     """All wave folders of a run, sealed or not."""
     names = storage.children(run_folder(root, run_id))
@@ -297,7 +306,7 @@ def recover(spark: SparkSession, root: str, silence_seconds: float) -> dict[str,
             else:
                 settled += _settle_left(spark, wave)
         if not kept:
-            storage.delete(run_folder(root, run_id))
+            remove_run(root, run_id)
     if held:
         raise Held("\n".join(held))
     return {"waves_recovered": settled, "waves_discarded": discarded}

@@ -56,11 +56,11 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     return math.exp((low + high) / 2)
 
 
-def expected_calibration_error(bins: Mapping[int, tuple[int, float, float]]) -> float:
+def expected_calibration_error(bins: Mapping[int, tuple[float, float, float]]) -> float:
     """ECE over equal-width confidence bins: sum over bins of n/N * |correct/n - confidence/n|.
 
-    bins: bin -> (n, sum of confidence, number correct), see `bin_of`. 10 rows of confidence 0.8 of which 6 are right
-    give 0.2. Raises ValueError without rows.
+    bins: bin -> (n, sum of confidence, number correct), see `bin_of`; rows may have weights, then n is their sum. 10 rows
+    of confidence 0.8 of which 6 are right give 0.2. Raises ValueError without rows.
     """
     total = sum(n for n, _, _ in bins.values())
     if not total:
@@ -73,7 +73,7 @@ def bin_of(confidence: float) -> int:
     return min(int(confidence * ECE_BINS), ECE_BINS - 1)
 
 
-def f1_by_label(confusion: Mapping[tuple[str, str | None], int], labels: tuple[str, ...]) -> dict[str, float]:
+def f1_by_label(confusion: Mapping[tuple[str, str | None], float], labels: tuple[str, ...]) -> dict[str, float]:
     """F1 of every label from counts by (true label, predicted label or None). A label never true nor predicted has 0."""
     scores = {}
     for label in labels:

@@ -112,7 +112,7 @@ class VllmEngine:
                 if not running:
                     return
                 for output in self._step():
-                    yield from self._completions(running.pop(_own_id(output)), output, sampling, wanted)
+                    yield from self._completions(running.pop(output.request_id), output, sampling, wanted)
                 if self.on_step:
                     self.on_step(self._engine.get_num_unfinished_requests(), feed.ended)
         finally:
@@ -299,10 +299,6 @@ def _label_logprobs(tokenizer: Any, sample: Any, wanted: LabelTokens) -> dict[st
     span = slice(flat.start_indices[place.position], flat.end_indices[place.position])
     at_place = dict(zip(flat.token_ids[span], flat.logprobs[span], strict=True))
     return {label: float(at_place[token]) for label, token in wanted.at(place).items()}
-
-
-def _own_id(output: Any) -> str:
-    return output.request_id
 
 
 def _end_ids(engine: Any, tokenizer: Any) -> frozenset[int]:

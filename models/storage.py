@@ -148,7 +148,8 @@ class Entry:
 def walk(source: str) -> Iterator[Entry]:
     """Every file below a folder, matching a glob (*, ?, [..], and ** for any depth), or the one file named.
 
-    Hidden names are included: real ids begin with '_' and '-'. Raises FileNotFoundError when nothing is there.
+    Hidden names are included: real ids begin with '_' and '-'. A link is a file of its own; folders behind links are
+    walked only where the source itself names one. Raises FileNotFoundError when nothing is there.
     """
     path = local_path(source)
     if path is None:
@@ -169,19 +170,23 @@ def walk(source: str) -> Iterator[Entry]:
 
 def _walk_path(path: Path) -> Iterator[Entry]:
     if not path.is_dir():
-        yield _entry(path)
+        if path.exists():  # not a link to nowhere, nor gone since it was listed
+            yield _entry(path)
         return
-    for folder, folders, files in os.walk(path):
+    for folder, folders, files in os.walk(path.resolve()):
         folders.sort()
         for name in sorted(files):
-            if Path(folder, name).exists():  # not a link to nowhere, nor gone since it was listed
+            if Path(folder, name).exists():
                 yield _entry(Path(folder, name))
 
 
 def _entry(path: Path) -> Entry:
     status = path.stat()
     modified = datetime.fromtimestamp(status.st_mtime_ns // 1000 / 1e6, UTC)
-    return Entry(str(path.resolve()), f"{status.st_size}-{status.st_mtime_ns}", status.st_size, modified)
+    uri = str(path.parent.resolve() / path.name)
+    # A name that is not UTF-8 cannot be in a table: its bytes are spelled out, and reading it will not find it.
+    uri = os.fsencode(uri).decode("utf-8", "backslashreplace")
+    return Entry(uri, f"{status.st_size}-{status.st_mtime_ns}", status.st_size, modified)
 
 
 def _walk_s3(source: str) -> Iterator[Entry]:

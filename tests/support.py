@@ -24,13 +24,13 @@ class Lake:
 
         return load(self.conf, [f"lake.root={self.root}", *self.overrides, *overrides])
 
-    def job(self, name: str, *overrides: str, max_videos: int | None = None, **arguments):
+    def job(self, name: str, *overrides: str, max_videos: int | None = None, ends_at=None, **arguments):
         from jobs import cli
         from jobs.run import Budget, Run
 
         module = cli.module_of(name)
         defaults = vars(self._parse(module))
-        with Run(name, self.settings(*overrides), Budget(max_videos), quiet=True) as run:
+        with Run(name, self.settings(*overrides), Budget(max_videos, ends_at), quiet=True) as run:
             module.run(run, argparse.Namespace(**{**defaults, **arguments}))
         return run
 

@@ -92,6 +92,22 @@ def test_all_mistakes_come_at_once_each_with_its_place(site):
     assert "'waves.seconds'" in text and "--set task=nothing: task 'nothing' has no" in text
 
 
+def test_unreadable_layers_do_not_hide_other_mistakes(site):
+    lines = refused("rollout.n", "waves.secnds=1", conf=site("a: [1\n"))
+    assert len(lines) == 3
+    assert "not readable as YAML" in lines[1] and "expected section.key=value" in lines[2] and "secnds" in lines[0]
+
+
+def test_completions_must_fit_beside_a_video():
+    (line,) = refused("rollout.max_tokens=1024")
+    assert line.startswith("rollout.max_tokens: expected less than engine.max_model_len=1024")
+
+
+def test_a_folder_is_no_configuration(tmp_path):
+    (line,) = refused(conf=str(tmp_path))
+    assert line.startswith(f"{tmp_path}: expected a YAML file")
+
+
 def test_a_task_without_a_labels_file_is_refused_with_the_known_tasks():
     (line,) = refused("task=nothing")
     assert "conf/labels/nothing.yaml" in line and line.endswith("known tasks: handwriting, multihateclip")

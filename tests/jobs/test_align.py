@@ -43,6 +43,7 @@ def test_every_teacher_trace_of_a_known_video_is_a_row(taught):
     assert len(traces) == 9 and {row["engine"] for row in traces} == {"teacher"}
     assert sorted(row["status"] for row in traces) == ["ok"] * 8 + ["parse_error"]
     assert taught.run.counts["teacher_traces_without_video"] == 1
+    assert taught.run.counts["teacher_traces_known"] == 0
 
 
 def test_only_right_and_well_formed_traces_are_taught(taught):

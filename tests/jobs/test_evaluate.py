@@ -83,6 +83,14 @@ def test_failed_rollouts_count_as_wrong(single, frame):
     assert (found["accuracy"], found["ece"], found["nll"]) == (0, pytest.approx(1 / 3), pytest.approx(math.log(3)))
 
 
+def test_every_video_weighs_the_same_however_much_was_said_of_it(single, frame):
+    truth = frame([("most", "c"), ("bare", "b"), ("unseen", "a")], "video_id string, label string")
+    found = figures(single, truth, LABELS)["single"]
+    # Two of four right, one of one, and nothing said of the third.
+    assert found["accuracy"] == pytest.approx((2 / 4 + 1 + 0) / 3)
+    assert found["f1/c"] == pytest.approx(2 * 0.5 / (1 + 0.5))
+
+
 def test_the_majority_decides_and_ties_go_to_the_higher_mean_probability(single):
     found = {row["video_id"]: row for row in majority_predictions(single, LABELS).collect()}
     assert {name: row["guess"] for name, row in found.items()} == {"tie": "b", "most": "c", "failed": None, "bare": "b"}

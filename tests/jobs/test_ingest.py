@@ -51,6 +51,20 @@ def test_a_source_is_read_once_in_portions_and_a_changed_file_again(lake, upload
     assert len(lake.rows("videos")) == 3
 
 
+def test_an_empty_folder_is_nothing_to_do(lake, tmp_path):
+    (tmp_path / "empty").mkdir()
+    run = lake.job("ingest", source=str(tmp_path / "empty"))
+    assert run.counts["files_listed"] == 0 and lake.rows("files") == []
+
+
+def test_links_and_strange_names_are_files_like_others(lake, uploads):
+    (uploads / "link.mp4").symlink_to(uploads / "-a b.mp4")
+    shutil.copyfile(uploads / "-a b.mp4", uploads / os.fsdecode(b"caf\xe9.mp4"))
+    run = lake.job("ingest", source=str(uploads))
+    assert counted(run) == {"files_listed": 9, "videos_new": 3, "duplicates": 2, "quarantined": 4}
+    assert "not_found" in {row["reason"] for row in lake.rows("quarantine")}
+
+
 def test_real_clips_are_new_duplicate_or_quarantined(spark, shared, tmp_path):
     lake = Lake(tmp_path / "lake")
     run = lake.job("ingest", source=str(shared / "clips"))

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from datetime import UTC, datetime
 
 import pytest
 from support import PROJECT, Lake
@@ -113,6 +114,17 @@ def test_a_second_nightly_constructs_no_engine(night):
     again = night.job("nightly", source=str(night.uploads))
     assert again.counts["engines"] == 0 and again.counts["rollouts"] == 0
     assert again.counts["unchanged"] == 15 and again.counts["videos_in_scope"] == 0
+
+
+def test_no_work_begins_after_the_deadline(night):
+    before = len(night.rows("traces")), len(night.rows("scores"))
+    past = datetime.now(UTC)
+    rolled = night.job("rollout", "rollout.n=8", split="test", ends_at=past)
+    assert rolled.deferred and rolled.counts["rollouts_pending"] > rolled.counts["engines"] == 0
+    candidate = night.job("calibrate", "calibrate.l2=0.7").versions["calibrator_id"]
+    scored = night.job("score", calibrator=candidate, ends_at=past)
+    assert scored.deferred and scored.counts["scores"] == 0
+    assert (len(night.rows("traces")), len(night.rows("scores"))) == before
 
 
 def test_a_new_calibrator_costs_no_rollout(night):

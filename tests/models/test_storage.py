@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -195,6 +196,25 @@ def test_an_interrupted_write_leaves_the_old_bytes_and_no_rest(tmp_path, monkeyp
     with pytest.raises(OSError, match="no space left"):
         storage.write(str(path), b"new")
     assert path.read_bytes() == b"old" and [entry.name for entry in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_link_is_a_file_of_its_own(tmp_path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").write_bytes(b"x")
+    (tmp_path / "clips" / "b.mp4").symlink_to(tmp_path / "clips" / "a.mp4")
+    (tmp_path / "clips" / "nowhere.mp4").symlink_to(tmp_path / "gone.mp4")
+    (tmp_path / "link").symlink_to(tmp_path / "clips")
+    wanted = [str(tmp_path / "clips" / name) for name in ("a.mp4", "b.mp4")]
+    for source in ("clips", "link", "*", "link/*.mp4"):  # one file has one URI, whichever way one comes
+        assert sorted(entry.uri for entry in storage.walk(str(tmp_path / source))) == wanted, source
+
+
+def test_a_name_that_is_not_utf8_is_listed_and_not_found(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"x")
+    (entry,) = storage.walk(str(tmp_path))
+    assert entry.uri == f"{tmp_path}/caf\\xe9.mp4"
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(entry.uri)
 
 
 def test_other_schemes_are_refused_by_name():
