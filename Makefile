@@ -57,7 +57,7 @@ clean:  ## remove what was built in this tree; environments and jars stay
 
 $(SETUP): $(LOCK) requirements/overrides.txt setup.py
 	@PYTHON="$(PYTHON)" sh requirements/check.sh
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --requirements $(LOCK)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .

@@ -75,12 +75,8 @@ def properties(name: str | None) -> dict[str, str]:
     if not path.is_file():
         raise SessionError(f"spark.properties: expected a file of Spark properties, found none at {path}")
     lines = (line.strip() for line in path.read_text().splitlines())
-    return {key: value for key, _, value in (_split(line) for line in lines if line and line[0] != "#")}
-
-
-def _split(line: str) -> tuple[str, str, str]:
-    key, _, value = line.partition(" ")
-    return key, " ", value.strip()
+    pairs = (line.split(maxsplit=1) for line in lines if line and line[0] != "#")
+    return {key: "".join(value) for key, *value in pairs}
 
 
 def _jars(folder: str | None) -> dict[str, str]:

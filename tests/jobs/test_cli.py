@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from support import PROJECT, last_json
 
 from jobs import cli
 from schemas.lake import create_all
@@ -38,8 +43,6 @@ def test_every_job_has_a_module_and_explains_itself(job, capsys):
 
 
 def test_no_job_is_forgotten():
-    from pathlib import Path
-
     modules = {path.stem for path in Path("jobs").glob("*.py") if "\ndef add_arguments(" in path.read_text()}
     assert {job.replace("-", "_") for job in cli.JOBS} == modules
 
@@ -89,3 +92,23 @@ def test_sql_prints_one_document_a_row(spark, tmp_path, capsys):
     create_all(str(tmp_path))
     assert cli.main(asked) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [{"a": 1}, {"a": 2}]
+
+
+def test_spark_submit_runs_the_same_job(clip_factory, tmp_path):
+    """As in a shell with the environment activated, from any folder."""
+    source = tmp_path / "clips"
+    source.mkdir()
+    shutil.copy(next(clip_factory("test", 12).glob("*.mp4")), source)
+    bin_folder = Path(sys.executable).parent
+    path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
+    ended = subprocess.run(
+        [bin_folder / "spark-submit", PROJECT / "jobs" / "ingest.py", "--conf", PROJECT / "conf" / "local.yaml"]
+        + ["--set", f"lake.root={tmp_path / 'lake'}", "--source", source],
+        cwd=tmp_path,
+        env={**{key: value for key, value in os.environ.items() if key != "PYTHONPATH"}, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert last_json(ended.stdout)["counts"]["videos_new"] == 1
