@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import transformers
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -130,6 +131,8 @@ def imported_rows(rows: DataFrame, task: str, recipe_id: str) -> DataFrame:
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     what = teacher_recipe(run)
     if arguments.teacher is not None:
         take_in(run, arguments.teacher, what)

@@ -72,8 +72,6 @@ def process(run: Run, recipe: Recipe, chosen: scorer.Scorer, scope: DataFrame) -
         f"{videos} videos in scope = {parts['videos_scored']} scored + {quarantined} quarantined "
         f"+ {parts['videos_deferred']} deferred"
     )
-    if not run.counts["engines"]:
-        run.say("no engine was started")
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:

@@ -63,6 +63,8 @@ class Watch:
 
     def _look(self) -> tuple[int, str]:
         sums = total(self._folder)
+        if not sums["videos"]:  # engines are still starting: that says nothing of the time left
+            self._began = time.monotonic()
         return self._before + sums["videos"], describe(
             sums["videos"], sums["tokens"], self._all - self._before - sums["videos"], time.monotonic() - self._began
         )

@@ -31,6 +31,7 @@ _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives and dies with this process
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
+    "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_OFFLINE": "1",  # models are folders; nothing is ever looked up
 }
 _CPU_ENVIRONMENT = {
@@ -89,6 +90,7 @@ class VllmEngine:
                 limit_mm_per_prompt={"image": 0, "video": 1},
                 mm_processor_cache_gb=0,  # every video comes once: a cache of them only costs memory
                 disable_log_stats=True,
+                use_tqdm_on_load=False,
                 seed=0,
                 **options,
             )

@@ -101,9 +101,9 @@ def test_spark_submit_runs_the_same_job(clip_factory, tmp_path):
     shutil.copy(next(clip_factory("test", 12).glob("*.mp4")), source)
     bin_folder = Path(sys.executable).parent
     path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
+    words = ["--conf", PROJECT / "conf" / "local.yaml", "--set", f"lake.root={tmp_path / 'lake'}", "--source", source]
     ended = subprocess.run(
-        [bin_folder / "spark-submit", PROJECT / "jobs" / "ingest.py", "--conf", PROJECT / "conf" / "local.yaml"]
-        + ["--set", f"lake.root={tmp_path / 'lake'}", "--source", source],
+        [bin_folder / "spark-submit", PROJECT / "jobs" / "ingest.py", *words],
         cwd=tmp_path,
         env={**{key: value for key, value in os.environ.items() if key != "PYTHONPATH"}, "PATH": path},
         capture_output=True,

@@ -85,6 +85,15 @@ def test_a_watch_prints_lines_where_there_is_no_terminal(tmp_path, monkeypatch):
     assert sys.stderr.getvalue().splitlines()[0].endswith(" left")
 
 
+def test_the_start_of_the_engines_does_not_slow_the_rate(tmp_path):
+    watch = Watch("rollout", str(tmp_path), before=0, all_videos=100)
+    watch._began -= 1000
+    assert watch._look()[1] == "0.0 videos/s  starting"
+    task(tmp_path, "task-0", 50, 0)
+    watch._began -= 10
+    assert watch._look() == (50, "5.0 videos/s  0:10 left")
+
+
 def test_a_quiet_watch_says_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(progress, "_LINE_S", 0.01)
     monkeypatch.setattr(sys, "stderr", io.StringIO())
