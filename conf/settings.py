@@ -66,6 +66,7 @@ class Engine(Section):
     max_num_seqs: int = Field(ge=1, description="sequences decoded together")
     kv_cache_mb: int | None = Field(ge=16, description="null: the engine's own default")
     per_cluster: int = Field(ge=1, description="engines that run side by side: one task each")
+    stall_seconds: float = Field(gt=0, description="silence after which an engine is given up and its task tried again")
 
 
 class Rollout(Section):

@@ -35,6 +35,7 @@ from models.handwriting.train import BASE, SIGHT, train_base
 from models.trainer import OnMetric, TrainSpec
 from schemas.files import FILES
 from schemas.metrics import METRICS
+from schemas.recipes import RECIPES
 from schemas.table import note_once
 from schemas.traces import TRACES
 from schemas.videos import VIDEOS
@@ -85,7 +86,7 @@ def take_in(run: Run, path: str, what: Recipe) -> None:
     )
     videos = labelfile.named_videos(run.read(FILES), run.settings.ingest.source).where("videos = 1")
     known = videos.select("external_id", F.col("known_id").alias("video_id"))
-    recipe.register(run, what)
+    run.register(RECIPES, what.id, what.json)
 
     def write(wave: staging.Wave) -> staging.Manifest:
         read = named.join(known, "external_id").select("video_id", "text")

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from jobs import cli, scorer
 from jobs.run import Run
+from schemas.scorers import SCORERS
 
 TAKES_BUDGET = False
 
@@ -18,7 +19,7 @@ TAKES_BUDGET = False
 def run(run: Run, arguments: argparse.Namespace) -> None:
     manifest = run.registry.calibrator(run.task, arguments.calibrator)
     chosen = scorer.of_manifest(manifest, run.settings.decide)
-    scorer.register(run, chosen)
+    run.register(SCORERS, chosen.id, chosen.json)
     live = {
         "task": run.task,
         "recipe_id": manifest["recipe_id"],

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from conf.settings import Settings
-from jobs.run import Run, UsageError
+from jobs.run import UsageError
 from models import identity, prompts, storage
 from models.decode_pool import DecodeSettings
 from models.engine import EngineSpec, Sampling
 from models.frames import FrameSpec, Limits
 from models.rollouts import Plan
-from schemas.recipes import RECIPES
-from schemas.table import note_once
 
 
 @dataclass(frozen=True)
@@ -77,17 +74,6 @@ def check_model(recipe: Recipe) -> None:
         )
 
 
-def register(run: Run, recipe: Recipe) -> None:
-    """Note the recipe in the table recipes, once."""
-    row = {
-        "recipe_id": recipe.id,
-        "task": run.task,
-        "json": identity.canonical(recipe.json),
-        "created_at": datetime.now(UTC),
-    }
-    note_once(RECIPES, run.root, [row], f"recipes/{recipe.id}")
-
-
 def limits(settings: Settings) -> Limits:
     decode = settings.decode
     return Limits(
@@ -125,4 +111,5 @@ def plan(recipe: Recipe, settings: Settings) -> Plan:
         limits=limits(settings),
         decoding=decoding(settings),
         rows_per_batch=64,
+        stall_seconds=engine.stall_seconds,
     )

@@ -17,13 +17,14 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from jobs import cli, recipe, staging
+from jobs import cli, recipe, session, staging
 from jobs.progress import Watch, clock
 from jobs.recipe import Recipe
 from jobs.run import Run
 from models import storage
 from models.rollouts import Plan
 from schemas.quarantine import QUARANTINE
+from schemas.recipes import RECIPES
 from schemas.runs import RUNS
 from schemas.splits import STAGES
 from schemas.traces import TRACES, TRANSIENT
@@ -100,8 +101,9 @@ def roll_out(run: Run, what: Recipe, k: int, scope: DataFrame) -> None:
     if not count["videos"]:
         run.say("nothing to do: every video in scope has its rollouts; no engine was started")
         return
+    session.check_slots(run.spark.sparkContext.getConf())
     recipe.check_model(what)
-    recipe.register(run, what)
+    run.register(RECIPES, what.id, what.json)
     chosen = todo.select("video_id", "uri", "duration_s", "ingested_at").distinct()
     videos = count["videos"]
     if run.budget.max_videos is not None and run.budget.max_videos < videos:

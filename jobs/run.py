@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 from conf.settings import Settings
 from jobs import session, staging
 from jobs.lease import Lease
-from models import storage
+from models import identity, storage
 from models.registry import Registry
 from schemas import lake
 from schemas.runs import RUNS
@@ -123,6 +123,12 @@ class Run:
             "message": message,
         }
         note_once(RUNS, self.root, [row], f"{self.run_id}/{event}")
+
+    def register(self, table: Table, id: str, value: dict[str, Any]) -> None:
+        """Note in `recipes` or `scorers`, once, what an id stands for."""
+        key = table.key[0]
+        row = {key: id, "task": self.task, "json": identity.canonical(value), "created_at": datetime.now(UTC)}
+        note_once(table, self.root, [row], f"{table.name}/{id}")
 
     def read(self, table: Table) -> DataFrame:
         return read(self.spark, table, self.root)

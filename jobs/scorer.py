@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
@@ -19,7 +18,6 @@ from schemas.decisions import DECISIONS
 from schemas.quarantine import QUARANTINE
 from schemas.scorers import SCORERS
 from schemas.scores import SCORES
-from schemas.table import note_once
 from schemas.traces import TRACES, TRANSIENT
 from udfs.score import SCORE_COLUMNS, score
 
@@ -108,7 +106,7 @@ def decide(scores: DataFrame, rule: dict[str, float], rule_id: str) -> DataFrame
 
 def score_all(run: Run, scorer: Scorer, scope: DataFrame) -> None:
     """Score what has its traces but no score, then decide every score that the rule has not seen. Never runs the model."""
-    register(run, scorer)
+    run.register(SCORERS, scorer.id, scorer.json)
     run.versions |= {
         "recipe_id": scorer.manifest["recipe_id"],
         "scorer_id": scorer.id,
@@ -190,14 +188,3 @@ def _decide(run: Run, scorer: Scorer) -> None:
     settled = staging.commit(run.spark, run.next_wave(), write)
     landed = settled.landed["decisions"]
     run.add({"decisions": landed.rows, "collisions": landed.collisions})
-
-
-def register(run: Run, scorer: Scorer) -> None:
-    """Note the scorer in the table scorers, once."""
-    row = {
-        "scorer_id": scorer.id,
-        "task": run.task,
-        "json": identity.canonical(scorer.json),
-        "created_at": datetime.now(UTC),
-    }
-    note_once(SCORERS, run.root, [row], f"scorers/{scorer.id}")

@@ -67,6 +67,22 @@ def start(name: str, spark: Spark) -> SparkSession:
     return session
 
 
+def check_slots(conf: SparkConf) -> None:
+    """With GPUs, an executor must hold one of them and one task slot: a second engine would fight over its memory.
+
+    Raises SessionError otherwise; without GPUs any number of slots will do.
+    """
+    if conf.get("spark.executor.resource.gpu.amount") is None:
+        return
+    gpus = float(conf.get("spark.executor.resource.gpu.amount")), float(conf.get("spark.task.resource.gpu.amount", "0"))
+    slots = int(conf.get("spark.executor.cores", "1")) // int(conf.get("spark.task.cpus", "1"))
+    if gpus != (1, 1) or slots != 1:
+        raise SessionError(
+            f"expected one GPU and one task slot per executor, found {gpus[0]:g} GPUs, {gpus[1]:g} per task and {slots} "
+            "task slots; conf/spark/prod.conf shows how: executor.cores = task.cpus, both gpu.amount = 1"
+        )
+
+
 def properties(name: str | None) -> dict[str, str]:
     """A file of Spark properties, as spark-submit --properties-file reads it: key, white space, value."""
     if name is None:

@@ -59,9 +59,9 @@ class Plan:
     """Everything a worker needs to know; picklable, and of plain values but for the callables.
 
     user_text: `prompts.user_text` already rendered; labels: slugs, () for open questions; rows_per_batch: rows of one
-    output batch. on_progress(videos done, tokens done) is called in the worker after each video, with totals of this
-    task; on_engine_start when the worker had to construct an engine. decode(uri, video_id, frames, limits) gives
-    uint8 [count, size, size, 3], in a child process.
+    output batch; stall_seconds: silence after which an engine counts as dead. on_progress(videos done, tokens done) is
+    called in the worker after each video, with totals of this task; on_engine_start when the worker had to construct an
+    engine. decode(uri, video_id, frames, limits) gives uint8 [count, size, size, 3], in a child process.
     """
 
     engine: EngineSpec
@@ -74,6 +74,7 @@ class Plan:
     limits: Limits = field(default_factory=Limits)
     decoding: DecodeSettings = field(default_factory=DecodeSettings)
     rows_per_batch: int = 256
+    stall_seconds: float = 900.0
     on_progress: Callable[[int, int], None] | None = None
     on_engine_start: Callable[[], None] | None = None
     decode: Callable[[str, str, FrameSpec, Limits], np.ndarray] = sample_video

@@ -6,6 +6,7 @@ TRACE_COLUMNS, one row per missing index, whatever happens to the video.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 import traceback
@@ -16,6 +17,7 @@ import pyarrow as pa
 
 from models.engine import EngineDead, open_engine
 from models.rollouts import COLUMNS, Plan, Rollouts, Task
+from udfs.stall import watched
 
 TRACE_COLUMNS = pa.schema(
     [
@@ -42,13 +44,14 @@ TRACE_COLUMNS = pa.schema(
 )
 assert tuple(TRACE_COLUMNS.names) == tuple(COLUMNS)
 
-_DEAD_ENGINE_EXIT = 70  # for the log only: Spark sees a lost worker and tries the task again on a fresh one
+# For the log only: Spark sees a lost worker and tries the task again on a fresh one.
+_DEAD_ENGINE_EXIT, _STALLED_ENGINE_EXIT = 70, 71
 
 
 def rollout(plan: Plan) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """The function for mapInArrow. The engine starts with the first row of a worker's first task and stays with it.
 
-    A dead engine ends the whole worker process: it must not be used again, and may hold the device.
+    A dead or stalled engine ends the whole worker process: it must not be used again, and may hold the device.
     """
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -59,13 +62,19 @@ def rollout(plan: Plan) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.Reco
         _claim_device()
         try:
             rows = Rollouts(plan, open_engine(plan.engine, plan.on_engine_start)).rows(chain([first], tasks))
-            yield from _batches(rows, plan.rows_per_batch)
+            yield from _batches(watched(rows, plan.stall_seconds, _stalled), plan.rows_per_batch)
         except EngineDead:
             traceback.print_exc()
             sys.stderr.flush()
             os._exit(_DEAD_ENGINE_EXIT)
 
     return run
+
+
+def _stalled() -> None:
+    print("the engine gave no row for too long; this is where it stands:", file=sys.stderr, flush=True)
+    faulthandler.dump_traceback(sys.__stderr__)
+    os._exit(_STALLED_ENGINE_EXIT)
 
 
 def _tasks(batches: Iterator[pa.RecordBatch]) -> Iterator[Task]:
