@@ -182,10 +182,16 @@ def load(conf: str | None = None, overrides: list[str] | tuple[str, ...] = ()) -
 
 def _contradictions(settings: Settings) -> list[str]:
     """Settings that are fine alone and not together."""
+    found = []
     asked, room = settings.rollout.max_tokens, settings.engine.max_model_len
-    if asked < room:
-        return []
-    return [f"rollout.max_tokens: expected less than engine.max_model_len={room}, the video included; found {asked}"]
+    if asked >= room:
+        found.append(
+            f"rollout.max_tokens: expected less than engine.max_model_len={room}, the video included; found {asked}"
+        )
+    stall, decode = settings.engine.stall_seconds, settings.decode.timeout_seconds
+    if stall <= decode:
+        found.append(f"engine.stall_seconds: expected more than decode.timeout_seconds={decode:g}, found {stall:g}")
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -68,7 +68,6 @@ def teacher_recipe(run: Run) -> Recipe:
         "source": run.settings.ingest.source,
         "labels": list(run.labels),
         "grammar": run.settings.rollout.grammar,
-        "salt": run.settings.rollout.salt,
     }
     return Recipe(identity.digest(value), value, "")
 
@@ -105,9 +104,7 @@ def take_in(run: Run, path: str, what: Recipe) -> None:
         }
     )
     if landed.known:
-        run.say(
-            f"{landed.known} teacher traces were here already and stay; a new rollout.salt takes a corrected file in"
-        )
+        run.say(f"{landed.known} teacher traces were here already and stay as they are, whatever the file says now")
 
 
 def imported_rows(rows: DataFrame, task: str, recipe_id: str) -> DataFrame:

@@ -7,7 +7,8 @@ single      one sampled rollout, averaged over the K of each video
 majority    the label most of the K voted for; probabilities are vote shares with one vote added per label
 calibrated  the live scorer
 
-A rollout without a usable answer counts as wrong, with uniform probabilities. Rolls out `greedy` where it is missing.
+A rollout without a usable answer counts as wrong, with uniform probabilities. Rolls out `greedy` and scores where either
+is missing.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         )
     least = recipe.greedy(what)
     rollout.roll_out(run, least, 1, scope.join(truth, "video_id", "left_semi"))
-    run.versions["recipe_id"] = what.id
+    scorer.score_all(run, chosen, scope)  # videos that an earlier scorer knows and this one does not
     predictions = all_predictions(run, what.id, least.id, chosen)
     found = figures(predictions, truth, run.labels)
     rows = [row for method in METHODS for row in calibrate.metric_rows(run.run_id, found[method], method)]

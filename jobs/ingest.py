@@ -23,6 +23,7 @@ from jobs import cli, labelfile, recipe, staging
 from jobs.progress import Watch
 from jobs.run import Run, UsageError
 from models import storage
+from models.frames import PASSING
 from schemas.files import FILES
 from schemas.labels import LABELS
 from schemas.quarantine import QUARANTINE
@@ -58,8 +59,8 @@ def video_rows(probes: DataFrame) -> DataFrame:
 def file_rows(probes: DataFrame) -> DataFrame:
     """Rows for the table files: one for every file read."""
     refused = F.col("reason").isNotNull()
-    # A store that did not answer says nothing of the file: without a row it is tried again next time.
-    return probes.where("reason IS NULL OR reason <> 'unreachable'").select(
+    # What says nothing of the file leaves no row: it is tried again next time.
+    return probes.where(F.col("reason").isNull() | ~F.col("reason").isin(*PASSING)).select(
         "uri",
         "etag",
         "source",
@@ -73,33 +74,39 @@ def file_rows(probes: DataFrame) -> DataFrame:
     )
 
 
-def write_listing(source: str, extensions: tuple[str, ...], folder: str) -> tuple[int, int]:
-    """List the source into Parquet files, a chunk at a time. Returns (files listed, files of another kind)."""
+def write_listing(source: str, extensions: tuple[str, ...], folder: str) -> int:
+    """List the source into Parquet files, a chunk at a time. Returns how many files of another kind there were."""
+    try:
+        storage.local_path(source)
+    except ValueError as error:  # a scheme that storage does not know
+        raise UsageError(f"--source {error}") from None
     entries = storage.walk(source)
-    listed = other = part = 0
+    other = part = 0
     try:
         while (chunk := list(islice(entries, 50_000))) or part == 0:  # an empty source gives an empty listing
             videos = [entry for entry in chunk if entry.uri.rpartition(".")[2].lower() in extensions]
-            listed, other, part = listed + len(videos), other + len(chunk) - len(videos), part + 1
+            other, part = other + len(chunk) - len(videos), part + 1
             buffer = io.BytesIO()
             pq.write_table(pa.Table.from_pylist([asdict(entry) for entry in videos], _LISTING), buffer)
             storage.write(storage.join(folder, f"part-{part:05d}.parquet"), buffer.getvalue())
     except FileNotFoundError:
         raise UsageError(f"--source {source}: expected a folder, a glob or a file that exists, found nothing") from None
-    except ValueError as error:  # a scheme that storage does not know
-        raise UsageError(f"--source {error}") from None
-    return listed, other
+    except PermissionError as error:
+        raise UsageError(f"--source {source}: expected folders that can be read: {error}") from None
+    return other
 
 
 def read_files(run: Run, source: str) -> None:
     """List, read what is new, and publish files and videos wave by wave; the sums are checked at the end."""
     settings = run.settings.ingest
     folder = storage.join(staging.run_folder(run.root, run.run_id), "listing")
-    listed, other = write_listing(source, settings.extensions, folder)
+    other = write_listing(source, settings.extensions, folder)
     if other:
         run.say(f"{other} files are left out: their extension is not in ingest.extensions")
+    files = run.spark.read.parquet(folder).dropDuplicates(["uri", "etag"])
+    listed = files.count()
     run.add({"files_listed": listed, "videos_new": 0, "duplicates": 0, "quarantined": 0})
-    listing = run.spark.read.parquet(folder).select(
+    listing = files.select(
         "*",
         F.lit(settings.source).alias("source"),
         labelfile.external_id(F.col("uri"), settings.extensions).alias("external_id"),
@@ -156,10 +163,12 @@ def _commit_files(run: Run, files: DataFrame, before: int, total: int) -> int:
     by_reason = {row["reason"]: row["count"] for row in landed.groupBy("reason").count().collect()}
     fine = by_reason.pop(None, 0)
     # Of a file that another run read at the same time nobody knows who was first: it counts as read before.
-    first_seen = run.read(VIDEOS).where(F.col("wave_id") == wave.id).select("uri", "video_id")
-    new = landed.join(first_seen, ["uri", "video_id"]).count()
+    videos = run.read(VIDEOS).select("uri", "video_id", "wave_id")
+    new = landed.join(videos.where(F.col("wave_id") == wave.id), ["uri", "video_id"]).count()
+    broken = (
+        landed.where("status = 'ok'").join(videos, "video_id", "left_anti").count()
+    )  # readable, against the contract
     files_landed = settled.landed["files"]
-    broken = settled.refused["videos"] - sum(by_reason.values())  # could be read, but break the contract
     run.add(
         {
             "videos_new": new,

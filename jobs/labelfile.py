@@ -116,7 +116,8 @@ def match(statements: DataFrame, files: DataFrame, source: str) -> DataFrame:
 
 def label_rows(matched: DataFrame, task: str) -> DataFrame:
     """Rows for the table labels. A file that gives one video two labels is believed at the first."""
-    further_up = F.first("label", ignorenulls=True).over(Window.partitionBy("video_id").orderBy("row"))
+    fine = F.when(F.col("refused_reason").isNull(), F.col("label"))
+    further_up = F.first(fine, ignorenulls=True).over(Window.partitionBy("video_id").orderBy("row"))
     return _refuse(
         matched.withColumn("held", further_up),
         F.col("held") != F.col("label"),

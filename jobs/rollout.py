@@ -27,11 +27,13 @@ from schemas.quarantine import QUARANTINE
 from schemas.recipes import RECIPES
 from schemas.runs import RUNS
 from schemas.splits import STAGES
+from schemas.table import transaction_version
 from schemas.traces import TRACES, TRANSIENT
 from schemas.videos import VIDEOS
 from udfs.progress import TaskProgress, engines
 from udfs.rollout import TRACE_COLUMNS, rollout
 
+_RATE_OVER_WAVES = 20
 # How Spark says that a task's process went away, whether the worker or the whole executor.
 _WORKER_LOST = ("Python worker exited unexpectedly", "ExecutorLostFailure", "Python worker crashed")
 
@@ -86,15 +88,9 @@ def trace_rows(rollouts: DataFrame, task: str, recipe_id: str) -> DataFrame:
 
 def roll_out(run: Run, what: Recipe, k: int, scope: DataFrame) -> None:
     """Make the missing rollouts of `scope` under a recipe. Starts no engine if none is missing."""
-    settings = run.settings
-    attempts = settings.waves.max_attempts
-
-    def missing(videos: DataFrame) -> DataFrame:
-        return pending(videos, run.read(TRACES), run.read(QUARANTINE), what.id, k, attempts)
-
-    plan_folder = storage.join(staging.run_folder(run.root, run.run_id), f"plan-{what.id}")
-    missing(scope).write.mode("overwrite").parquet(plan_folder)
-    todo = run.spark.read.parquet(plan_folder)
+    counter = TRACES.path(run.root), counter_of(what.id)
+    planned_at = transaction_version(*counter)  # before looking what is there
+    todo = _kept(run, f"plan-{what.id}", missing(run, what.id, k, scope))
     count = todo.agg(F.count_distinct("video_id").alias("videos"), F.sum(F.size("missing")).alias("rollouts")).first()
     run.versions["recipe_id"] = what.id
     run.add({"rollouts_pending": count["rollouts"] or 0, "rollouts": 0, "engines": 0})
@@ -104,40 +100,78 @@ def roll_out(run: Run, what: Recipe, k: int, scope: DataFrame) -> None:
     session.check_slots(run.spark.sparkContext.getConf())
     recipe.check_model(what)
     run.register(RECIPES, what.id, what.json)
-    chosen = todo.select("video_id", "uri", "duration_s", "ingested_at").distinct()
     videos = count["videos"]
     if run.budget.max_videos is not None and run.budget.max_videos < videos:
         run.deferred = True
         videos = run.budget.max_videos
-        chosen = chosen.orderBy("ingested_at", "video_id").limit(videos)
-    rate = measured_rate(run, what.id) or settings.waves.first_rate
-    per_video = count["rollouts"] / count["videos"]
-    number = max(1, math.ceil(videos * per_video / (rate * settings.waves.seconds)))
-    wave_seconds = videos * per_video / rate / number
+        todo = todo.join(oldest(todo, videos), "video_id", "left_semi")
+    rate = measured_rate(run, what.id) or run.settings.waves.first_rate
+    seconds = videos * count["rollouts"] / count["videos"] / rate
+    number = wave_count(seconds, run.settings.waves.seconds, run.budget.seconds_left())
     run.say(
-        f"{videos:,} videos lack {round(videos * per_video):,} rollouts of recipe {what.id}: "
-        f"{number} waves, about {clock(wave_seconds * number)} at {rate:.1f} rollouts/s"
+        f"{videos:,} videos lack {round(seconds * rate):,} rollouts of recipe {what.id}: "
+        f"{number} waves, about {clock(seconds)} at {rate:.1f} rollouts/s"
     )
-    cut = storage.join(staging.run_folder(run.root, run.run_id), f"waves-{what.id}")
-    bucket = F.pmod(F.xxhash64("video_id"), F.lit(number))
-    chosen.withColumn("wave", bucket).repartition(number, "wave").write.partitionBy("wave").parquet(cut)
-    done = 0
+    waves = _kept(run, f"waves-{what.id}", in_waves(todo, number), partition_by="wave")
+    done, own, wave_seconds = 0, 0, seconds / number
     for index in range(number):
         if not run.budget.allows(wave_seconds):
             run.deferred = True
             run.say(f"stopping before the deadline: {videos - done:,} videos stay for the next run")
             break
-        batch = run.spark.read.parquet(cut).where(F.col("wave") == index).drop("wave")
+        batch = waves.where(F.col("wave") == index).drop("wave")
         if batch.isEmpty():
             continue
-        began = time.monotonic()
-        # Asked again: another run may have published some of it since.
-        done += _commit_wave(run, what, missing(batch), done, videos)
+        began, version = time.monotonic(), transaction_version(*counter)
+        if version != planned_at + own:  # another run has published since: some of this may be there
+            batch = missing(run, what.id, k, batch.drop("attempt", "missing").distinct())
+        settled = _commit_wave(run, what, batch, version, done, videos)
+        own += settled.landed["traces"].rows > 0
+        done += settled.counts["videos"]
         wave_seconds = time.monotonic() - began
 
 
-def _commit_wave(run: Run, what: Recipe, todo: DataFrame, before: int, total: int) -> int:
-    """One wave of rollouts: the only stage that runs the model. Returns the videos it took care of."""
+def missing(run: Run, recipe_id: str, k: int, videos: DataFrame) -> DataFrame:
+    """`pending`, as the lake is now."""
+    return pending(
+        videos, run.read(TRACES), run.read(QUARANTINE), recipe_id, k, max_attempts=run.settings.waves.max_attempts
+    )
+
+
+def oldest(todo: DataFrame, videos: int) -> DataFrame:
+    """The ids of so many videos, those that wait longest."""
+    waiting = todo.select("video_id", "ingested_at").distinct()
+    return waiting.orderBy("ingested_at", "video_id").limit(videos).select("video_id")
+
+
+def in_waves(todo: DataFrame, number: int) -> DataFrame:
+    """Adds `wave`, 0 .. number - 1; a video is in one wave."""
+    return todo.withColumn("wave", F.pmod(F.xxhash64("video_id"), F.lit(number))).repartition(number, "wave")
+
+
+def wave_count(seconds: float, target: float, left: float | None) -> int:
+    """Into how many waves work of so many seconds is cut, aiming at `target` seconds each.
+
+    left: seconds before the deadline, of which a wave takes half at most, so that at least one is done.
+    """
+    length = target if left is None else min(target, max(left / 2, target / 10))
+    return max(1, math.ceil(seconds / length))
+
+
+def counter_of(recipe_id: str) -> str:
+    """The scope of the compare-and-set that all writers of a recipe's traces share."""
+    return f"traces/{recipe_id}"
+
+
+def _kept(run: Run, name: str, rows: DataFrame, partition_by: str | None = None) -> DataFrame:
+    """The rows as they are now, from a file of this run's own."""
+    path = storage.join(staging.run_folder(run.root, run.run_id), name)
+    rows.write.mode("overwrite").parquet(path, partitionBy=partition_by)
+    return run.spark.read.parquet(path)
+
+
+def _commit_wave(run: Run, what: Recipe, todo: DataFrame, missing_at: int, before: int, total: int) -> staging.Settled:
+    """One wave of rollouts: the only stage that runs the model. missing_at: see staging.Output."""
 
     def write(wave: staging.Wave) -> staging.Manifest:
         task = TaskProgress(storage.join(wave.folder, "progress"))
@@ -148,7 +182,8 @@ def _commit_wave(run: Run, what: Recipe, todo: DataFrame, before: int, total: in
         with Watch(run.job, task.folder, before, total, run.quiet):
             _make(run, what, plan, run.spark.read.parquet(listed), wave.data("made"))
         made = run.spark.read.parquet(wave.data("made"))
-        output = staging.stage(run.spark, wave, TRACES, trace_rows(made, run.task, what.id), f"traces/{what.id}")
+        rows = trace_rows(made, run.task, what.id)
+        output = staging.stage(run.spark, wave, TRACES, rows, counter_of(what.id), missing_at)
         figures = made.agg(F.count_distinct("video_id").alias("videos"), F.sum("tokens").alias("tokens")).first()
         counts = {"rollouts": output.rows, "videos": figures["videos"], "tokens": figures["tokens"] or 0}
         return run.manifest(wave, [output], counts | {"engines": engines(task.folder)})
@@ -157,7 +192,7 @@ def _commit_wave(run: Run, what: Recipe, todo: DataFrame, before: int, total: in
     landed = settled.landed["traces"]
     run.add({name: settled.counts[name] for name in ("rollouts", "tokens", "engines")})
     run.add({"traces": landed.rows, "traces_quarantined": settled.refused["traces"], "collisions": landed.collisions})
-    return settled.counts["videos"]
+    return settled
 
 
 def _make(run: Run, what: Recipe, plan: Plan, todo: DataFrame, path: str, depth: int = 0) -> None:
@@ -181,7 +216,8 @@ def _make(run: Run, what: Recipe, plan: Plan, todo: DataFrame, path: str, depth:
         lost_rows(todo).write.mode("append").parquet(path)
         return
     run.say("an engine died again and again over the same videos: trying them in halves")
-    half = F.pmod(F.shiftright(F.xxhash64("video_id"), depth), F.lit(2))
+    # Not the hash that cut the waves: all videos of a wave share its lowest bits.
+    half = F.pmod(F.shiftright(F.xxhash64("video_id", F.lit("half")), depth), F.lit(2))
     for part in (0, 1):
         rest = todo.where(half == part)
         if not rest.isEmpty():
@@ -208,16 +244,18 @@ def lost_rows(todo: DataFrame) -> DataFrame:
 
 
 def measured_rate(run: Run, recipe_id: str) -> float | None:
-    """Rollouts per second of the last wave under this recipe; None if there was none."""
+    """Rollouts per second of the last waves under this recipe; None if there was none.
+
+    Only of waves of some length: in a short one the start of the engines is most of it.
+    """
     last = (
         run.read(RUNS)
         .where(F.col("event").startswith("wave ") & (F.col("versions")["recipe_id"] == recipe_id))
-        .where((F.col("counts")["rollouts"] > 0) & (F.col("seconds") > 0))
+        .where((F.col("counts")["rollouts"] > 0) & (F.col("seconds") >= run.settings.waves.seconds / 4))
         .orderBy(F.desc("at"))
-        .select((F.col("counts")["rollouts"] / F.col("seconds")).alias("rate"))
-        .first()
+        .limit(_RATE_OVER_WAVES)
     )
-    return last["rate"] if last else None
+    return last.agg((F.sum(F.col("counts")["rollouts"]) / F.sum("seconds")).alias("rate")).first()["rate"]
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:

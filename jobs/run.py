@@ -35,6 +35,10 @@ class Budget:
     max_videos: int | None = None
     ends_at: datetime | None = None
 
+    def seconds_left(self) -> float | None:
+        """Seconds before the deadline, 0 once it is over; None without one."""
+        return None if self.ends_at is None else max(0.0, (self.ends_at - datetime.now(UTC)).total_seconds())
+
     def allows(self, seconds: float) -> bool:
         """Whether work of this length, started now, ends before the deadline."""
         return self.ends_at is None or datetime.now(UTC) + timedelta(seconds=seconds) <= self.ends_at

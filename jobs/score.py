@@ -21,6 +21,10 @@ from schemas.videos import VIDEOS
 def run(run: Run, arguments: argparse.Namespace) -> None:
     calibrator_id = arguments.calibrator or run.registry.live(run.task)["calibrator_id"]
     chosen = scorer.of_manifest(run.registry.calibrator(run.task, calibrator_id), run.settings.decide)
+    if not run.budget.allows(0):
+        run.deferred = True
+        run.say("the deadline is over: nothing was scored")
+        return
     scope = in_scope(run.read(VIDEOS), run.view("current_splits"), run.task, arguments.split)
     scorer.score_all(run, chosen, scope)
 

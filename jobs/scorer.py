@@ -145,10 +145,6 @@ def _score(run: Run, scorer: Scorer, scope: DataFrame) -> None:
     if not waiting:
         run.say("no video waits for a score")
         return
-    if not run.budget.allows(0):
-        run.deferred = True
-        run.say(f"the deadline is over: {waiting:,} videos stay without a score for the next run")
-        return
     if run.budget.max_videos is not None and run.budget.max_videos < waiting:
         run.deferred = True
         todo = todo.limit(run.budget.max_videos)

@@ -29,6 +29,7 @@ _ALWAYS = {
     # A second copy of a task would run the model twice.
     "spark.speculation": "false",
     "spark.sql.parquet.compression.codec": "zstd",
+    "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",  # one spelling for Spark, delta-rs and boto3
 }
 # Engines read these when they are first imported, in the workers.
 _WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -40,12 +41,10 @@ class SessionError(RuntimeError):
 
 def start(name: str, spark: Spark) -> SparkSession:
     """A session with Delta. Under spark-submit its properties win; otherwise the site's properties file applies."""
-    submitted = SparkConf().get("spark.master", None) is not None
     conf = SparkConf()
-    if not submitted:
-        for key, value in properties(spark.properties).items():
-            conf.set(key, value)
-        for key, value in _jars(spark.jars_dir).items():
+    # spark-submit's own properties are with its JVM; it tells Python the way there.
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        for key, value in (_jars(spark.jars_dir) | properties(spark.properties)).items():
             conf.set(key, value)
         os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
         paths = [str(PROJECT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
@@ -75,11 +74,10 @@ def check_slots(conf: SparkConf) -> None:
     if conf.get("spark.executor.resource.gpu.amount") is None:
         return
     gpus = float(conf.get("spark.executor.resource.gpu.amount")), float(conf.get("spark.task.resource.gpu.amount", "0"))
-    slots = int(conf.get("spark.executor.cores", "1")) // int(conf.get("spark.task.cpus", "1"))
-    if gpus != (1, 1) or slots != 1:
+    if gpus != (1, 1):  # with whole GPUs Spark runs as many tasks in an executor as it has GPUs
         raise SessionError(
-            f"expected one GPU and one task slot per executor, found {gpus[0]:g} GPUs, {gpus[1]:g} per task and {slots} "
-            "task slots; conf/spark/prod.conf shows how: executor.cores = task.cpus, both gpu.amount = 1"
+            f"expected one GPU and one task slot per executor, found {gpus[0]:g} GPUs and {gpus[1]:g} per task; "
+            "conf/spark/prod.conf shows how: spark.executor.resource.gpu.amount and spark.task.resource.gpu.amount are 1"
         )
 
 

@@ -38,11 +38,15 @@ class Held(RuntimeError):
 
 @dataclass(frozen=True)
 class Output:
-    """Rows staged for one table. scope: the compare-and-set's counter, shared by all writers of the same keys."""
+    """Rows staged for one table. scope: the compare-and-set's counter, shared by all writers of the same keys.
+
+    missing_at: the counter at which none of these keys was in the table; None where nobody looked.
+    """
 
     table: str
     scope: str
     rows: int
+    missing_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -117,11 +121,13 @@ def run_folder(root: str, run_id: str) -> str:
     return storage.join(root, "staging", run_id)
 
 
-def stage(spark: SparkSession, wave: Wave, table: Table, rows: DataFrame, scope: str) -> Output:
+def stage(
+    spark: SparkSession, wave: Wave, table: Table, rows: DataFrame, scope: str, missing_at: int | None = None
+) -> Output:
     """Write rows for one table into the wave's folder, stamped with its id. Runs the plan behind `rows` exactly once."""
     path = wave.data(table.name)
     rows.withColumn("wave_id", F.lit(wave.id)).write.mode("overwrite").parquet(path)
-    return Output(table.name, scope, spark.read.parquet(path).count())
+    return Output(table.name, scope, spark.read.parquet(path).count(), missing_at)
 
 
 def commit(spark: SparkSession, wave: Wave, write: Callable[[Wave], Manifest]) -> Settled:
@@ -198,6 +204,7 @@ def publish_wave(spark: SparkSession, wave: Wave, manifest: Manifest, audits: di
             audits[output.table].kept,
             output.scope,
             audits[output.table].rows_kept,
+            output.missing_at,
         )
         for output in manifest.outputs
     }
@@ -297,12 +304,12 @@ def recover(spark: SparkSession, root: str, silence_seconds: float) -> dict[str,
     for run_id in dead_runs(root, silence_seconds):
         kept = False
         for wave in staged_waves(root, run_id):
-            if storage.exists(wave.held_uri):
-                held.append(held_message(wave.id, json.loads(storage.read_bytes(wave.held_uri))["faults"]))
-                kept = True
-            elif wave.manifest() is None:
+            if wave.manifest() is None:
                 storage.delete(wave.folder)
                 discarded += 1
+            elif storage.exists(wave.held_uri):
+                held.append(held_message(wave.id, json.loads(storage.read_bytes(wave.held_uri))["faults"]))
+                kept = True
             else:
                 settled += _settle_left(spark, wave)
         if not kept:

@@ -25,7 +25,7 @@ TAKES_BUDGET = False
 def state(wave: staging.Wave, silence_seconds: float) -> str:
     """held | staged | running | unfinished"""
     record = lease.read(staging.run_folder(wave.root, wave.run_id))
-    if storage.exists(wave.held_uri):
+    if storage.exists(wave.held_uri) and wave.manifest():
         return "held"
     if record is not None and lease.alive(record, silence_seconds):
         return "running"

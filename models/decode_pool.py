@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import sys
@@ -27,6 +28,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_ESCAPED_BYTE = re.compile(r"\\x[89a-f][0-9a-f]")
 
 LOST = ("decoder_crashed", "decoder_timeout", "decoder_memory")  # reasons beside frames.REASONS
 
@@ -57,12 +59,14 @@ class DecodeSettings:
 
 
 def read(uri: str, limits: Limits) -> bytes:
-    """The bytes behind a URI. Raises MediaError: not_found, too_large (before reading it), unreadable."""
+    """The bytes behind a URI. Raises MediaError: not_found, bad_name, too_large (before reading it), unreachable."""
     from models import storage  # storage may load an object-store client: only where bytes are read
 
     try:
         return storage.read_bytes(uri, limits.max_bytes)
     except FileNotFoundError as error:
+        if _ESCAPED_BYTE.search(uri):  # as storage.walk spells names that are not UTF-8
+            raise MediaError("bad_name", f"a file name must be UTF-8, rename it: {uri}") from error
         raise MediaError("not_found", f"no such file: {uri}") from error
     except storage.TooLarge as error:
         raise MediaError("too_large", str(error)) from error

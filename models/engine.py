@@ -14,6 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
+from models.identity import model_digest
+
 
 class EngineDead(RuntimeError):
     """The engine failed in a step and is of no further use: the worker has to exit and the task be tried elsewhere."""
@@ -42,7 +44,7 @@ class EngineSpec:
 
     kind: str  # vllm | transformers
     model: str  # folder in Hugging Face layout
-    digest: str = ""  # names the folder's content: a folder changed in place is another model
+    digest: str = ""  # of the folder's content, see identity.model_digest; "": whatever is there
     dtype: str = "float32"
     max_model_len: int = 1024  # tokens, prompt with video included
     max_num_seqs: int = 128  # sequences decoded together
@@ -157,7 +159,8 @@ _running: tuple[int, EngineSpec, Engine] | None = None  # one per process: (proc
 def open_engine(spec: EngineSpec, on_start: Callable[[], None] | None = None) -> Engine:
     """The engine of this process: started at the first call, reused for an equal spec, closed first for another one.
 
-    on_start: called once an engine was constructed, not for one that ran already. Raises ValueError for an unknown kind.
+    on_start: called once an engine was constructed, not for one that ran already. Raises ValueError for an unknown kind,
+    and where this host keeps another model in the folder than the spec names.
     """
     global _running
     if _running is not None and _running[0] != os.getpid():
@@ -165,6 +168,8 @@ def open_engine(spec: EngineSpec, on_start: Callable[[], None] | None = None) ->
     if _running is not None and _running[1] == spec and not getattr(_running[2], "dead", False):
         return _running[2]
     close_engine()
+    if spec.digest and (found := model_digest(spec.model)) != spec.digest:
+        raise ValueError(f"{spec.model} on this host: expected the model {spec.digest}, found {found}")
     if spec.kind == "vllm":
         from models.engine_vllm import VllmEngine as Chosen  # the import takes seconds and needs its environment set
     elif spec.kind == "transformers":

@@ -5,6 +5,7 @@ Traces are dicts with the columns of the table traces that TRACE_FIELDS names.
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import zlib
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pyarrow import dataset
+from pyarrow import parquet
+
+from models import storage
 
 TRACE_FIELDS = (
     "rollout_index",
@@ -113,9 +116,11 @@ def _hashed_words(traces: Sequence[Mapping[str, Any]], buckets: int) -> np.ndarr
 
 
 def stored_batches(folder: str, held_out: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Stream one part of a featurized dataset out of its Parquet files: (features float64 [n, D], targets int64 [n])."""
-    data = dataset.dataset(folder, format="parquet")
-    for batch in data.to_batches(columns=["features", "target"], filter=dataset.field("held_out") == held_out):
-        if batch.num_rows:
-            values = batch.column("features").flatten().to_numpy(zero_copy_only=False)
-            yield values.reshape(batch.num_rows, -1), batch.column("target").to_numpy().copy()
+    """Stream one part of a featurized dataset, a Parquet file at a time: (features float64 [n, D], targets int64 [n])."""
+    for name in storage.children(folder):
+        if name.endswith(".parquet"):
+            file = io.BytesIO(storage.read_bytes(storage.join(folder, name)))
+            rows = parquet.read_table(file, columns=["features", "target"], filters=[("held_out", "==", held_out)])
+            if rows.num_rows:
+                values = rows.column("features").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+                yield values.reshape(rows.num_rows, -1), rows.column("target").to_numpy()

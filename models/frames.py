@@ -27,9 +27,12 @@ REASONS = (
     "too_large",
     "too_long",
     "not_found",
+    "bad_name",  # not UTF-8: no table can name it, nothing can open it
     "unreachable",  # the store did not answer: the file may be fine
     "changed",  # other bytes than those that were ingested under this name
 )
+# What says nothing of the file: it is tried again another time.
+PASSING = ("not_found", "unreachable")
 
 # Containers of video and nothing else: FFmpeg's playlist formats would open other files that a text names.
 _CONTAINERS = (

@@ -18,7 +18,7 @@ import numpy as np
 from models import grammar
 from models.decode_pool import DecodePool, DecodeSettings, sample_video
 from models.engine import Completion, Engine, EngineSpec, Request, Sampling
-from models.frames import FrameSpec, Limits, MediaError
+from models.frames import PASSING, FrameSpec, Limits, MediaError
 
 _CONTENT_ID = re.compile(r"[0-9a-f]{64}")
 
@@ -89,8 +89,8 @@ class Plan:
 class Rollouts:
     """Runs a plan on an engine. `rows(tasks)` yields one row (a dict of COLUMNS) per missing rollout, always."""
 
-    def __init__(self, plan: Plan, engine: Engine) -> None:
-        self._plan, self._engine = plan, engine
+    def __init__(self, plan: Plan, engine: Engine, on_decoded: Callable[[], None] = lambda: None) -> None:
+        self._plan, self._engine, self._on_decoded = plan, engine, on_decoded
         self._tasks: dict[str, Task] = {}
         self._refused: deque[tuple[Task, MediaError]] = deque()
         self._videos = self._tokens = 0
@@ -135,6 +135,7 @@ class Rollouts:
     def _requests(self, decoded: Iterable[tuple[Task, np.ndarray | MediaError]], prompt: str) -> Iterator[Request]:
         """Runs in the engine's feeding thread; what cannot be decoded is left in `_refused` for the main one."""
         for number, (task, frames) in enumerate(decoded):
+            self._on_decoded()
             if isinstance(frames, MediaError):
                 self._refused.append((task, frames))
                 continue
@@ -148,7 +149,7 @@ class Rollouts:
         while self._refused:
             task, error = self._refused.popleft()
             for index in sorted(set(task.missing)):
-                status = "generation_error" if error.reason == "unreachable" else "decode_error"  # the first may pass
+                status = "generation_error" if error.reason in PASSING else "decode_error"
                 yield self._blank(task, index) | {"status": status, "error": f"{error.reason}: {error}"}
             self._progress()
 

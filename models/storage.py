@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import re
@@ -47,8 +48,11 @@ def local_path(uri: str) -> Path | None:
 @lru_cache(maxsize=1)
 def _s3():
     import boto3
+    from botocore.config import Config
 
-    return boto3.client("s3")
+    # A store that hangs must be told from a file that does: this gives up before a decoder's time is over.
+    bounds = Config(connect_timeout=4, read_timeout=8, retries={"mode": "standard", "total_max_attempts": 2})
+    return boto3.client("s3", config=bounds)
 
 
 def _bucket_key(uri: str) -> tuple[str, str]:
@@ -149,7 +153,8 @@ def walk(source: str) -> Iterator[Entry]:
     """Every file below a folder, matching a glob (*, ?, [..], and ** for any depth), or the one file named.
 
     Hidden names are included: real ids begin with '_' and '-'. A link is a file of its own; folders behind links are
-    walked only where the source itself names one. Raises FileNotFoundError when nothing is there.
+    walked only where the source itself names one. A glob that reaches one folder in two ways, through a link, may list its
+    files twice. Raises FileNotFoundError when nothing is there, PermissionError for a folder that cannot be read.
     """
     path = local_path(source)
     if path is None:
@@ -158,35 +163,47 @@ def walk(source: str) -> Iterator[Entry]:
     if path.exists():
         yield from _walk_path(path)
         return
-    seen: set[str] = set()  # a glob can match a folder and what is in it
-    for root in glob.iglob(str(path), recursive=True, include_hidden=True):
-        for entry in _walk_path(Path(root)):
-            if entry.uri not in seen:
-                seen.add(entry.uri)
+    walked: set[Path] = set()  # a glob can match a folder and what is in it
+    found = False
+    for root in map(Path, glob.iglob(str(path), recursive=True, include_hidden=True)):
+        place = root.resolve() if root.is_dir() else root.parent.resolve()
+        if walked.isdisjoint((place, *place.parents)):
+            for entry in _walk_path(root):
+                found = True
                 yield entry
-    if not seen:
+        if root.is_dir():
+            walked.add(place)
+    if not found:
         raise FileNotFoundError(source)
 
 
 def _walk_path(path: Path) -> Iterator[Entry]:
     if not path.is_dir():
-        if path.exists():  # not a link to nowhere, nor gone since it was listed
-            yield _entry(path)
+        yield from _entry(path)
         return
-    for folder, folders, files in os.walk(path.resolve()):
+    for folder, folders, files in os.walk(path.resolve(), onerror=_raise):
         folders.sort()
         for name in sorted(files):
-            if Path(folder, name).exists():
-                yield _entry(Path(folder, name))
+            yield from _entry(Path(folder, name))
 
 
-def _entry(path: Path) -> Entry:
-    status = path.stat()
+def _raise(error: OSError) -> None:
+    raise error  # os.walk would leave the folder out without a word
+
+
+def _entry(path: Path) -> Iterator[Entry]:
+    """The file; nothing for a link to nowhere, or a file that is gone since it was listed."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return
+        raise
     modified = datetime.fromtimestamp(status.st_mtime_ns // 1000 / 1e6, UTC)
     uri = str(path.parent.resolve() / path.name)
     # A name that is not UTF-8 cannot be in a table: its bytes are spelled out, and reading it will not find it.
     uri = os.fsencode(uri).decode("utf-8", "backslashreplace")
-    return Entry(uri, f"{status.st_size}-{status.st_mtime_ns}", status.st_size, modified)
+    yield Entry(uri, f"{status.st_size}-{status.st_mtime_ns}", status.st_size, modified)
 
 
 def _walk_s3(source: str) -> Iterator[Entry]:

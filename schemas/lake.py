@@ -40,8 +40,8 @@ TABLES: tuple[Table, ...] = (
 BY_NAME = {table.name: table for table in TABLES}
 
 # A label or split given by name before the video's bytes arrived finds its video through the file of that name.
-# Every content of a name keeps the stage, so that a replaced file cannot slip out of the test split; a label is a statement
-# about one content: the first of that name.
+# Every content of a name, and of a file that was replaced, keeps the stage: nothing slips out of the test split that way. A
+# label is a statement about one content: the first of that name.
 _ALL_CONTENTS = "SELECT DISTINCT source, external_id, video_id FROM files WHERE status = 'ok'"
 _FIRST_CONTENT = """
     SELECT source, external_id, min_by(video_id, struct(seen_at, uri)) AS video_id
@@ -52,6 +52,10 @@ _RESOLVED = """
     FROM {table} t
     LEFT JOIN ({names}) f
       ON t.video_id = concat('ext:', sha2(concat(f.source, '\\n', f.external_id), 256))
+"""
+_REPLACED = """
+    SELECT DISTINCT a.video_id AS one, b.video_id AS other FROM files a JOIN files b ON a.uri = b.uri
+    WHERE a.status = 'ok' AND b.status = 'ok' AND a.video_id <> b.video_id
 """
 
 VIEWS = {
@@ -64,9 +68,13 @@ VIEWS = {
     """,
     # The first stage that a video was given to keeps it.
     "current_splits": f"""
+        WITH given AS ({_RESOLVED.format(table="splits", names=_ALL_CONTENTS)}), replaced AS ({_REPLACED})
         SELECT video_id, task, split FROM (
-            SELECT *, row_number() OVER (PARTITION BY video_id, task ORDER BY assigned_at, split) AS rank
-            FROM ({_RESOLVED.format(table="splits", names=_ALL_CONTENTS)})
+            SELECT *, row_number() OVER (PARTITION BY video_id, task ORDER BY assigned_at, split) AS rank FROM (
+                SELECT video_id, task, split, assigned_at FROM given
+                UNION ALL
+                SELECT r.other, g.task, g.split, g.assigned_at FROM given g JOIN replaced r ON r.one = g.video_id
+            )
         ) WHERE rank = 1
     """,
     "current_traces": """

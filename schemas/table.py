@@ -100,20 +100,32 @@ def read(spark: SparkSession, table: Table, root: str) -> DataFrame:
     return spark.read.format("delta").load(table.path(root))
 
 
-def publish(spark: SparkSession, table: Table, root: str, rows: DataFrame, scope: str, planned: int) -> Landed:
+def publish(
+    spark: SparkSession,
+    table: Table,
+    root: str,
+    rows: DataFrame,
+    scope: str,
+    planned: int,
+    missing_at: int | None = None,
+) -> Landed:
     """Append the rows whose keys the table does not have yet, exactly once against any other writer of this scope.
 
     scope: name of the compare-and-set's counter; writers that could write the same keys must share it.
-    planned: number of rows in `rows`. The order matters: the scope's version first, then which keys are there, then the
-    append that carries version + 1, then a look whether it landed.
+    planned: number of rows in `rows`. missing_at: the scope's version at which none of the keys was there; while it has not
+    moved the table need not be read, so that a wave costs the same however many there were before it.
+    The order matters: the scope's version first, then which keys are there, then the append that carries version + 1, then
+    a look whether it landed.
     """
     path = table.path(root)
     collisions = 0
     while True:
         version = transaction_version(path, scope)
-        there = read(spark, table, root).select(*table.key)
-        fresh = rows.join(there, list(table.key), "left_anti")
-        count = fresh.count()
+        fresh, count = rows, planned
+        if version != missing_at:
+            there = read(spark, table, root).select(*table.key)
+            fresh = rows.join(there, list(table.key), "left_anti")
+            count = fresh.count()
         if count == 0:
             return Landed(0, planned, collisions)
         if _append(spark, table, root, fresh, scope, version + 1):

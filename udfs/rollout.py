@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from models.engine import EngineDead, open_engine
 from models.rollouts import COLUMNS, Plan, Rollouts, Task
-from udfs.stall import watched
+from udfs.stall import Watchdog
 
 TRACE_COLUMNS = pa.schema(
     [
@@ -60,9 +60,14 @@ def rollout(plan: Plan) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.Reco
         if first is None:  # an empty partition starts no engine
             return
         _claim_device()
+        watchdog = Watchdog(plan.stall_seconds, _stalled)
+
+        def rows() -> Iterator[dict]:
+            engine = open_engine(plan.engine, plan.on_engine_start)  # watched, too: loading can hang
+            yield from Rollouts(plan, engine, on_decoded=watchdog.touch).rows(chain([first], tasks))
+
         try:
-            rows = Rollouts(plan, open_engine(plan.engine, plan.on_engine_start)).rows(chain([first], tasks))
-            yield from _batches(watched(rows, plan.stall_seconds, _stalled), plan.rows_per_batch)
+            yield from _batches(watchdog.watch(rows()), plan.rows_per_batch)
         except EngineDead:
             traceback.print_exc()
             sys.stderr.flush()

@@ -10,31 +10,38 @@ from typing import TypeVar
 Row = TypeVar("Row")
 
 
-def watched(rows: Iterator[Row], seconds: float, on_stall: Callable[[], None]) -> Iterator[Row]:
-    """The same rows; calls on_stall, from a thread of its own, once the next one takes longer than `seconds`.
+class Watchdog:
+    """Calls on_stall, from a thread of its own, once nothing was heard for `seconds` while somebody waits for a row."""
 
-    Time that the consumer takes over a row does not count.
-    """
-    asked_at: float | None = None
-    over = threading.Event()
+    def __init__(self, seconds: float, on_stall: Callable[[], None]) -> None:
+        self._seconds, self._on_stall = seconds, on_stall
+        self._heard_at: float | None = None  # None: nobody waits
+        self._over = threading.Event()
 
-    def look() -> None:
-        while not over.wait(seconds / 10):
-            since = asked_at
-            if since is not None and time.monotonic() - since > seconds:
-                on_stall()
+    def touch(self) -> None:
+        """A sign of life that is no row; from any thread."""
+        if self._heard_at is not None:
+            self._heard_at = time.monotonic()
+
+    def watch(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """The same rows, watched; time that the consumer takes over a row does not count."""
+        threading.Thread(target=self._look, daemon=True, name="stall").start()
+        try:
+            while True:
+                self._heard_at = time.monotonic()
+                try:
+                    row = next(rows)
+                except StopIteration:
+                    return
+                finally:
+                    self._heard_at = None
+                yield row
+        finally:
+            self._over.set()
+
+    def _look(self) -> None:
+        while not self._over.wait(self._seconds / 10):
+            heard_at = self._heard_at
+            if heard_at is not None and time.monotonic() - heard_at > self._seconds:
+                self._on_stall()
                 return
-
-    threading.Thread(target=look, daemon=True, name="stall").start()
-    try:
-        while True:
-            asked_at = time.monotonic()
-            try:
-                row = next(rows)
-            except StopIteration:
-                return
-            finally:
-                asked_at = None
-            yield row
-    finally:
-        over.set()

@@ -103,6 +103,11 @@ def test_completions_must_fit_beside_a_video():
     assert line.startswith("rollout.max_tokens: expected less than engine.max_model_len=1024")
 
 
+def test_an_engine_is_given_longer_than_a_decoder():
+    (line,) = refused("engine.stall_seconds=30")
+    assert line == "engine.stall_seconds: expected more than decode.timeout_seconds=30, found 30"
+
+
 def test_a_folder_is_no_configuration(tmp_path):
     (line,) = refused(conf=str(tmp_path))
     assert line.startswith(f"{tmp_path}: expected a YAML file")

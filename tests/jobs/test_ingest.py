@@ -9,6 +9,8 @@ import shutil
 import pytest
 from support import Lake
 
+from models import storage
+
 
 @pytest.fixture
 def uploads(clip_factory, tmp_path):
@@ -62,7 +64,27 @@ def test_links_and_strange_names_are_files_like_others(lake, uploads):
     shutil.copyfile(uploads / "-a b.mp4", uploads / os.fsdecode(b"caf\xe9.mp4"))
     run = lake.job("ingest", source=str(uploads))
     assert counted(run) == {"files_listed": 9, "videos_new": 3, "duplicates": 2, "quarantined": 4}
-    assert "not_found" in {row["reason"] for row in lake.rows("quarantine")}
+    assert "bad_name" in {row["reason"] for row in lake.rows("quarantine")}
+
+
+def test_a_file_that_vanished_after_the_listing_is_left_for_another_time(lake, uploads, monkeypatch):
+    vanished = uploads / "vanished.mp4"
+    walk = storage.walk
+
+    def listing(source):
+        shutil.copyfile(uploads / "text.mp4", vanished)
+        entries = list(walk(source))
+        vanished.unlink()
+        return iter(entries)
+
+    monkeypatch.setattr(storage, "walk", listing)
+    run = lake.job("ingest", source=str(uploads))
+    assert counted(run) == {"files_listed": 8, "videos_new": 3, "duplicates": 1, "quarantined": 3, "deferred": 1}
+    assert run.deferred and str(vanished) not in {row["uri"] for row in lake.rows("files")}
+    monkeypatch.undo()
+    shutil.copyfile(uploads / "text.mp4", vanished)
+    again = lake.job("ingest", source=str(uploads))
+    assert counted(again) == {"files_listed": 8, "quarantined": 1, "unchanged": 7}
 
 
 def test_real_clips_are_new_duplicate_or_quarantined(spark, shared, tmp_path):

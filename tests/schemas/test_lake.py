@@ -51,6 +51,8 @@ ROWS = {
         file("late", "V-else", source="else"),
         file("bad", "V-bad", "refused"),
         file("two names", "V-two"),
+        file("replaced", "V-before"),
+        file("replaced", "V-after"),
     ],
     "videos": [{"video_id": video, "uri": f"/{video}"} for video in ("v1", "v2", "v3")],
     "labels": [
@@ -70,6 +72,8 @@ ROWS = {
         {"video_id": "v1", "task": "t", "split": "test", "assigned_at": at(1)},
         {"video_id": "v1", "task": "t", "split": "align", "assigned_at": at(2)},
         {"video_id": ext("files", "late"), "task": "t", "split": "calibrate", "assigned_at": at(1)},
+        {"video_id": "V-before", "task": "t", "split": "test", "assigned_at": at(1)},
+        {"video_id": "V-after", "task": "t", "split": "align", "assigned_at": at(2)},
         {"video_id": "V-late", "task": "t", "split": "test", "assigned_at": at(2)},
     ],
     "traces": [
@@ -125,7 +129,14 @@ def test_every_video_has_one_label_and_one_split_a_task(now):
 
 
 def test_the_first_stage_keeps_a_video_also_if_it_was_given_by_name(now):
-    assert {row["video_id"]: row["split"] for row in now["current_splits"]} == {"v1": "test", "V-late": "calibrate"}
+    splits = {row["video_id"]: row["split"] for row in now["current_splits"]}
+    assert (splits["v1"], splits["V-late"]) == ("test", "calibrate")
+
+
+def test_a_replaced_file_stays_in_the_stage_of_what_it_held_before(now):
+    splits = {row["video_id"]: row["split"] for row in now["current_splits"]}
+    assert splits.keys() == {"v1", "V-late", "V-before", "V-after"}
+    assert splits["V-before"] == splits["V-after"] == "test"
 
 
 def test_of_several_attempts_the_last_counts(now):

@@ -103,6 +103,33 @@ def test_a_rival_between_look_and_append_costs_a_collision_and_no_row(spark, roo
     assert {row["id"]: row["wave_id"] for row in rows_of(root)}["b"] == "rival"
 
 
+def test_rows_known_to_be_missing_are_appended_without_reading_the_table(spark, root, monkeypatch):
+    looked = []
+    monkeypatch.setattr(schemas.table, "read", lambda *words: looked.append(words) or read(*words))
+    first = publish(spark, THINGS, root, things(spark, "a"), "scope", 1, missing_at=0)
+    second = publish(spark, THINGS, root, things(spark, "b"), "scope", 1, missing_at=1)
+    assert (first.rows, second.rows, looked) == (1, 1, [])
+    stale = publish(spark, THINGS, root, things(spark, "a", "c"), "scope", 2, missing_at=1)  # someone published since
+    assert (stale.rows, stale.known, len(looked)) == (1, 1, 1)
+    assert sorted(row["id"] for row in rows_of(root)) == ["a", "b", "c"]
+
+
+def test_a_rival_makes_known_to_be_missing_untrue(spark, root, monkeypatch):
+    look, rival = transaction_version, []
+
+    def interrupted(path: str, scope: str) -> int:
+        version = look(path, scope)
+        if not rival:
+            rival.append(True)
+            publish(spark, THINGS, root, things(spark, "a", wave="rival"), "scope", 1, missing_at=0)
+        return version
+
+    monkeypatch.setattr(schemas.table, "transaction_version", interrupted)
+    mine = publish(spark, THINGS, root, things(spark, "a", "b"), "scope", 2, missing_at=0)
+    assert (mine.rows, mine.known, mine.collisions) == (1, 1, 1)
+    assert sorted(row["id"] for row in rows_of(root)) == ["a", "b"]
+
+
 def test_writers_of_other_scopes_do_not_collide(spark, root, monkeypatch):
     look, rival = transaction_version, []
 

@@ -4,7 +4,17 @@ import subprocess
 import sys
 import time
 
-from udfs.stall import watched
+from models.engine import EngineSpec, Sampling
+from models.engine_transformers import TransformersEngine
+from models.frames import FrameSpec, MediaError
+from models.rollouts import Plan, Rollouts, Task
+from udfs.stall import Watchdog
+
+
+def refuse_slowly(uri, video_id, frames, limits):
+    """Runs in the decoder child."""
+    time.sleep(1)
+    raise MediaError("no_frames", "nothing in it")
 
 
 def slow(pauses):
@@ -16,7 +26,7 @@ def slow(pauses):
 def test_rows_pass_and_a_slow_consumer_is_no_stall():
     stalls = []
     seen = []
-    for row in watched(slow([0, 0, 0]), 0.1, lambda: stalls.append(1)):
+    for row in Watchdog(0.1, lambda: stalls.append(1)).watch(slow([0, 0, 0])):
         time.sleep(0.3)
         seen.append(row)
     assert seen == [0, 1, 2] and stalls == []
@@ -24,19 +34,39 @@ def test_rows_pass_and_a_slow_consumer_is_no_stall():
 
 def test_a_row_that_takes_too_long_is_a_stall_said_once():
     stalls = []
-    assert list(watched(slow([0, 0.5, 0]), 0.1, lambda: stalls.append(1))) == [0, 1, 2]
+    assert list(Watchdog(0.1, lambda: stalls.append(1)).watch(slow([0, 0.5, 0]))) == [0, 1, 2]
     assert stalls == [1]
+
+
+def test_files_that_are_refused_one_after_another_are_signs_of_life(checkpoint):
+    """Twelve files that take their decoder a second each are twelve seconds without a row, and nobody's engine."""
+    spec = EngineSpec("transformers", checkpoint, max_model_len=256)
+    plan = Plan(
+        engine=spec,
+        sampling=Sampling(max_tokens=8),
+        frames=FrameSpec(count=8, size=56, fps=2.0),
+        user_text="What is it?",
+        labels=("yes", "no"),
+        grammar="think_answer",
+        decode=refuse_slowly,
+    )
+    stalls: list[int] = []
+    watchdog = Watchdog(8.0, lambda: stalls.append(1))
+    rollouts = Rollouts(plan, TransformersEngine(spec), on_decoded=watchdog.touch)
+    tasks = [Task(f"ext:{number}", "/nowhere.mp4", (0,), 0) for number in range(12)]
+    rows = list(watchdog.watch(rollouts.rows(tasks)))
+    assert [row["status"] for row in rows] == ["decode_error"] * 12 and stalls == []
 
 
 def test_a_stalled_engine_ends_its_worker():
     code = """
 import time
 from udfs.rollout import _stalled
-from udfs.stall import watched
+from udfs.stall import Watchdog
 def rows():
     yield 1
     time.sleep(60)
-for row in watched(rows(), 0.2, _stalled):
+for row in Watchdog(0.2, _stalled).watch(rows()):
     print("row", row, flush=True)
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
