@@ -263,6 +263,8 @@ def _explain(error: Any, model: type[BaseModel], origin: dict[str, str], file: s
         prefix = ".".join(parts[:-1])
         hint = f"{prefix}.{near[0]}" if prefix and near else (near[0] if near else "")
         return f"{where}: unknown setting '{key}'; the nearest valid one is '{hint}'"
+    if error["type"] in ("model_type", "model_attributes_type"):
+        return f"{where}: '{key}' is a section: expected {key}.<setting>, found {error['input']!r}"
     message = error["msg"][0].lower() + error["msg"][1:]
     return f"{where}: '{key}': {message}, found {error['input']!r}"
 

@@ -56,9 +56,17 @@ def estimate(run: Run, recipe_id: str, chosen: scorer.Scorer, scope: DataFrame) 
     )
 
 
+def day(text: str) -> date:
+    """An argument that names a day."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a day such as 2026-01-31, found {text}") from None
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--since", type=date.fromisoformat, metavar="YYYY-MM-DD", help="first day of ingestion, UTC")
-    parser.add_argument("--until", type=date.fromisoformat, metavar="YYYY-MM-DD", help="last day of ingestion, UTC")
+    parser.add_argument("--since", type=day, metavar="YYYY-MM-DD", help="first day of ingestion, UTC")
+    parser.add_argument("--until", type=day, metavar="YYYY-MM-DD", help="last day of ingestion, UTC")
     parser.add_argument("--yes", action="store_true", help="do it")
 
 

@@ -60,14 +60,18 @@ def train(folder: str, spec: FeatureSpec, l2: float) -> tuple[LinearCalibrator, 
         raw = fit_linear(spec, lambda: stored_batches(folder, held_out=False), l2)
     except ValueError as error:
         raise UsageError(f"calibrate: {error}; label more videos of the split calibrate") from None
-    # One small row per held-out video: L numbers, whatever the features weigh.
-    held = [(raw.logits(features), targets) for features, targets in stored_batches(folder, held_out=True)]
-    logits, targets = (np.concatenate(part) for part in zip(*held, strict=True))
+    # One small row per held-out video: 2 L numbers, whatever the features weigh.
+    held = [
+        (raw.logits(features), spec.log_probs(features), targets)
+        for features, targets in stored_batches(folder, held_out=True)
+    ]
+    logits, uncalibrated, targets = (np.concatenate(part) for part in zip(*held, strict=True))
     temperature = calibration.fit_temperature(logits, targets)
     fitted = LinearCalibrator(raw.spec, raw.mean, raw.scale, raw.weight, raw.bias, temperature)
     figures = {
         "heldout_nll_before": calibration.mean_nll(logits, targets),
         "heldout_nll": calibration.mean_nll(logits, targets, temperature),
+        "heldout_nll_uncalibrated": calibration.mean_nll(uncalibrated, targets),
         "heldout_accuracy": float((logits.argmax(1) == targets).mean()),
         "temperature": temperature,
     }
@@ -121,6 +125,11 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         f"held-out NLL {figures['heldout_nll_before']:.3f} -> {figures['heldout_nll']:.3f}; "
         "`deepintuit promote` makes it live"
     )
+    if figures["heldout_nll"] >= figures["heldout_nll_uncalibrated"]:
+        run.say(
+            f"WARNING: there the traces' own probabilities are as good (NLL {figures['heldout_nll_uncalibrated']:.3f}): "
+            "label more videos of the split calibrate before this calibrator is promoted"
+        )
 
 
 def metric_rows(run_id: str, figures: dict[str, float], part: str = "all") -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 The last line on standard output of a job that writes to the lake is one JSON document: the run's id, counts, versions and
 results. Exit codes: 0 done (nothing to do is done), 1 crash, 2 wrong usage or configuration, 3 stopped by a data-quality
-gate.
+gate, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def parser(chosen: str | None) -> argparse.ArgumentParser:
         one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
         one.add_argument("--quiet", action="store_true", help="no progress, only the result")
         if getattr(module, "TAKES_BUDGET", True):
-            one.add_argument("--max-videos", type=_positive, metavar="N", help="take on at most N videos")
+            one.add_argument("--max-videos", type=positive, metavar="N", help="take on at most N videos")
             one.add_argument("--deadline", metavar="WHEN", help="start no work that ends later: 90m, 2h or 06:30")
         module.add_arguments(one)
     return top
@@ -57,7 +57,8 @@ class _AsWritten(argparse.RawDescriptionHelpFormatter):
     pass
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """For arguments that count something."""
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text}")
     return int(text)
@@ -89,6 +90,8 @@ def main(argv: list[str] | None = None) -> int:
         return _stop(str(error), 2)
     except Held as error:
         return _stop(str(error), 3)
+    except KeyboardInterrupt:
+        return _stop("stopped; what is staged is published by the next run, the rest is pending again", 130)
     result = {"run_id": run.run_id, "counts": run.counts, "versions": run.versions, "results": run.results}
     print(json.dumps(result), flush=True)
     return 0

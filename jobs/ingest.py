@@ -33,6 +33,7 @@ from udfs.probe import PROBE_COLUMNS, ProbePlan, probe_files
 from udfs.progress import TaskProgress
 
 _FILES_PER_WAVE = 20_000
+_NAMES = 5  # examples in a message
 _LISTING = pa.schema(
     [("uri", pa.string()), ("etag", pa.string()), ("size", pa.int64()), ("modified_at", pa.timestamp("us", "UTC"))]
 )
@@ -205,24 +206,34 @@ def read_labels(run: Run, path: str, split: str | None) -> None:
     settled = staging.commit(run.spark, wave, write)
     refused = run.read(QUARANTINE).where(F.col("wave_id") == wave.id)
     reasons = {row["reason"]: row["count"] for row in refused.groupBy("reason").count().collect()}
+    waiting = run.read(LABELS).where((F.col("wave_id") == wave.id) & F.col("video_id").startswith("ext:"))
     counts = {
         "label_rows": settled.counts["label_rows"],
         "labels_new": settled.landed["labels"].rows,
+        "labels_without_video": waiting.count(),
         "splits_new": settled.landed["splits"].rows,
-        "split_leakage": reasons.pop("split_leakage", 0),
-    } | {f"labels_{reason}": count for reason, count in reasons.items()}
-    run.add(counts)
-    run.say(f"{Path(path).name}: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
-    if counts["split_leakage"]:
-        leaked = refused.where("reason = 'split_leakage'").select("original").limit(5).collect()
-        names = ", ".join(json.loads(row["original"])["external_id"] for row in leaked)
-        run.say(f"split leakage: {names}: already in another split, kept out of the later one (table quarantine)")
+        "split_leakage": reasons.get("split_leakage", 0),
+    }
+    run.add(counts | {f"refused_{reason}": count for reason, count in reasons.items()})
+    run.say(
+        f"{Path(path).name}: {counts['label_rows']} rows, {counts['labels_new']} labels and {counts['splits_new']} splits "
+        f"new, {sum(reasons.values())} rows refused"
+    )
+    if counts["labels_without_video"]:
+        names = [row["external_id"] for row in waiting.select("external_id").limit(_NAMES).collect()]
+        run.say(f"{counts['labels_without_video']} labels wait for a video of their name: {', '.join(names)} ...")
+    for reason, count in sorted(reasons.items()):
+        rows = refused.where(F.col("reason") == reason).select("original", "message").limit(_NAMES).collect()
+        names = ", ".join(str(json.loads(row["original"]).get("external_id")) for row in rows)
+        run.say(f"refused as {reason}: {count}, for example {names}: {rows[0]['message']}; see the table quarantine")
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
     """Files first, so that the labels find them."""
     if arguments.source is None and arguments.labels is None:
         raise UsageError("ingest: give --source, --labels or both")
+    if arguments.labels is not None:
+        labelfile.find(arguments.labels)  # before hours of reading videos
     if arguments.source is not None:
         read_files(run, arguments.source)
     if arguments.labels is not None:

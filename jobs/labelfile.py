@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession, Window
@@ -27,15 +28,13 @@ def read_statements(
     split: the stage of every row where the file has no such column. Raises UsageError for a missing file or column, a
     label outside the task's set, an unknown stage.
     """
-    try:
-        entry = next(storage.walk(path))
-    except FileNotFoundError:
-        raise UsageError(f"--labels {path}: no such file") from None
+    entry = find(path)
     mapped = ingest.labels
     separator = "\t" if path.lower().endswith(".tsv") else ","
     table = spark.read.csv(storage.absolute(path), header=True, sep=separator, multiLine=True, escape='"')
     split_column = mapped.split if mapped.split in table.columns else None
     _check_columns(path, table.columns, [mapped.id, mapped.label])
+    _check_text(path, table, [mapped.id, mapped.label])
     if split is not None and split_column is not None:
         raise UsageError(
             f"--split {split}: {path} names each row's split itself, in column '{split_column}'; leave one out"
@@ -54,8 +53,28 @@ def read_statements(
     )
 
 
+def find(path: str) -> storage.Entry:
+    """The labels file as its store lists it. Raises UsageError if there is none, or if it is no text."""
+    listed = list(islice(storage.walk(path), 2)) if storage.exists(path) else []
+    if not listed:
+        raise UsageError(f"--labels {path}: no such file")
+    if len(listed) > 1 or listed[0].uri.rpartition("/")[2] != path.rstrip("/").rpartition("/")[2]:
+        raise UsageError(f"--labels {path}: expected one CSV or TSV file, found a folder")
+    if b"\0" in storage.read_start(path, 4096):
+        raise UsageError(f"--labels {path}: expected CSV or TSV as UTF-8 text, found binary data or another encoding")
+    return listed[0]
+
+
+def _check_text(path: str, table: DataFrame, columns: list[str]) -> None:
+    odd = table.where(" OR ".join(f"contains(`{name}`, '\ufffd')" for name in columns))
+    if row := odd.first():
+        raise UsageError(f"--labels {path}: expected UTF-8 text, found a row that is not: {row[columns[0]]}")
+
+
 def _check_columns(path: str, found: list[str], wanted: list[str]) -> None:
     missing = [name for name in wanted if name not in found]
+    if not found:
+        raise UsageError(f"{path}: expected a line with the names of the columns, found an empty file")
     if missing:
         raise UsageError(
             f"{path}: expected a column {' and '.join(repr(name) for name in missing)}, found {', '.join(found)}; "
@@ -115,14 +134,14 @@ def match(statements: DataFrame, files: DataFrame, source: str) -> DataFrame:
 
 
 def label_rows(matched: DataFrame, task: str) -> DataFrame:
-    """Rows for the table labels. A file that gives one video two labels is believed at the first."""
+    """Rows for the table labels. A file that gives one video several labels is believed in none of them."""
     fine = F.when(F.col("refused_reason").isNull(), F.col("label"))
-    further_up = F.first(fine, ignorenulls=True).over(Window.partitionBy("video_id").orderBy("row"))
+    said = F.array_sort(F.collect_set(fine).over(Window.partitionBy("video_id")))
     return _refuse(
-        matched.withColumn("held", further_up),
-        F.col("held") != F.col("label"),
+        matched.withColumn("said", said),
+        (F.size("said") > 1) & F.col("label").isNotNull(),
         "label_contradicted",
-        F.format_string("expected '%s' as the file says of this video further up, found '%s'", "held", "label"),
+        F.format_string("the file says of this video: %s", F.concat_ws(", ", "said")),
     ).select(
         "video_id",
         "external_id",

@@ -95,7 +95,9 @@ def roll_out(run: Run, what: Recipe, k: int, scope: DataFrame) -> None:
     run.versions["recipe_id"] = what.id
     run.add({"rollouts_pending": count["rollouts"] or 0, "rollouts": 0, "engines": 0})
     if not count["videos"]:
-        run.say("nothing to do: every video in scope has its rollouts; no engine was started")
+        known = scope.count()
+        reason = f"all {known:,} videos in scope have their rollouts" if known else "there is no video in scope"
+        run.say(f"nothing to roll out, {reason}; no engine was started")
         return
     session.check_slots(run.spark.sparkContext.getConf())
     recipe.check_model(what)
@@ -113,7 +115,7 @@ def roll_out(run: Run, what: Recipe, k: int, scope: DataFrame) -> None:
         f"{number} waves, about {clock(seconds)} at {rate:.1f} rollouts/s"
     )
     waves = _kept(run, f"waves-{what.id}", in_waves(todo, number), partition_by="wave")
-    done, own, wave_seconds = 0, 0, seconds / number
+    started, done, own, wave_seconds = time.monotonic(), 0, 0, seconds / number
     for index in range(number):
         if not run.budget.allows(wave_seconds):
             run.deferred = True
@@ -129,6 +131,9 @@ def roll_out(run: Run, what: Recipe, k: int, scope: DataFrame) -> None:
         own += settled.landed["traces"].rows > 0
         done += settled.counts["videos"]
         wave_seconds = time.monotonic() - began
+        if done < videos:
+            left = clock((time.monotonic() - started) / max(done, 1) * (videos - done))
+            run.say(f"wave {index + 1} of {number} is published: {done:,} of {videos:,} videos done, about {left} left")
 
 
 def missing(run: Run, recipe_id: str, k: int, videos: DataFrame) -> DataFrame:

@@ -87,9 +87,14 @@ class Run:
         return Registry(self.root)
 
     def __enter__(self) -> Run:
-        lake.create_all(self.root)
+        # Only what brings the first files in makes a lake: elsewhere a mistyped lake.root would look like success.
+        (lake.create_all if self.job == "ingest" else lake.require)(self.root)
         self.record("started")
         silence = self.settings.waves.lease_seconds
+        if others := staging.live_runs(self.root, silence):
+            self.say(
+                f"also at work on this lake: {', '.join(others)}; work that both take on is done twice and kept once"
+            )
         self._lease = Lease(staging.run_folder(self.root, self.run_id), self.job, silence)
         try:
             recovered = staging.recover(self.spark, self.root, silence)

@@ -13,8 +13,9 @@ import argparse
 import json
 import sys
 
-from pyspark.errors import AnalysisException, ParseException
+from pyspark.errors import PySparkException
 from pyspark.logger import PySparkLogger
+from pyspark.sql import DataFrame
 
 from jobs import cli
 from jobs.run import Run, UsageError
@@ -29,19 +30,36 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     lake.register_views(run.spark, run.root, run.registry.live_rows())
     PySparkLogger.getLogger("SQLQueryContextLogger").disabled = True  # one clear line, not a JSON log beside it
     try:
-        answer = run.spark.sql(arguments.query.strip().rstrip(";"))
-    except (AnalysisException, ParseException) as error:
+        show(ask(run, arguments.query.strip().rstrip(";")), arguments.rows, arguments.json)
+    except PySparkException as error:
         raise UsageError("sql: " + " ".join(str(error).split("\n\nJVM")[0].split("== SQL")[0].split())) from None
-    if not arguments.json:
-        answer.show(arguments.rows, truncate=False)
+
+
+def ask(run: Run, query: str) -> DataFrame:
+    """The answer to a query; nothing is changed. Raises UsageError for a statement that is not a query."""
+    plan = run.spark._jsparkSession.sessionState().sqlParser().parsePlan(query)
+    kinds = ("Command", "ParsedStatement")  # DDL and SET; INSERT, also behind a WITH
+    classes = [
+        run.spark._jvm.java.lang.Class.forName(f"org.apache.spark.sql.catalyst.plans.logical.{k}") for k in kinds
+    ]
+    while plan.getClass().getSimpleName() == "UnresolvedWith":
+        plan = plan.child()
+    if any(kind.isInstance(plan) for kind in classes):
+        raise UsageError(f"sql: expected a query, found {plan.getClass().getSimpleName()}: this command only reads")
+    return run.spark.sql(query)
+
+
+def show(answer: DataFrame, rows: int, as_json: bool) -> None:
+    if not as_json:
+        answer.show(rows, truncate=False)
         return
-    for row in answer.limit(arguments.rows).toJSON().toLocalIterator():
+    for row in answer.limit(rows).toJSON().toLocalIterator():
         print(json.dumps(json.loads(row)))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", help="one SELECT in Spark SQL")
-    parser.add_argument("--rows", type=int, default=50, metavar="N", help="rows to print")
+    parser.add_argument("--rows", type=cli.positive, default=50, metavar="N", help="rows to print")
     parser.add_argument("--json", action="store_true", help="one JSON document a row")
 
 

@@ -248,7 +248,7 @@ def remove_wave(wave: Wave) -> None:
 
 def quarantine_rows(refused: DataFrame, table: Table, wave_id: str) -> DataFrame:
     """Refused rows as rows of the quarantine table, with all their values as JSON."""
-    known = [name for name in refused.columns if name not in ("reason", "message", "refused_key")]
+    known = [name for name in refused.columns if not name.startswith("refused_")]
     key = F.concat_ws("/", *[F.coalesce(F.col(name).cast("string"), F.lit("?")) for name in table.key])
     if "refused_key" in refused.columns:
         key = F.coalesce("refused_key", key)
@@ -256,8 +256,8 @@ def quarantine_rows(refused: DataFrame, table: Table, wave_id: str) -> DataFrame
         key.alias("row_key"),
         F.lit(wave_id).alias("wave_id"),
         F.lit(table.name).alias("table"),
-        F.col("reason"),
-        F.col("message"),
+        F.col("refused_reason").alias("reason"),
+        F.col("refused_message").alias("message"),
         F.to_json(F.struct(*known)).alias("original"),
         F.current_timestamp().alias("refused_at"),
     )
@@ -295,6 +295,12 @@ def dead_runs(root: str, silence_seconds: float) -> list[str]:
         if record is not None and not lease.alive(record, silence_seconds):
             found.append(run_id)
     return found
+
+
+def live_runs(root: str, silence_seconds: float) -> list[str]:
+    """Runs at work on this lake."""
+    records = {name: lease.read(run_folder(root, name)) for name in storage.children(storage.join(root, "staging"))}
+    return [name for name, record in records.items() if record is not None and lease.alive(record, silence_seconds)]
 
 
 def recover(spark: SparkSession, root: str, silence_seconds: float) -> dict[str, int]:

@@ -45,6 +45,8 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         listed = [_line(wave, state(wave, silence)) for wave in found.values()]
         print(json.dumps({"waves": listed}))
         return
+    if not arguments.wave_id:
+        raise UsageError(f"waves {arguments.action}: expected a wave's id; staged: {', '.join(found) or 'none'}")
     if arguments.wave_id not in found:
         raise UsageError(
             f"waves {arguments.action}: no staged wave {arguments.wave_id}; staged: {', '.join(found) or 'none'}"

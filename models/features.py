@@ -57,6 +57,11 @@ class FeatureSpec:
             *(f"word/{bucket}" for bucket in range(self.hashed_words)),
         ]
 
+    def log_probs(self, features: np.ndarray) -> np.ndarray:
+        """What the traces themselves say, [N, L]: the logarithm of the mean label probabilities among features [N, D]."""
+        first = self.names.index(f"logprob/{self.labels[0]}")
+        return features[:, first : first + len(self.labels)]
+
 
 def label_probs(trace: Mapping[str, Any], labels: Sequence[str]) -> np.ndarray:
     """Probabilities [L] that a trace gives the labels where its answer begins; uniform for a trace without an answer."""

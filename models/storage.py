@@ -82,6 +82,16 @@ def read_bytes(uri: str, limit: int | None = None) -> bytes:
     return found["Body"].read()
 
 
+def read_start(uri: str, count: int) -> bytes:
+    """The first bytes of an object, at most `count`."""
+    path = local_path(uri)
+    if path is not None:
+        with path.open("rb") as file:
+            return file.read(count)
+    bucket, key = _bucket_key(uri)
+    return _s3().get_object(Bucket=bucket, Key=key)["Body"].read(count)
+
+
 def _check_size(uri: str, size: int, limit: int | None) -> None:
     if limit is not None and size > limit:
         raise TooLarge(f"{uri}: {size:,} bytes, allowed are {limit:,}")

@@ -91,7 +91,7 @@ class Contract:
 
 @dataclass(frozen=True)
 class Audit:
-    """kept and refused: disjoint and complete; refused has the columns `reason` and `message` beside the row's own.
+    """kept and refused: disjoint and complete; refused has refused_reason and refused_message beside the row's own columns.
 
     results: one dict per check for the quality table.
     """
@@ -124,10 +124,12 @@ def audit(staged: DataFrame, contract: Contract) -> Audit:
     judged = _name_once(staged.withColumn("_refusal", _refusal(contract, "refused_reason" in staged.columns)), contract)
     kept = judged.where("_refusal IS NULL").drop("_refusal")
     refused = judged.where("_refusal IS NOT NULL").select(
-        *staged.columns, F.col("_refusal.reason").alias("reason"), F.col("_refusal.message").alias("message")
+        *[name for name in staged.columns if name not in ("refused_reason", "refused_message")],
+        F.col("_refusal.reason").alias("refused_reason"),
+        F.col("_refusal.message").alias("refused_message"),
     )
     rows, rows_kept, rows_refused = staged.count(), kept.count(), refused.count()
-    twice = refused.where(F.col("reason") == TWICE).count()
+    twice = refused.where(F.col("refused_reason") == TWICE).count()
     rows_broken = rows_refused - (rows - made.count()) - twice
     if rows_kept + rows_refused != rows:
         raise AuditError(f"kept {rows_kept} + refused {rows_refused} is not {rows} staged rows")

@@ -108,6 +108,11 @@ def test_an_engine_is_given_longer_than_a_decoder():
     assert line == "engine.stall_seconds: expected more than decode.timeout_seconds=30, found 30"
 
 
+def test_a_section_is_no_value():
+    (line,) = refused("rollout=8")
+    assert line == "--set rollout=8: 'rollout' is a section: expected rollout.<setting>, found 8"
+
+
 def test_a_folder_is_no_configuration(tmp_path):
     (line,) = refused(conf=str(tmp_path))
     assert line.startswith(f"{tmp_path}: expected a YAML file")

@@ -57,6 +57,9 @@ def test_mistakes_in_settings_and_arguments(stopped, capsys):
 
 
 def test_what_is_not_there(stopped, tmp_path):
+    for job in ("rollout", "nightly", "promote", "evaluate"):
+        assert "`deepintuit ingest` makes one" in stopped(job)  # a mistyped lake.root must not look like success
+    create_all(str(tmp_path / "lake"))
     assert "no-model" in stopped("rollout", "--set", "model.path=no-model")
     assert "task handwriting has no live versions" in stopped("nightly")
     assert "has no calibrator 0123; registered: none" in stopped("promote", "--calibrator", "0123")
@@ -69,7 +72,20 @@ def test_a_label_outside_the_set_and_bad_sql(stopped, tmp_path):
     (tmp_path / "labels.csv").write_text("file,label\na,sideways\n")
     line = stopped("ingest", "--labels", str(tmp_path / "labels.csv"))
     assert "expected a label out of rising, falling, mixed, found 'sideways' (1 rows)" in line
+    for data, said in (
+        (b"", "found an empty file"),
+        (b"\0\1\2", "found binary data"),
+        ("file,label\n\u00fc,rising\n".encode("latin-1"), "expected UTF-8 text"),
+    ):
+        (tmp_path / "labels.csv").write_bytes(data)
+        assert said in stopped("ingest", "--labels", str(tmp_path / "labels.csv"))
+    assert "found a folder" in stopped("ingest", "--labels", str(tmp_path))
+    assert "no such file" in stopped("ingest", "--source", str(tmp_path), "--labels", str(tmp_path / "none.csv"))
     assert "sql: " in stopped("sql", "SELECT nothing FROM videos")
+    assert "DIVIDE_BY_ZERO" in stopped("sql", "SELECT 1/0")
+    for statement in ("DROP TABLE traces", "INSERT INTO files SELECT * FROM files", "SET a=b", "DELETE FROM files"):
+        assert "sql: expected a query, found" in stopped("sql", statement)
+    assert "expected a query" in stopped("sql", "WITH x AS (SELECT 1) INSERT INTO files SELECT * FROM x")
     assert "sql: " in stopped("sql", "SELEKT 1")
 
 
@@ -94,21 +110,35 @@ def test_sql_prints_one_document_a_row(spark, tmp_path, capsys):
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [{"a": 1}, {"a": 2}]
 
 
-def test_spark_submit_runs_the_same_job(clip_factory, tmp_path):
-    """As in a shell with the environment activated, from any folder."""
-    source = tmp_path / "clips"
-    source.mkdir()
-    shutil.copy(next(clip_factory("test", 12).glob("*.mp4")), source)
+def submit(*words) -> subprocess.CompletedProcess:
+    """spark-submit as in a shell with the environment activated, from a folder of somebody else."""
     bin_folder = Path(sys.executable).parent
     path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
-    words = ["--conf", PROJECT / "conf" / "local.yaml", "--set", f"lake.root={tmp_path / 'lake'}", "--source", source]
-    ended = subprocess.run(
-        [bin_folder / "spark-submit", PROJECT / "jobs" / "ingest.py", *words],
-        cwd=tmp_path,
+    return subprocess.run(
+        [bin_folder / "spark-submit", *words],
+        cwd="/",
         env={**{key: value for key, value in os.environ.items() if key != "PYTHONPATH"}, "PATH": path},
         capture_output=True,
         text=True,
         timeout=300,
     )
+
+
+def test_spark_submit_runs_the_same_job(clip_factory, tmp_path):
+    source = tmp_path / "clips"
+    source.mkdir()
+    shutil.copy(next(clip_factory("test", 12).glob("*.mp4")), source)
+    words = ["--conf", PROJECT / "conf" / "local.yaml", "--set", f"lake.root={tmp_path / 'lake'}", "--source", source]
+    ended = submit(PROJECT / "jobs" / "ingest.py", *words)
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert last_json(ended.stdout)["counts"]["videos_new"] == 1
+
+
+def test_properties_given_to_spark_submit_win(tmp_path):
+    create_all(str(tmp_path))
+    ended = submit(
+        "--conf", "spark.sql.ansi.enabled=false", PROJECT / "jobs" / "sql.py", "SELECT 1/0 IS NULL AS x", "--json",
+        "--set", f"lake.root={tmp_path}",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert last_json(ended.stdout) == {"x": True}

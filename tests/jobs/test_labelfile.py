@@ -74,6 +74,7 @@ gap,,align
 gap,rising,align
 gap,falling,align
 held,mixed,test
+never,mixed,test
 """
 
 
@@ -98,26 +99,27 @@ def test_statements_meet_their_videos_and_contradictions_and_leaks_are_refused(s
     )
 
     labels = audit(label_rows(matched, "t"), LABELS.contract(SLUGS))
-    said = Counter((row["external_id"], row["reason"]) for row in labels.refused.collect())
+    said = Counter((row["external_id"], row["refused_reason"]) for row in labels.refused.collect())
     assert said == Counter(
         {
             ("ambiguous", "ambiguous_name"): 1,
-            ("copy", "label_contradicted"): 1,  # the same content, further up called rising
+            ("copy", "label_contradicted"): 1,  # the same content as known, called otherwise
+            ("known", "label_contradicted"): 2,
             ("gap", "label_is_given"): 1,
-            ("gap", "label_contradicted"): 1,
-            ("known", "key_twice"): 1,
+            ("gap", "label_contradicted"): 2,
+            ("never", "key_twice"): 1,
         }
     )
     kept = {row["video_id"]: row["label"] for row in labels.kept.collect()}
-    assert kept == {"v1": "rising", ext("never"): "mixed", ext("gap"): "rising", "v6": "mixed"}
+    assert kept == {ext("never"): "mixed", "v6": "mixed"}
 
     splits = audit(split_rows(matched, held, "t"), SPLITS.contract(SLUGS))
-    refused = splits.refused.where("reason <> 'key_twice'").collect()
-    assert {(row["external_id"], row["reason"]) for row in refused} == {
+    refused = splits.refused.where("refused_reason <> 'key_twice'").collect()
+    assert {(row["external_id"], row["refused_reason"]) for row in refused} == {
         ("known", "split_leakage"),  # inside this file
         ("held", "split_leakage"),  # from an earlier load
     }
-    assert splits.refused.where("reason = 'key_twice'").count() == 3  # the copy, and two of the three gaps
+    assert splits.refused.where("refused_reason = 'key_twice'").count() == 4  # the copy, never, two of the three gaps
     kept = {row["video_id"]: row["split"] for row in splits.kept.collect()}
     assert kept == {"v1": "test", ext("never"): "test", ext("gap"): "align"}
 

@@ -88,6 +88,8 @@ def test_evaluate_measures_all_four_methods(night):
     assert set(results) == {"greedy", "single", "majority", "calibrated"}
     for figures in results.values():
         assert 0 <= figures["accuracy"] <= 1 and 0 <= figures["ece"] <= 1 and figures["nll"] > 0
+    held_out = {row["name"]: row["value"] for row in night.rows("metrics") if row["name"].startswith("heldout_nll")}
+    assert held_out["heldout_nll"] <= held_out["heldout_nll_before"] and held_out["heldout_nll_uncalibrated"] > 0
     stored = {(row["slice"], row["name"]): row["value"] for row in night.rows("metrics") if row["slice"] in results}
     assert stored["calibrated", "nll"] == pytest.approx(results["calibrated"]["nll"])
 

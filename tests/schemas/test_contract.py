@@ -59,15 +59,20 @@ def audited(spark):
 
 
 def test_each_row_is_judged_by_itself(audited):
-    refused = {row["id"]: row["reason"] for row in audited.refused.collect() if row["reason"] != "key_twice"}
+    refused = {
+        row["id"]: row["refused_reason"] for row in audited.refused.collect() if row["refused_reason"] != "key_twice"
+    }
     assert refused == REFUSED | {None: "id_is_given", "both": "kind_is_known"}
     assert sorted(row["id"] for row in audited.kept.collect()) == sorted(ROWS.keys() - REFUSED.keys())
 
 
 def test_refused_rows_bring_their_values_and_a_message(audited):
     rows = {row["id"]: row for row in audited.refused.collect()}
-    assert (rows["small"]["message"], rows["small"]["size"]) == ("a small dog", 10)
-    assert rows["above"]["message"] == "score is outside [0, 1]" and rows[None]["message"] == "id is missing"
+    assert (rows["small"]["refused_message"], rows["small"]["size"]) == ("a small dog", 10)
+    assert (
+        rows["above"]["refused_message"] == "score is outside [0, 1]"
+        and rows[None]["refused_message"] == "id is missing"
+    )
 
 
 def test_kept_and_refused_are_all_staged_rows(audited):
@@ -78,7 +83,7 @@ def test_kept_and_refused_are_all_staged_rows(audited):
 def test_of_several_good_rows_with_one_key_always_the_same_one_is_kept(audited):
     twice = {entry["check"]: entry for entry in audited.results}["id_is_unique"]
     assert (twice["unexpected"], twice["success"]) == (2, False)
-    refused = audited.refused.where("reason = 'key_twice'").collect()
+    refused = audited.refused.where("refused_reason = 'key_twice'").collect()
     assert [row["id"] for row in refused] == ["good", "good"]
     (kept,) = {audited.kept.repartition(n).where("id = 'good'").first()["code"] for n in (1, 3)}
     assert sorted([kept, *(row["code"] for row in refused)]) == ["a1", "a1", "b2"]
@@ -113,7 +118,7 @@ def test_rows_that_the_stage_refused_are_refused_but_break_nothing(spark):
     staged = spark.createDataFrame(rows, "id string, kind string, refused_reason string, refused_message string")
     found = audit(staged, Contract((not_null("kind"), one_of("kind", ("cat",))), ("id",)))
     assert (found.rows, found.rows_kept, found.rows_refused, found.rows_broken) == (4, 1, 3, 1)
-    refused = {row["id"]: (row["reason"], row["message"]) for row in found.refused.collect()}
+    refused = {row["id"]: (row["refused_reason"], row["refused_message"]) for row in found.refused.collect()}
     assert refused["unread"] == ("not_a_video", "no stream") and refused["also"] == ("too_large", "9 bytes")
     assert refused["broken"][0] == "kind_is_known"
     assert [entry["unexpected"] for entry in found.results] == [0, 1, 0]

@@ -5,7 +5,6 @@ import sys
 import time
 
 from models.engine import EngineSpec, Sampling
-from models.engine_transformers import TransformersEngine
 from models.frames import FrameSpec, MediaError
 from models.rollouts import Plan, Rollouts, Task
 from udfs.stall import Watchdog
@@ -40,6 +39,8 @@ def test_a_row_that_takes_too_long_is_a_stall_said_once():
 
 def test_files_that_are_refused_one_after_another_are_signs_of_life(checkpoint):
     """Twelve files that take their decoder a second each are twelve seconds without a row, and nobody's engine."""
+    from models.engine_transformers import TransformersEngine  # not above: decoder children import this module
+
     spec = EngineSpec("transformers", checkpoint, max_model_len=256)
     plan = Plan(
         engine=spec,
