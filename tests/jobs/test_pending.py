@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.rollout import in_scope, pending
+from jobs.rollout import in_scope, in_waves, oldest, pending, wave_count
 
 TRACES = [
     # video, recipe, index, attempt, status
@@ -91,3 +91,28 @@ def test_scope_is_one_stage_of_one_task_or_everything(spark):
     )
     assert [row["video_id"] for row in in_scope(videos, splits, "t", "test").collect()] == ["a"]
     assert in_scope(videos, splits, "t", None).count() == 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "left", "waves"),
+    [
+        (10, None, 1),
+        (600, None, 1),
+        (601, None, 2),
+        (6000, None, 10),
+        (6000, 36_000, 10),  # a deadline far away changes nothing
+        (6000, 300, 40),  # a wave takes half of what is left, so that one is done
+        (6000, 0, 100),  # never below a tenth of the aim: the deadline stops the run before the first
+    ],
+)
+def test_waves_aim_at_ten_minutes_and_at_a_near_deadline(seconds, left, waves):
+    assert wave_count(seconds, 600, left) == waves
+
+
+def test_a_video_is_in_one_wave_and_the_oldest_are_taken_first(spark):
+    rows = [(f"v{n}", attempt, n) for n in range(50) for attempt in (0, 1)]
+    todo = spark.createDataFrame(rows, "video_id string, attempt int, ingested_at int")
+    places = in_waves(todo, 4).collect()
+    assert len(places) == 100 and {row["wave"] for row in places} == {0, 1, 2, 3}
+    assert len({(row["video_id"], row["wave"]) for row in places}) == 50
+    assert {row["video_id"] for row in oldest(todo, 3).collect()} == {"v0", "v1", "v2"}
