@@ -20,8 +20,6 @@ from models import storage
 from udfs import progress
 
 SETTINGS = ("engine.per_cluster=1", "waves.seconds=1", "waves.first_rate=8", "engine.kv_cache_mb=64")
-# Where the model is not what is killed, the engine that starts sooner will do.
-KIND = {"mid_decode": "vllm"}
 
 
 def die(*_: object, **__: object) -> None:
@@ -73,10 +71,7 @@ def main() -> None:
     progress._INTERVAL_S = 0.0
     rollout.measured_rate = lambda run, recipe_id: None  # waves of two videos, whatever this machine's speed
     arm(point, root)
-    settings = load(
-        "conf/local.yaml", [f"lake.root={root}", f"engine.kind={KIND.get(point, 'transformers')}", *SETTINGS]
-    )
-    job = Run("rollout", settings, quiet=True)
+    job = Run("rollout", load("conf/local.yaml", [f"lake.root={root}", *SETTINGS]), quiet=True)
     THIS["run_id"] = job.run_id
     with job as run:
         rollout.run(run, argparse.Namespace(split=None))

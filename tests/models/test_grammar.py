@@ -167,7 +167,7 @@ def test_no_text_raises_and_no_text_is_slow():
                 begun = time.perf_counter()
                 parse(text, grammar, LABELS, "length")
                 spans(text)
-                assert time.perf_counter() - begun < 1.0, (piece, grammar)
+                assert time.perf_counter() - begun < 5.0, (piece, grammar)
 
 
 def test_an_unknown_grammar_is_named():
