@@ -74,11 +74,12 @@ def teacher_recipe(run: Run) -> Recipe:
 
 def take_in(run: Run, path: str, what: Recipe) -> None:
     """Publish a teacher's traces; one that cannot be read has its status. Rows without exactly one video are counted."""
-    if not storage.exists(path):
-        raise UsageError(f"--teacher {path}: no such file")
+    labelfile.find("--teacher", path)
     table = run.spark.read.csv(storage.absolute(path), header=True, multiLine=True, escape='"')
     if not {"file", "trace"} <= set(table.columns):
-        raise UsageError(f"--teacher {path}: expected the columns file and trace, found {', '.join(table.columns)}")
+        raise UsageError(
+            f"--teacher {path}: expected the columns file and trace, found {', '.join(table.columns) or 'nothing'}"
+        )
     named = table.select(
         labelfile.external_id(F.col("file"), run.settings.ingest.extensions).alias("external_id"),
         F.col("trace").alias("text"),

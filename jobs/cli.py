@@ -68,8 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     arguments = parser(next((word for word in argv if word in JOBS), None)).parse_args(argv)
     from conf.settings import SettingsError, load
+    from jobs import session
     from jobs.run import Budget, Run, UsageError, parse_deadline
-    from jobs.session import SessionError
     from jobs.staging import Held
     from models.registry import RegistryError
     from schemas.table import LakeError
@@ -86,11 +86,12 @@ def main(argv: list[str] | None = None) -> int:
             return job.run(run, arguments) or 0
         with run:
             job.run(run, arguments)
-    except (SettingsError, UsageError, SessionError, RegistryError, LakeError) as error:
+    except (SettingsError, UsageError, session.SessionError, RegistryError, LakeError) as error:
         return _stop(str(error), 2)
     except Held as error:
         return _stop(str(error), 3)
     except KeyboardInterrupt:
+        session.abandon()
         return _stop("stopped; what is staged is published by the next run, the rest is pending again", 130)
     result = {"run_id": run.run_id, "counts": run.counts, "versions": run.versions, "results": run.results}
     print(json.dumps(result), flush=True)

@@ -166,9 +166,8 @@ def _commit_files(run: Run, files: DataFrame, before: int, total: int) -> int:
     # Of a file that another run read at the same time nobody knows who was first: it counts as read before.
     videos = run.read(VIDEOS).select("uri", "video_id", "wave_id")
     new = landed.join(videos.where(F.col("wave_id") == wave.id), ["uri", "video_id"]).count()
-    broken = (
-        landed.where("status = 'ok'").join(videos, "video_id", "left_anti").count()
-    )  # readable, against the contract
+    # Could be read, but its video breaks the contract.
+    broken = landed.where("status = 'ok'").join(videos, "video_id", "left_anti").count()
     files_landed = settled.landed["files"]
     run.add(
         {
@@ -233,7 +232,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     if arguments.source is None and arguments.labels is None:
         raise UsageError("ingest: give --source, --labels or both")
     if arguments.labels is not None:
-        labelfile.find(arguments.labels)  # before hours of reading videos
+        labelfile.find("--labels", arguments.labels)  # before hours of reading videos
     if arguments.source is not None:
         read_files(run, arguments.source)
     if arguments.labels is not None:

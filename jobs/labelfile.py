@@ -28,7 +28,7 @@ def read_statements(
     split: the stage of every row where the file has no such column. Raises UsageError for a missing file or column, a
     label outside the task's set, an unknown stage.
     """
-    entry = find(path)
+    entry = find("--labels", path)
     mapped = ingest.labels
     separator = "\t" if path.lower().endswith(".tsv") else ","
     table = spark.read.csv(storage.absolute(path), header=True, sep=separator, multiLine=True, escape='"')
@@ -53,15 +53,15 @@ def read_statements(
     )
 
 
-def find(path: str) -> storage.Entry:
-    """The labels file as its store lists it. Raises UsageError if there is none, or if it is no text."""
+def find(flag: str, path: str) -> storage.Entry:
+    """The file given with a flag as its store lists it. Raises UsageError if there is none, or if it is no text."""
     listed = list(islice(storage.walk(path), 2)) if storage.exists(path) else []
     if not listed:
-        raise UsageError(f"--labels {path}: no such file")
+        raise UsageError(f"{flag} {path}: no such file")
     if len(listed) > 1 or listed[0].uri.rpartition("/")[2] != path.rstrip("/").rpartition("/")[2]:
-        raise UsageError(f"--labels {path}: expected one CSV or TSV file, found a folder")
+        raise UsageError(f"{flag} {path}: expected one CSV or TSV file, found a folder")
     if b"\0" in storage.read_start(path, 4096):
-        raise UsageError(f"--labels {path}: expected CSV or TSV as UTF-8 text, found binary data or another encoding")
+        raise UsageError(f"{flag} {path}: expected CSV or TSV as UTF-8 text, found binary data or another encoding")
     return listed[0]
 
 

@@ -91,7 +91,7 @@ class Run:
         (lake.create_all if self.job == "ingest" else lake.require)(self.root)
         self.record("started")
         silence = self.settings.waves.lease_seconds
-        if others := staging.live_runs(self.root, silence):
+        if others := staging.runs_by_life(self.root, silence)[0]:
             self.say(
                 f"also at work on this lake: {', '.join(others)}; work that both take on is done twice and kept once"
             )

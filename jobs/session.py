@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pyspark
-from pyspark import SparkConf
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from conf.settings import CONF, Spark
@@ -56,6 +59,9 @@ def start(name: str, spark: Spark) -> SparkSession:
         conf.set(f"spark.executorEnv.{key}", value)
     session = SparkSession.builder.appName(f"deepintuit {name}").config(conf=conf).getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
+    # PySpark's own handler calls the JVM out of the signal, in the middle of a call that is under way: both break.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _interrupted)
     try:
         session._jvm.java.lang.Class.forName("io.delta.sql.DeltaSparkSessionExtension")
     except Exception:
@@ -64,6 +70,18 @@ def start(name: str, spark: Spark) -> SparkSession:
             f"--packages {DELTA}, or point spark.jars_dir at a folder that holds them"
         ) from None
     return session
+
+
+def _interrupted(*_: object) -> None:
+    logging.disable(logging.CRITICAL)  # py4j would log the traceback of the call that was under way
+    raise KeyboardInterrupt
+
+
+def abandon() -> None:
+    """End the JVM of this process at once: in an orderly stop it complains at length of what it had to leave."""
+    process = getattr(SparkContext._gateway, "proc", None)  # none under spark-submit: there the JVM started us
+    if process is not None:
+        process.kill()
 
 
 def check_slots(conf: SparkConf) -> None:

@@ -287,27 +287,21 @@ def staged_waves(root: str, run_id: str) -> list[Wave]:
     return [Wave(root, run_id, name) for name in names if name.startswith("w")]
 
 
-def dead_runs(root: str, silence_seconds: float) -> list[str]:
-    """Runs whose staging is left and whose process is gone."""
-    found = []
+def runs_by_life(root: str, silence_seconds: float) -> tuple[list[str], list[str]]:
+    """Runs that have a folder in staging: those at work, and those whose process is gone."""
+    living, dead = [], []
     for run_id in storage.children(storage.join(root, "staging")):
         record = lease.read(run_folder(root, run_id))
-        if record is not None and not lease.alive(record, silence_seconds):
-            found.append(run_id)
-    return found
-
-
-def live_runs(root: str, silence_seconds: float) -> list[str]:
-    """Runs at work on this lake."""
-    records = {name: lease.read(run_folder(root, name)) for name in storage.children(storage.join(root, "staging"))}
-    return [name for name, record in records.items() if record is not None and lease.alive(record, silence_seconds)]
+        if record is not None:
+            (living if lease.alive(record, silence_seconds) else dead).append(run_id)
+    return living, dead
 
 
 def recover(spark: SparkSession, root: str, silence_seconds: float) -> dict[str, int]:
     """Roll forward what dead runs left: sealed waves are settled, unsealed ones discarded. Raises Held for held ones."""
     settled = discarded = 0
     held: list[str] = []
-    for run_id in dead_runs(root, silence_seconds):
+    for run_id in runs_by_life(root, silence_seconds)[1]:
         kept = False
         for wave in staged_waves(root, run_id):
             if wave.manifest() is None:

@@ -103,7 +103,7 @@ def create_all(root: str) -> None:
 
 
 def require(root: str) -> None:
-    """For jobs that only read. Raises LakeError where there is no lake, or one of another schema version."""
+    """For jobs that do not make a lake. Raises LakeError where there is none, or one of another schema version."""
     if not exists(TABLES[0], root):
         raise LakeError(
             f"{root}: expected a lake, found no table {TABLES[0].name}; is lake.root right? `deepintuit ingest` makes one"

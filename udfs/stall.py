@@ -15,33 +15,32 @@ class Watchdog:
 
     def __init__(self, seconds: float, on_stall: Callable[[], None]) -> None:
         self._seconds, self._on_stall = seconds, on_stall
-        self._heard_at: float | None = None  # None: nobody waits
+        self._heard_at, self._waiting = 0.0, False  # two fields: a late touch must not begin a wait
         self._over = threading.Event()
 
     def touch(self) -> None:
         """A sign of life that is no row; from any thread."""
-        if self._heard_at is not None:
-            self._heard_at = time.monotonic()
+        self._heard_at = time.monotonic()
 
     def watch(self, rows: Iterator[Row]) -> Iterator[Row]:
         """The same rows, watched; time that the consumer takes over a row does not count."""
         threading.Thread(target=self._look, daemon=True, name="stall").start()
         try:
             while True:
-                self._heard_at = time.monotonic()
+                self.touch()
+                self._waiting = True
                 try:
                     row = next(rows)
                 except StopIteration:
                     return
                 finally:
-                    self._heard_at = None
+                    self._waiting = False
                 yield row
         finally:
             self._over.set()
 
     def _look(self) -> None:
         while not self._over.wait(self._seconds / 10):
-            heard_at = self._heard_at
-            if heard_at is not None and time.monotonic() - heard_at > self._seconds:
+            if self._waiting and time.monotonic() - self._heard_at > self._seconds:
                 self._on_stall()
                 return

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -142,3 +144,25 @@ def test_properties_given_to_spark_submit_win(tmp_path):
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert last_json(ended.stdout) == {"x": True}
+
+
+def test_ctrl_c_is_one_line(tmp_path):
+    create_all(str(tmp_path))
+    words = [
+        "sql",
+        "SELECT max(hash(a.id, b.id)) FROM range(9999999) a CROSS JOIN range(9999999) b",
+        "--set",
+        f"lake.root={tmp_path}",
+    ]
+    job = subprocess.Popen(
+        [sys.executable, "-m", "jobs.cli", *words],
+        cwd=PROJECT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(25)  # long enough to be inside the query, on a slow machine too
+    job.send_signal(signal.SIGINT)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 130 and "Traceback" not in err
+    assert err.strip().splitlines()[-1].startswith("deepintuit: stopped; what is staged")
