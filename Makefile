@@ -18,7 +18,7 @@ help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: setup  ## one night end to end on this machine: videos in, calibrated scores out
-	$(BIN)/python -m jobs.demo
+	$(BIN)/deepintuit demo
 
 test: setup  ## lint, the arrows between the rooms, every test
 	$(BIN)/ruff check .
@@ -48,8 +48,8 @@ lock: setup  ## compile the lock files anew from requirements/*.in
 dist: setup  ## what executors import, as one archive for spark-submit --py-files (the driver runs from a checkout)
 	rm -f dist/deepintuit.zip
 	mkdir -p dist
-	find models udfs -name __pycache__ -prune -exec rm -rf {} +
-	$(BIN)/python -m zipfile -c dist/deepintuit.zip models udfs
+	find lake models schemas udfs -name __pycache__ -prune -exec rm -rf {} +
+	$(BIN)/python -m zipfile -c dist/deepintuit.zip lake models schemas udfs
 	@echo "spark-submit --py-files dist/deepintuit.zip jobs/nightly.py --conf conf/prod.yaml"
 
 clean:  ## remove what was built in this tree; environments and jars stay
@@ -64,7 +64,7 @@ $(SETUP): $(LOCK) requirements/overrides.txt setup.py
 	touch $@
 
 .jars: $(SETUP)
-	$(BIN)/python -m jobs.session .jars
+	$(BIN)/python -m jobs.runtime.jars .jars
 	touch .jars
 
 .PHONY: help demo test setup tiny format lock dist clean

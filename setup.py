@@ -26,9 +26,9 @@ setup(
     version="0.1.0",
     description="Batch offline scoring of videos on a data lake, by reasoning traces and a calibrator",
     python_requires=">=3.11,<3.12",
-    packages=find_packages(include=["conf*", "jobs*", "models*", "schemas*", "udfs*"]),
+    packages=find_packages(include=["conf*", "jobs*", "lake*", "models*", "schemas*", "udfs*"]),
     package_data={"conf": ["*.yaml", "labels/*.yaml", "spark/*"], "models.handwriting": ["checkpoint/*"]},
     install_requires=requirements("base.in"),
     extras_require={"cpu": beside("cpu.in"), "gpu": beside("gpu.in"), "dev": beside("dev.in")},
-    entry_points={"console_scripts": ["deepintuit=jobs.cli:entry"]},
+    entry_points={"console_scripts": ["deepintuit=jobs.runtime.cli:entry"]},
 )

@@ -44,7 +44,6 @@ class Frames(Section):
     count: int = Field(ge=1, le=4096)
     size: int = Field(ge=14, le=4096, description="pixels, side of the square each frame is fitted into")
     fps: float = Field(gt=0, description="frames per second at which the model is told it sees them")
-    sampling: Literal["uniform"]
 
 
 class Decode(Section):
@@ -114,7 +113,6 @@ class Align(Section):
 
 
 class Calibrate(Section):
-    kind: Literal["linear"]
     hashed_words: int = Field(ge=0, le=65536, description="buckets for the words of the traces")
     l2: float = Field(ge=0)
     holdout: float = Field(gt=0, lt=1, description="share of the calibrate split kept for the temperature")
@@ -123,6 +121,11 @@ class Calibrate(Section):
 class Decide(Section):
     threshold: float = Field(ge=0, le=1, description="top probability below which the rule abstains")
     coverage: float = Field(gt=0, le=1, description="probability mass of the prediction set")
+
+
+class Maintain(Section):
+    target_file_mb: int = Field(ge=1, description="size that small files of one folder are put together to")
+    retention_hours: float = Field(ge=0, description="how long a file that was replaced stays, for those who read it")
 
 
 class Task(Section):
@@ -147,6 +150,7 @@ class Settings(Section):
     align: Align
     calibrate: Calibrate
     decide: Decide
+    maintain: Maintain
     labels: Task = Field(description="read from conf/labels/<task>.yaml")
 
 

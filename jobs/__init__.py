@@ -1,1 +1,1 @@
-"""One file per job: pure DataFrame transforms on top, run() strings them together, main() is three lines."""
+"""One file per command: pure DataFrame transforms on top, run() strings steps together, main() is three lines."""

@@ -13,7 +13,6 @@ import argparse
 import os
 import sys
 import time
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -23,39 +22,45 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from jobs import cli, labelfile, recipe, staging
-from jobs.recipe import Recipe
-from jobs.run import Run, UsageError
-from models import identity, prompts, storage
-from models.alignment import Example, align, epochs
-from models.decode_pool import read_video
-from models.frame_cache import FrameCache
-from models.frames import FrameSpec
+from jobs.runtime import cli
+from jobs.runtime.errors import UsageError
+from jobs.runtime.run import Run
+from jobs.steps import label_files, recipes, scope
+from jobs.steps.figures import metric_rows, note
+from jobs.steps.recipes import Recipe
+from jobs.steps.scope import Scope
+from lake import storage
+from lake.staging import Wave
+from lake.waves import Work
+from lake.write import stage
+from models import identity
 from models.handwriting.train import BASE, SIGHT, train_base
-from models.trainer import OnMetric, TrainSpec
+from models.language import prompts
+from models.training.alignment import Example, align, epochs
+from models.training.trainer import OnMetric, TrainSpec
+from models.video.cache import FrameCache
+from models.video.frames import FrameSpec
 from schemas.files import FILES
-from schemas.metrics import METRICS
 from schemas.recipes import RECIPES
-from schemas.table import note_once
 from schemas.traces import TRACES
 from schemas.videos import VIDEOS
 from udfs.imported import IMPORTED_COLUMNS, read_traces
+from udfs.reading import read_video
 
 TAKES_BUDGET = False
 
 
-def lessons(
-    traces: DataFrame, videos: DataFrame, labels: DataFrame, splits: DataFrame, task: str, recipe_id: str
-) -> DataFrame:
-    """What is taught: video_id, uri, text of well-formed teacher traces whose label is the video's own."""
-    mine = splits.where((F.col("task") == task) & (F.col("split") == "align")).select("video_id")
-    truth = labels.where(F.col("task") == task).select("video_id", F.col("label").alias("truth"))
+def lessons(traces: DataFrame, videos: DataFrame, labels: DataFrame, recipe_id: str) -> DataFrame:
+    """What is taught: video_id, uri, text of well-formed teacher traces whose label is the video's own.
+
+    videos: those of the split; labels: of the task.
+    """
+    good = (F.col("recipe_id") == recipe_id) & (F.col("status") == "ok") & F.col("well_formed")
     return (
-        traces.where((F.col("recipe_id") == recipe_id) & (F.col("status") == "ok") & F.col("well_formed"))
-        .join(mine, "video_id", "left_semi")
-        .join(truth, "video_id")
-        .where("label = truth")
+        traces.where(good)
         .join(videos.select("video_id", "uri"), "video_id")
+        .join(labels.select("video_id", F.col("label").alias("truth")), "video_id")
+        .where("label = truth")
         .select("video_id", "uri", "text")
         .orderBy("uri")
     )
@@ -72,104 +77,92 @@ def teacher_recipe(run: Run) -> Recipe:
     return Recipe(identity.digest(value), value, "")
 
 
-def take_in(run: Run, path: str, what: Recipe) -> None:
+def take_in(run: Run, path: str, recipe: Recipe) -> None:
     """Publish a teacher's traces; one that cannot be read has its status. Rows without exactly one video are counted."""
-    labelfile.find("--teacher", path)
-    table = run.spark.read.csv(storage.absolute(path), header=True, multiLine=True, escape='"')
+    run.waves.must_be_open(TRACES)
+    label_files.find("--teacher", path)
+    table = run.lake.spark.read.csv(storage.absolute(path), header=True, multiLine=True, escape='"')
     if not {"file", "trace"} <= set(table.columns):
         raise UsageError(
             f"--teacher {path}: expected the columns file and trace, found {', '.join(table.columns) or 'nothing'}"
         )
     named = table.select(
-        labelfile.external_id(F.col("file"), run.settings.ingest.extensions).alias("external_id"),
+        label_files.external_id(F.col("file"), run.settings.ingest.extensions).alias("external_id"),
         F.col("trace").alias("text"),
     )
-    videos = labelfile.named_videos(run.read(FILES), run.settings.ingest.source).where("videos = 1")
-    known = videos.select("external_id", F.col("known_id").alias("video_id"))
-    run.register(RECIPES, what.id, what.json)
-
-    def write(wave: staging.Wave) -> staging.Manifest:
-        read = named.join(known, "external_id").select("video_id", "text")
-        rows = read.mapInArrow(read_traces(what.json["grammar"], run.labels), from_arrow_schema(IMPORTED_COLUMNS))
-        output = staging.stage(run.spark, wave, TRACES, imported_rows(rows, run.task, what.id), f"traces/{what.id}")
-        return run.manifest(wave, [output])
-
-    settled = staging.commit(run.spark, run.next_wave(), write)
-    unknown = named.join(known, "external_id", "left_anti").count()
-    landed = settled.landed["traces"]
-    run.add(
-        {
-            "teacher_traces": landed.rows,
-            "teacher_traces_known": landed.known,
-            "teacher_traces_without_video": unknown,
-        }
-    )
-    if landed.known:
-        run.say(f"{landed.known} teacher traces were here already and stay as they are, whatever the file says now")
-
-
-def imported_rows(rows: DataFrame, task: str, recipe_id: str) -> DataFrame:
-    """Imported traces as rows of the table traces; what only an engine knows is NULL."""
+    videos = label_files.named_videos(run.lake.read(FILES), run.settings.ingest.source, named).where("videos = 1")
+    ids = named.join(videos.select("external_id", F.col("known_id").alias("video_id")), "external_id")
+    texts = ids.join(run.lake.read(VIDEOS).select("video_id", "ingested_on"), "video_id")
+    run.register(RECIPES, recipe.id, recipe.json)
     known = {
-        "task": F.lit(task),
-        "recipe_id": F.lit(recipe_id),
+        "task": F.lit(run.task),
+        "recipe_id": F.lit(recipe.id),
         "rollout_index": F.lit(0),
         "attempt": F.lit(0),
         "engine": F.lit("teacher"),
         "created_at": F.current_timestamp(),
     }
-    columns = [column for column in TRACES.spark_schema() if column.name != "wave_id"]
-    return rows.select(
-        *[
-            F.col(column.name)
-            if column.name in rows.columns
-            else known.get(column.name, F.lit(None)).cast(column.dataType).alias(column.name)
-            for column in columns
-        ]
+
+    def write(wave: Wave) -> Work:
+        rows = texts.select("video_id", "ingested_on", "text")
+        read = rows.mapInArrow(read_traces(recipe.json["grammar"], run.labels), from_arrow_schema(IMPORTED_COLUMNS))
+        return [stage(wave, TRACES, read.withColumns(known))], {}
+
+    landed = run.waves.commit(write, run.record.versions | {"recipe_id": recipe.id}).landed[TRACES.name]
+    run.record.add(
+        {
+            "teacher_traces": landed.rows,
+            "teacher_traces_known": landed.known,
+            "teacher_traces_without_video": named.join(ids, "external_id", "left_anti").count(),
+        }
     )
+    if landed.known:
+        run.record.say(
+            f"{landed.known} teacher traces were here already and stay as they are, whatever the file says now"
+        )
+
+
+def taught(run: Run, recipe: Recipe, mine: Scope) -> list[Row]:
+    """The lessons of the split align. Raises UsageError if there is none."""
+    labels = run.lake.view("current_labels").where(F.col("task") == run.task)
+    found = lessons(mine.of(run.lake.read(TRACES)), mine.videos, labels, recipe.id).collect()
+    if not found:
+        raise UsageError(
+            "align: no teacher trace of a labelled video in the split align; ingest videos with --split align and give "
+            "their traces with --teacher FILE.csv"
+        )
+    return found
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    what = teacher_recipe(run)
+    recipe = teacher_recipe(run)
     if arguments.teacher is not None:
-        take_in(run, arguments.teacher, what)
-    taught = lessons(
-        run.read(TRACES), run.read(VIDEOS), run.view("current_labels"), run.view("current_splits"), run.task, what.id
-    ).collect()
-    if not taught:
-        raise UsageError(
-            "align: no teacher trace of a labelled video in the split align; ingest videos with --split align and give "
-            "their traces with --teacher FILE.csv"
-        )
-    run.add({"lessons": len(taught)})
+        take_in(run, arguments.teacher, recipe)
+    rows = taught(run, recipe, scope.stage(run, "align"))
+    run.record.add({"lessons": len(rows)})
     figures: list[dict] = []
 
     def on_metric(phase: str, name: str, step: int, value: float) -> None:
-        figures.append(
-            {"run_id": run.run_id, "name": name, "step": step, "slice": phase, "value": value, "at": datetime.now(UTC)}
-        )
+        figures.extend(metric_rows(run, {name: value}, phase, step))
         if name.endswith("loss") and step % 50 == 0:
-            run.say(f"{phase}: {name} at step {step}: {value:.3f}")
+            run.record.say(f"{phase}: {name} at step {step}: {value:.3f}")
 
     out, settings = arguments.out, run.settings
     torch.set_num_threads(os.cpu_count() or 1)
     began = time.monotonic()
     start = arguments.start or base(run, out, arguments.seed, partial(on_metric, "base"))
-    run.add({"seconds_base": round(time.monotonic() - began)})
+    run.record.add({"seconds_base": round(time.monotonic() - began)})
     began = time.monotonic()
     spec = TrainSpec(settings.align.steps, settings.align.learning_rate, settings.align.warmup)
+    limits = recipes.limits(settings)
     frames = FrameCache(
-        out / "frames",
-        FrameSpec(**settings.frames.model_dump()),
-        recipe.limits(settings),
-        settings.align.cache_mb << 20,
+        out / "frames", FrameSpec(**settings.frames.model_dump()), limits, settings.align.cache_mb << 20
     )
     prompt = prompts.user_text(
         settings.labels.prompt or prompts.DEFAULT_TEMPLATE, settings.labels.labels, settings.rollout.grammar
     )
-    limits = recipe.limits(settings)
 
     def example(row: Row) -> Example:
         read = partial(read_video, row["uri"], row["video_id"], limits)
@@ -178,16 +171,18 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     align(
         Path(start),
         out / "model",
-        epochs([example(row) for row in taught], settings.align.batch, arguments.seed),
+        epochs([example(row) for row in rows], settings.align.batch, arguments.seed),
         spec,
         settings.frames.fps,
         settings.align.micro_batch,
         checkpoints=out / "checkpoints" / "align",
         on_metric=partial(on_metric, "align"),
     )
-    run.add({"seconds_align": round(time.monotonic() - began), "steps_align": spec.steps, "seed": arguments.seed})
-    note_once(METRICS, run.root, figures, f"{run.run_id}/metrics")
-    run.say(f"the aligned model is in {out / 'model'}: set model.path to it")
+    run.record.add(
+        {"seconds_align": round(time.monotonic() - began), "steps_align": spec.steps, "seed": arguments.seed}
+    )
+    note(run, figures)
+    run.record.say(f"the aligned model is in {out / 'model'}: set model.path to it")
 
 
 def base(run: Run, out: Path, seed: int, on_metric: OnMetric) -> Path:

@@ -1,6 +1,8 @@
 """backfill: bring older videos to the live versions. Prints an estimate and does nothing until told --yes.
 
-deepintuit backfill --since 2026-01-01 [--until 2026-06-30] --conf conf/local.yaml [--yes]
+    deepintuit backfill --since 2026-01-01 [--until 2026-06-30] --conf conf/local.yaml [--yes]
+
+A newly promoted scorer gets the rollouts and scores that it lacks; a new decision threshold only its decisions.
 """
 
 from __future__ import annotations
@@ -9,51 +11,63 @@ import argparse
 import sys
 from datetime import date
 
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs import cli, nightly, rollout, scorer
-from jobs.progress import clock
-from jobs.run import Run
-from schemas.quarantine import QUARANTINE
+from jobs.runtime import cli
+from jobs.runtime.progress import clock
+from jobs.runtime.run import Run
+from jobs.steps import scope, scorers
+from jobs.steps.rollouts import measured_rate, missing
+from jobs.steps.scope import Scope
+from jobs.steps.scorers import Scorer
+from jobs.steps.serving import serve
+from schemas.decisions import DECISIONS
 from schemas.scores import SCORES
-from schemas.traces import TRACES
 from schemas.videos import VIDEOS
 
 
-def between(videos: DataFrame, since: date | None, until: date | None) -> DataFrame:
-    """Videos ingested from `since` to `until`, both days included, UTC."""
-    day = F.to_date("ingested_at")
-    chosen = videos if since is None else videos.where(day >= F.lit(since))
-    return chosen if until is None else chosen.where(day <= F.lit(until))
+def lacking(videos: dict[date, int], decisions: dict[date, int], since: date | None, until: date | None) -> list[date]:
+    """Days of ingestion, both ends included, on which there are videos without a decision; from rows by day alone."""
+    days = [day for day, count in videos.items() if decisions.get(day, 0) < count]
+    return sorted(day for day in days if (since is None or day >= since) and (until is None or day <= until))
+
+
+def chosen(run: Run, scorer: Scorer, since: date | None, until: date | None) -> Scope:
+    """The videos of those days that lack a decision of the live scorer and rule."""
+    versions = {"scorer_id": scorer.id, "rule_id": scorer.rule_id}
+    days = lacking(run.lake.rows_by_day(VIDEOS), run.lake.rows_by_day(DECISIONS, **versions), since, until)
+    on_them = F.col("ingested_on").isin(*days)
+    decided = run.lake.read(DECISIONS).where(on_them)
+    for name, value in versions.items():
+        decided = decided.where(F.col(name) == value)
+    videos = run.lake.read(VIDEOS).where(on_them).join(decided.select("video_id"), "video_id", "left_anti")
+    return scope.fix(run, "backfill", videos)
+
+
+def estimate(run: Run, scorer: Scorer, asked: Scope) -> None:
+    """Say how much there is to do, and how long it takes at the speed measured last."""
+    scores = run.lake.read(SCORES).where(F.col("scorer_id") == scorer.id)
+    unscored = asked.without(scores).count() if asked.count else 0
+    todo = missing(run, scorer.recipe.id, scorer.rollouts, asked) if unscored else None
+    rollouts = todo.agg(F.sum(F.size("missing"))).collect()[0][0] or 0 if todo is not None else 0
+    rate = measured_rate(run, scorer.recipe.id) if rollouts else None
+    speed = rate or run.settings.waves.first_rate
+    run.record.add({"estimated_videos": asked.count, "estimated_scores": unscored, "estimated_rollouts": rollouts})
+    run.record.say(
+        f"{asked.count:,} videos lack a decision by scorer {scorer.id} and rule {scorer.rule_id}, {unscored:,} of them a "
+        f"score; {rollouts:,} rollouts are missing: about {clock(rollouts / speed)} at {speed:.1f} rollouts/s "
+        f"({'measured' if rate else 'assumed'})"
+    )
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
-    recipe, chosen = nightly.live_versions(run)
-    everything = rollout.in_scope(run.read(VIDEOS), run.view("current_splits"), run.task, None)
-    scored = run.read(SCORES).where(F.col("scorer_id") == chosen.id).select("video_id")
-    scope = between(everything, arguments.since, arguments.until).join(scored, "video_id", "left_anti")
-    estimate(run, recipe.id, chosen, scope)
-    if arguments.yes:
-        nightly.process(run, recipe, chosen, scope)
-    else:
-        run.say("nothing was done; the same command with --yes does it")
-
-
-def estimate(run: Run, recipe_id: str, chosen: scorer.Scorer, scope: DataFrame) -> None:
-    """Say how much there is to do, and how long it takes at the speed measured last."""
-    attempts = run.settings.waves.max_attempts
-    todo = rollout.pending(
-        scope, run.read(TRACES), run.read(QUARANTINE), recipe_id, chosen.manifest["rollouts"], attempts
-    )
-    rollouts = todo.agg(F.sum(F.size("missing"))).first()[0] or 0
-    rate = rollout.measured_rate(run, recipe_id)
-    run.add({"estimated_videos": scope.count(), "estimated_rollouts": rollouts})
-    speed = rate or run.settings.waves.first_rate
-    run.say(
-        f"{run.counts['estimated_videos']:,} videos lack a score under {chosen.id}; {rollouts:,} rollouts are missing: "
-        f"about {clock(rollouts / speed)} at {speed:.1f} rollouts/s ({'measured' if rate else 'assumed'})"
-    )
+    scorer = scorers.live(run)
+    asked = chosen(run, scorer, arguments.since, arguments.until)
+    estimate(run, scorer, asked)
+    if arguments.yes and asked.count:
+        serve(run, scorer, asked)
+    elif asked.count:
+        run.record.say("nothing was done; the same command with --yes does it")
 
 
 def day(text: str) -> date:

@@ -1,4 +1,6 @@
-"""The demo: one night, end to end, on an embedded lake in a local folder. `make demo` runs it.
+"""demo: one night, end to end, on an embedded lake in a local folder. `make demo` runs it.
+
+    deepintuit demo [--folder build/demo]
 
 History arrives with labels -> rollouts -> calibrate -> promote; then tonight's uploads arrive -> nightly; then their labels
 arrive -> evaluate. Every step is the job of that name, run with the settings of conf/local.yaml. Leaves summary.json.
@@ -18,32 +20,37 @@ from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Table as Grid
 
-from conf.settings import Settings, load
-from jobs import calibrate, demo_data, evaluate, ingest, nightly, promote, rollout
-from jobs.run import Run
+from conf.settings import CONF as SETTINGS
+from conf.settings import Lake, Settings
+from jobs.runtime import cli
+from jobs.runtime.run import Run
+from jobs.steps.figures import FIGURES, METHODS
 from schemas.quarantine import QUARANTINE
 from schemas.runs import RUNS
 from schemas.traces import TRACES
+
+CONF = str(SETTINGS / "local.yaml")
+READS_ONLY = True  # its jobs are runs of their own
+TAKES_BUDGET = False
 
 
 class Night:
     """Runs jobs one after another on one lake and keeps what each of them counted and how long it took."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.seconds: dict[str, float] = {}
         self.counts: dict[str, int] = {}
         self.results: dict[str, Any] = {}
 
-    def job(self, stage: str, name: str, module: Any, **arguments: Any) -> Run:
+    def job(self, stage: str, name: str, **arguments: Any) -> Run:
         print(f"\n== {stage}", file=sys.stderr, flush=True)
         began = time.monotonic()
-        with Run(name, self._settings) as run:
-            module.run(run, argparse.Namespace(**arguments))
+        run = cli.perform(name, self._settings, **arguments)
         self.seconds[stage] = round(time.monotonic() - began, 1)
-        for key, value in run.counts.items():
+        for key, value in run.record.counts.items():
             self.counts[key] = self.counts.get(key, 0) + value
-        self.results |= run.results
+        self.results |= run.record.results
         return run
 
 
@@ -51,37 +58,35 @@ def play(folder: Path, settings: Settings, history: int, uploads: int, seed: int
     """The whole night; returns the summary."""
     began = time.monotonic()
     data = folder / "data"
-    print("== demo data: encoding clips", file=sys.stderr, flush=True)
-    demo_data.history(data, history, seed)
-    demo_data.uploads(data, uploads, seed)
     night = Night(settings)
+    print("== demo data: encoding clips", file=sys.stderr, flush=True)
+    words = {"history": history, "uploads": uploads, "align": 0, "seed": seed}
+    cli.module_of("demo-data").run(Run("demo-data", settings), argparse.Namespace(out=data, **words))
     night.seconds["demo data"] = round(time.monotonic() - began, 1)
-    labels = str(data / "history/labels.csv")
-    night.job("history arrives", "ingest", ingest, source=str(data / "history"), labels=labels, split=None)
-    night.job("rollouts", "rollout", rollout, split="calibrate")
-    night.job("calibrate", "calibrate", calibrate)
-    night.job("promote", "promote", promote, calibrator=None)
-    tonight = night.job("nightly", "nightly", nightly, source=str(data / "uploads"))
-    night.job("labels arrive", "ingest", ingest, source=None, labels=str(data / "uploads-labels.csv"), split=None)
-    last = night.job("evaluate", "evaluate", evaluate)
+    night.job("history arrives", "ingest", source=str(data / "history"), labels=str(data / "history/labels.csv"))
+    night.job("rollouts", "rollout", split="calibrate")
+    night.job("calibrate", "calibrate")
+    night.job("promote", "promote")
+    tonight = night.job("nightly", "nightly", source=str(data / "uploads"))
+    night.job("labels arrive", "ingest", labels=str(data / "uploads-labels.csv"))
+    last = night.job("evaluate", "evaluate")
     return summary(night, tonight, last, settings, time.monotonic() - began)
 
 
 def summary(night: Night, tonight: Run, last: Run, settings: Settings, seconds: float) -> dict[str, Any]:
     """What summary.json holds: counts of the whole night, speed of its model stages, quality on the test split."""
-    traces, quarantine = last.read(TRACES), last.read(QUARANTINE)
+    traces, quarantine = last.lake.read(TRACES), last.lake.read(QUARANTINE)
     by_status = {row["status"]: row["count"] for row in traces.groupBy("status").count().collect()}
     by_reason = {row["reason"]: row["count"] for row in quarantine.groupBy("reason").count().collect()}
     counts = night.counts
-    waves = last.read(RUNS).where("event LIKE 'wave %' AND counts['rollouts'] > 0")
-    speed = waves.select(
-        *[(F.sum(F.col("counts")[name]) / F.sum("seconds")).alias(name) for name in ("videos", "tokens")]
-    ).first()
+    waves = last.lake.read(RUNS).where("event LIKE 'wave %' AND counts['rollouts'] > 0")
+    rates = [(F.sum(F.col("counts")[name]) / F.sum("seconds")).alias(name) for name in ("videos", "tokens")]
+    speed = waves.agg(*rates).collect()[0]
     return {
         **{name: counts[name] for name in ("files_listed", "unchanged", "duplicates", "videos_new", "collisions")},
-        "videos_in_scope": tonight.counts["videos_in_scope"],
-        "videos_scored": tonight.counts["videos_scored"],
-        "deferred": tonight.counts["videos_deferred"],
+        "videos_in_scope": tonight.record.counts["videos_in_scope"],
+        "videos_scored": tonight.record.counts["videos_scored"],
+        "deferred": tonight.record.counts["videos_deferred"],
         "quarantined": by_reason,
         "traces": sum(by_status.values()),
         "trace_status": by_status,
@@ -91,8 +96,8 @@ def summary(night: Night, tonight: Run, last: Run, settings: Settings, seconds: 
         "seconds": {**night.seconds, "total": round(seconds, 1)},
         "videos_per_second": round(speed["videos"], 2),
         "tokens_per_second": round(speed["tokens"], 1),
-        "test_videos": last.counts["videos_test"],
-        **{method: {name: round(of[name], 4) for name in evaluate.FIGURES} for method, of in night.results.items()},
+        "test_videos": last.record.counts["videos_test"],
+        **{method: {name: round(of[name], 4) for name in FIGURES} for method, of in night.results.items()},
     }
 
 
@@ -103,7 +108,7 @@ def show(found: dict[str, Any], folder: Path) -> None:
     grid.add_column("what")
     grid.add_column("figure", justify="right")
     for name, value in found.items():
-        if name not in ("seconds", *evaluate.METHODS):
+        if name not in ("seconds", *METHODS):
             text = (
                 ", ".join(f"{key} {count}" for key, count in value.items()) if isinstance(value, dict) else str(value)
             )
@@ -115,20 +120,25 @@ def show(found: dict[str, Any], folder: Path) -> None:
     console.print(f'ask it: deepintuit sql "select * from current_scores" --set lake.root={folder / "lake"}')
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("build/demo"), help="replaced if it is there")
-    parser.add_argument("--history", type=int, default=240, metavar="N")
-    parser.add_argument("--uploads", type=int, default=120, metavar="N")
-    parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    shutil.rmtree(asked.folder, ignore_errors=True)
-    settings = load("conf/local.yaml", [f"lake.root={asked.folder / 'lake'}"])
-    found = play(asked.folder, settings, asked.history, asked.uploads, asked.seed)
-    (asked.folder / "summary.json").write_text(json.dumps(found, indent=2) + "\n")
-    show(found, asked.folder)
+def run(run: Run, arguments: argparse.Namespace) -> None:
+    folder = arguments.folder
+    shutil.rmtree(folder, ignore_errors=True)
+    settings = run.settings.model_copy(update={"lake": Lake(root=str(folder / "lake"))})
+    found = play(folder, settings, arguments.history, arguments.uploads, arguments.seed)
+    (folder / "summary.json").write_text(json.dumps(found, indent=2) + "\n")
+    show(found, folder)
     print(json.dumps(found))
-    return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--folder", type=Path, default=Path("build/demo"), help="replaced if it is there")
+    parser.add_argument("--history", type=int, default=240, metavar="N", help="labelled clips (default 240)")
+    parser.add_argument("--uploads", type=int, default=120, metavar="N", help="clips of tonight (default 120)")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def main() -> int:
+    return cli.main(["demo", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

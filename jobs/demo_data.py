@@ -18,8 +18,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from jobs import cli
-from jobs.run import Run
+from jobs.runtime import cli
+from jobs.runtime.run import Run
 from models.handwriting import clips, teacher
 
 READS_ONLY = True  # of the lake it writes nothing
@@ -60,7 +60,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         if count:
             written = make(arguments.out, count, arguments.seed)
             size = sum(path.stat().st_size for path in written)
-            run.say(f"{name}: {len(written)} clips, {size / 1e6:.1f} MB in {written[0].parent}")
+            run.record.say(f"{name}: {len(written)} clips, {size / 1e6:.1f} MB in {written[0].parent}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,17 +21,19 @@ from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Table as Grid
 
-from jobs import calibrate, cli, nightly, recipe, rollout, scorer
-from jobs.run import Run, UsageError
-from models.calibration import ECE_BINS, expected_calibration_error, f1_by_label
-from schemas.metrics import METRICS
+from jobs.runtime import cli
+from jobs.runtime.errors import UsageError
+from jobs.runtime.run import Run
+from jobs.steps import recipes, scope, scorers
+from jobs.steps.figures import FIGURES, METHODS, metric_rows, note
+from jobs.steps.rollouts import roll_out, say_statuses
+from jobs.steps.scope import Scope
+from jobs.steps.scorers import Scorer
+from jobs.steps.scoring import score_all
+from models.calibration.probabilities import ECE_BINS, expected_calibration_error, f1_by_label
 from schemas.scores import SCORES
-from schemas.table import note_once
-from schemas.videos import VIDEOS
 
 TAKES_BUDGET = False
-METHODS = ("greedy", "single", "majority", "calibrated")
-FIGURES = ("accuracy", "macro_f1", "ece", "nll")
 
 
 def trace_predictions(traces: DataFrame, labels: tuple[str, ...], method: str) -> DataFrame:
@@ -128,35 +130,34 @@ def _figures(rows: list, labels: tuple[str, ...]) -> dict[str, float]:
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
-    what, chosen = nightly.live_versions(run)
-    splits, labels = run.view("current_splits"), run.view("current_labels")
-    scope = rollout.in_scope(run.read(VIDEOS), splits, run.task, "test")
-    truth = labels.where(F.col("task") == run.task).join(scope.select("video_id"), "video_id", "left_semi")
-    truth = truth.select("video_id", "label").localCheckpoint()
-    run.add({"videos_test": truth.count()})
-    if not run.counts["videos_test"]:
+    scorer = scorers.live(run)
+    tested = scope.stage(run, "test")
+    labels = run.lake.view("current_labels").where(F.col("task") == run.task).select("video_id", "label")
+    truth = labels.join(tested.videos.select("video_id"), "video_id", "left_semi").localCheckpoint()
+    run.record.add({"videos_test": truth.count()})
+    if not run.record.counts["videos_test"]:
         raise UsageError(
             "evaluate: no labelled video in the split test; `deepintuit ingest --labels FILE --split test`"
         )
-    least = recipe.greedy(what)
-    rollout.roll_out(run, least, 1, scope.join(truth, "video_id", "left_semi"))
-    scorer.score_all(run, chosen, scope)  # videos that an earlier scorer knows and this one does not
-    predictions = all_predictions(run, what.id, least.id, chosen)
-    found = figures(predictions, truth, run.labels)
-    rows = [row for method in METHODS for row in calibrate.metric_rows(run.run_id, found[method], method)]
-    note_once(METRICS, run.root, rows, f"{run.run_id}/metrics")
-    run.results = found
-    if not run.quiet:
-        show(found, run.counts["videos_test"])
+    labelled = scope.fix(run, "labelled", tested.videos.join(truth, "video_id", "left_semi"))
+    greedy = recipes.greedy(scorer.recipe)
+    roll_out(run, greedy, 1, labelled)
+    score_all(run, scorer, labelled)  # videos that an earlier scorer knows and this one does not
+    found = figures(all_predictions(run, scorer, greedy.id, labelled), truth, run.labels)
+    note(run, [row for method in METHODS for row in metric_rows(run, found[method], method)])
+    run.record.results = found
+    say_statuses(run)
+    if not run.record.quiet:
+        show(found, run.record.counts["videos_test"])
 
 
-def all_predictions(run: Run, recipe_id: str, greedy_id: str, chosen: scorer.Scorer) -> DataFrame:
-    """The predictions of all four methods, over whatever videos they have any for."""
-    traces, k = run.view("current_traces"), chosen.manifest["rollouts"]
-    sampled = traces.where((F.col("recipe_id") == recipe_id) & (F.col("rollout_index") < k))
+def all_predictions(run: Run, scorer: Scorer, greedy_id: str, labelled: Scope) -> DataFrame:
+    """The predictions of all four methods for the videos in scope, as far as they have any."""
+    traces = labelled.of(run.lake.view("current_traces"))
+    sampled = traces.where((F.col("recipe_id") == scorer.recipe.id) & (F.col("rollout_index") < scorer.rollouts))
     single = trace_predictions(sampled, run.labels, "single")
     greedy = trace_predictions(traces.where(F.col("recipe_id") == greedy_id), run.labels, "greedy")
-    scores = run.read(SCORES).where(F.col("scorer_id") == chosen.id)
+    scores = labelled.of(run.lake.read(SCORES).where(F.col("scorer_id") == scorer.id))
     majority = majority_predictions(single, run.labels)
     return greedy.unionByName(single).unionByName(majority).unionByName(score_predictions(scores))
 

@@ -9,31 +9,28 @@ import argparse
 import sys
 from datetime import UTC, datetime
 
-from jobs import cli, scorer
-from jobs.run import Run
+from jobs.runtime import cli
+from jobs.runtime.run import Run
+from jobs.steps import scorers
 from schemas.scorers import SCORERS
 
 TAKES_BUDGET = False
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
-    manifest = run.registry.calibrator(run.task, arguments.calibrator)
-    chosen = scorer.of_manifest(manifest, run.settings.decide)
-    run.register(SCORERS, chosen.id, chosen.json)
-    live = {
+    manifest = run.lake.registry.calibrator(run.task, arguments.calibrator)
+    scorer = scorers.of_manifest(manifest, run.settings.decide)
+    run.register(SCORERS, scorer.id, scorer.json)
+    live = scorer.versions | {
         "task": run.task,
-        "recipe_id": manifest["recipe_id"],
-        "calibrator_id": manifest["calibrator_id"],
-        "scorer_id": chosen.id,
-        "rule_id": chosen.rule_id,
-        "rule": chosen.rule,
+        "rule": scorer.rule,
         "promoted_at": datetime.now(UTC).isoformat(),
-        "run_id": run.run_id,
+        "run_id": run.record.run_id,
     }
-    run.registry.promote(run.task, live)
-    run.versions |= {name: live[name] for name in ("recipe_id", "calibrator_id", "scorer_id", "rule_id")}
-    run.say(
-        f"live for {run.task}: calibrator {live['calibrator_id']} on recipe {live['recipe_id']}, rule {chosen.rule}"
+    run.lake.registry.promote(run.task, live)
+    run.record.versions |= scorer.versions
+    run.record.say(
+        f"live for {run.task}: calibrator {live['calibrator_id']} on recipe {live['recipe_id']}, rule {scorer.rule}"
     )
 
 

@@ -11,22 +11,27 @@ from __future__ import annotations
 import argparse
 import sys
 
-from jobs import cli, scorer
-from jobs.rollout import in_scope
-from jobs.run import Run
+from pyspark.sql import functions as F
+
+from jobs.runtime import cli
+from jobs.runtime.run import Run
+from jobs.steps import scope, scorers
+from jobs.steps.scoring import score_all
+from schemas.decisions import DECISIONS
 from schemas.splits import STAGES
-from schemas.videos import VIDEOS
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
-    calibrator_id = arguments.calibrator or run.registry.live(run.task)["calibrator_id"]
-    chosen = scorer.of_manifest(run.registry.calibrator(run.task, calibrator_id), run.settings.decide)
-    if not run.budget.allows(0):
-        run.deferred = True
-        run.say("the deadline is over: nothing was scored")
-        return
-    scope = in_scope(run.read(VIDEOS), run.view("current_splits"), run.task, arguments.split)
-    scorer.score_all(run, chosen, scope)
+    calibrator_id = arguments.calibrator or run.lake.registry.live(run.task)["calibrator_id"]
+    scorer = scorers.of_manifest(run.lake.registry.calibrator(run.task, calibrator_id), run.settings.decide)
+    chosen = scope.stage(run, arguments.split)
+    most = run.budget.max_videos
+    if most is not None:
+        by_it = (F.col("scorer_id") == scorer.id) & (F.col("rule_id") == scorer.rule_id)
+        todo = chosen.without(run.lake.read(DECISIONS).where(by_it))
+        run.record.deferred = todo.count() > most
+        chosen = scope.fix(run, "scope", scope.oldest(todo, most))
+    score_all(run, scorer, chosen)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
     deepintuit sql "select label, count(*) from current_scores group by label" --conf conf/local.yaml [--json]
 
 Tables: files, videos, labels, splits, recipes, scorers, traces, scores, decisions, quarantine, quality, runs, metrics.
-Views: current_labels, current_splits, current_traces, current_scores, review_queue, live.
+Views: current_labels, current_splits, current_traces, current_scores, review_queue, live, promotions.
 docs/queries.sql has ten to begin with.
 """
 
@@ -14,21 +14,20 @@ import json
 import sys
 
 from pyspark.errors import PySparkException
-from pyspark.logger import PySparkLogger
 from pyspark.sql import DataFrame
 
-from jobs import cli
-from jobs.run import Run, UsageError
-from schemas import lake
+from jobs.runtime import cli
+from jobs.runtime.errors import UsageError
+from jobs.runtime.run import Run
+from lake import catalog
 
 READS_ONLY = True
 TAKES_BUDGET = False
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
-    lake.require(run.root)
-    lake.register_views(run.spark, run.root, run.registry.live_rows())
-    PySparkLogger.getLogger("SQLQueryContextLogger").disabled = True  # one clear line, not a JSON log beside it
+    catalog.require(run.lake.root)
+    run.lake.register_views()
     try:
         show(ask(run, arguments.query.strip().rstrip(";")), arguments.rows, arguments.json)
     except PySparkException as error:
@@ -37,16 +36,16 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
 
 def ask(run: Run, query: str) -> DataFrame:
     """The answer to a query; nothing is changed. Raises UsageError for a statement that is not a query."""
-    plan = run.spark._jsparkSession.sessionState().sqlParser().parsePlan(query)
+    plan = run.lake.spark._jsparkSession.sessionState().sqlParser().parsePlan(query)
     kinds = ("Command", "ParsedStatement")  # DDL and SET; INSERT, also behind a WITH
     classes = [
-        run.spark._jvm.java.lang.Class.forName(f"org.apache.spark.sql.catalyst.plans.logical.{k}") for k in kinds
+        run.lake.spark._jvm.java.lang.Class.forName(f"org.apache.spark.sql.catalyst.plans.logical.{k}") for k in kinds
     ]
     while plan.getClass().getSimpleName() == "UnresolvedWith":
         plan = plan.child()
     if any(kind.isInstance(plan) for kind in classes):
         raise UsageError(f"sql: expected a query, found {plan.getClass().getSimpleName()}: this command only reads")
-    return run.spark.sql(query)
+    return run.lake.spark.sql(query)
 
 
 def show(answer: DataFrame, rows: int, as_json: bool) -> None:

@@ -12,13 +12,18 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from jobs import cli, nightly, rollout, waves
-from jobs.run import Run
-from models.registry import RegistryError
-from schemas import lake
+from jobs.runtime import cli
+from jobs.runtime.run import Run
+from jobs.steps import scorers
+from jobs.steps.rollouts import missing
+from jobs.steps.serving import new_videos
+from lake import catalog
+from lake.recovery import state
+from lake.registry import RegistryError
+from lake.staging import all_waves
+from lake.storage import Damaged
 from schemas.quarantine import QUARANTINE
 from schemas.runs import RUNS
-from schemas.traces import TRACES
 
 READS_ONLY = True
 TAKES_BUDGET = False
@@ -26,39 +31,38 @@ TAKES_BUDGET = False
 
 def backlog(run: Run) -> dict[str, Any]:
     """Videos that the next nightly would take on, the rollouts they lack, and since when the oldest waits."""
-    waiting = nightly.unscored(run)
-    figures = waiting.agg(F.count("*").alias("videos"), F.min("ingested_at").alias("oldest")).first()
-    found = {"videos": figures["videos"], "oldest": figures["oldest"] and figures["oldest"].isoformat()}
+    new, _ = new_videos(run)
+    if new is None or not new.count:
+        return {"videos": 0, "oldest": None, "rollouts": 0}
+    oldest = new.videos.agg(F.min("ingested_at")).collect()[0][0]
+    found = {"videos": new.count, "oldest": oldest.isoformat()}
     try:
-        recipe, chosen = nightly.live_versions(run)
+        scorer = scorers.live(run)
     except RegistryError:
         return found
-    todo = rollout.pending(
-        waiting,
-        run.read(TRACES),
-        run.read(QUARANTINE),
-        recipe.id,
-        chosen.manifest["rollouts"],
-        run.settings.waves.max_attempts,
-    )
-    return found | {"rollouts": todo.agg(F.sum(F.size("missing"))).first()[0] or 0}
+    todo = missing(run, scorer.recipe.id, scorer.rollouts, new)
+    return found | {"rollouts": todo.agg(F.sum(F.size("missing"))).collect()[0][0] or 0}
+
+
+def live(run: Run) -> dict[str, Any] | str:
+    """The live versions, or why there is none."""
+    try:
+        return run.lake.registry.live(run.task)
+    except (RegistryError, Damaged) as error:
+        return str(error)
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
-    lake.require(run.root)
+    catalog.require(run.lake.root)
     silence = run.settings.waves.lease_seconds
-    refusals = run.read(QUARANTINE).groupBy("table", "reason").count().orderBy(F.desc("count"))
-    recent = run.read(RUNS).where(~F.col("event").startswith("wave ")).orderBy(F.desc("at")).limit(10)
-    try:
-        live = run.registry.live(run.task)
-    except RegistryError as error:
-        live = str(error)
+    refusals = run.lake.read(QUARANTINE).groupBy("table", "reason").count().orderBy(F.desc("count"))
+    recent = run.lake.read(RUNS).where(~F.col("event").startswith("wave ")).orderBy(F.desc("at")).limit(10)
     status = {
         "task": run.task,
-        "lake": run.root,
-        "live": live,
+        "lake": run.lake.root,
+        "live": live(run),
         "backlog": backlog(run),
-        "waves": [{"wave_id": wave.id, "state": waves.state(wave, silence)} for wave in waves.everything(run.root)],
+        "waves": [{"wave_id": wave.id, "state": state(wave, silence)} for wave in all_waves(run.lake.root)],
         "refusals": [row.asDict() for row in refusals.collect()],
         "recent_runs": [
             {"run_id": row["run_id"], "event": row["event"], "at": row["at"].isoformat(), "message": row["message"]}

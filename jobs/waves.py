@@ -13,34 +13,22 @@ import argparse
 import json
 import sys
 
-from jobs import cli, lease, staging
-from jobs.run import Run, UsageError
-from models import storage
-from schemas import lake
+from jobs.runtime import cli
+from jobs.runtime.errors import UsageError
+from jobs.runtime.run import Run
+from lake import catalog
+from lake.recovery import state
+from lake.staging import Wave, all_waves
+from lake.waves import settle
 
 READS_ONLY = True
 TAKES_BUDGET = False
 
 
-def state(wave: staging.Wave, silence_seconds: float) -> str:
-    """held | staged | running | unfinished"""
-    record = lease.read(staging.run_folder(wave.root, wave.run_id))
-    if storage.exists(wave.held_uri) and wave.manifest():
-        return "held"
-    if record is not None and lease.alive(record, silence_seconds):
-        return "running"
-    return "staged" if wave.manifest() else "unfinished"
-
-
-def everything(root: str) -> list[staging.Wave]:
-    runs = storage.children(storage.join(root, "staging"))
-    return [wave for run_id in runs for wave in staging.staged_waves(root, run_id)]
-
-
 def run(run: Run, arguments: argparse.Namespace) -> None:
-    lake.require(run.root)
+    catalog.require(run.lake.root)
     silence = run.settings.waves.lease_seconds
-    found = {wave.id: wave for wave in everything(run.root)}
+    found = {wave.id: wave for wave in all_waves(run.lake.root)}
     if arguments.action == "list":
         listed = [_line(wave, state(wave, silence)) for wave in found.values()]
         print(json.dumps({"waves": listed}))
@@ -55,21 +43,22 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     if state(wave, silence) == "running":
         raise UsageError(f"waves {arguments.action}: {wave.id} belongs to a run that is alive")
     if arguments.action == "release":
-        settled = staging.settle(run.spark, wave, release=True)
+        settled = settle(run.lake, wave, release=True)
         landed = {
-            name: {"landed": entry.rows, "refused": settled.refused[name]} for name, entry in settled.landed.items()
+            name: {"landed": entry.rows, "refused": sum(settled.reasons[name].values())}
+            for name, entry in settled.landed.items()
         }
         print(json.dumps({"released": wave.id, "tables": landed}))
     else:
-        staging.remove_wave(wave)
+        wave.remove()
         print(json.dumps({"discarded": wave.id}))
 
 
-def _line(wave: staging.Wave, found: str) -> dict:
-    manifest = wave.manifest()
-    faults = json.loads(storage.read_bytes(wave.held_uri))["faults"] if found == "held" else []
-    rows = {output.table: output.rows for output in manifest.outputs} if manifest else {}
-    return {"wave_id": wave.id, "state": found, "rows": rows, "faults": faults}
+def _line(wave: Wave, found: str) -> dict:
+    rows = {}
+    if found != "damaged" and (manifest := wave.manifest()):
+        rows = {output.table: output.rows for output in manifest.outputs}
+    return {"wave_id": wave.id, "state": found, "rows": rows, "faults": wave.faults()}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 STRING, INT, LONG, DOUBLE = "string", "integer", "long", "double"
-BOOLEAN, TIMESTAMP = "boolean", "timestamp"
+BOOLEAN, DATE, TIMESTAMP = "boolean", "date", "timestamp"
 
 
 def array(element: Any) -> dict[str, Any]:

@@ -1,25 +1,23 @@
 """decisions: what a rule made of a score. Another threshold is another rule, and costs no model pass."""
 
-from schemas.columns import BOOLEAN, DOUBLE, STRING, TIMESTAMP, Column, array
-from schemas.contract import Contract, between, holds, not_null, one_of
+from schemas.checks import Contract, between, holds, not_null, one_of
+from schemas.columns import BOOLEAN, DATE, DOUBLE, STRING, TIMESTAMP, Column, array
 from schemas.table import Table
 
 REASONS = ("clear", "below_threshold", "no_usable_trace")
 
 
 def contract(labels: tuple[str, ...]) -> Contract:
-    return Contract(
-        checks=(
-            not_null("video_id"),
-            not_null("scorer_id"),
-            not_null("rule_id"),
-            one_of("label", labels),
-            one_of("reason", REASONS),
-            between("top_prob", 0, 1),
-            holds("abstains_or_labels", "abstain = (label IS NULL)", "a decision either names a label or abstains"),
-            holds("prediction_set_is_not_empty", "size(prediction_set) > 0", "the prediction set is empty"),
-        ),
-        unique=("video_id", "scorer_id", "rule_id"),
+    return (
+        not_null("video_id"),
+        not_null("scorer_id"),
+        not_null("rule_id"),
+        one_of("label", labels),
+        one_of("reason", REASONS),
+        between("top_prob", 0, 1),
+        holds("abstains_or_labels", "abstain = (label IS NULL)", "a decision either names a label or abstains"),
+        holds("prediction_set_is_not_empty", "size(prediction_set) > 0", "the prediction set is empty"),
+        not_null("ingested_on"),
     )
 
 
@@ -38,8 +36,9 @@ DECISIONS = Table(
         Column("reason", STRING, " | ".join(REASONS)),
         Column("wave_id", STRING, "wave that wrote the row"),
         Column("decided_at", TIMESTAMP, "UTC"),
+        Column("ingested_on", DATE, "day on which the video was ingested, UTC"),
     ),
     key=("video_id", "scorer_id", "rule_id"),
     contract=contract,
-    partition_by=("scorer_id",),
+    partition_by=("scorer_id", "rule_id", "ingested_on"),
 )

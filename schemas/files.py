@@ -1,24 +1,21 @@
 """files: what was seen where. An unchanged file (same uri, same etag) is not read again."""
 
+from schemas.checks import Contract, holds, not_null, one_of
 from schemas.columns import LONG, STRING, TIMESTAMP, Column
-from schemas.contract import Contract, holds, not_null, one_of
 from schemas.table import Table
 
 
 def contract(labels: tuple[str, ...]) -> Contract:
-    return Contract(
-        checks=(
-            not_null("uri"),
-            not_null("etag"),
-            not_null("status"),
-            one_of("status", ("ok", "refused")),
-            holds(
-                "content_or_reason_is_given",
-                "(status = 'ok' AND video_id IS NOT NULL) OR (status = 'refused' AND reason IS NOT NULL)",
-                "an accepted file must name its video, a refused one its reason",
-            ),
+    return (
+        not_null("uri"),
+        not_null("etag"),
+        not_null("status"),
+        one_of("status", ("ok", "refused")),
+        holds(
+            "content_or_reason_is_given",
+            "(status = 'ok' AND video_id IS NOT NULL) OR (status = 'refused' AND reason IS NOT NULL)",
+            "an accepted file must name its video, a refused one its reason",
         ),
-        unique=("uri", "etag"),
     )
 
 

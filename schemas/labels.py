@@ -1,20 +1,17 @@
 """labels: statements about videos, append-only. Corrections are new rows; the view current_labels resolves."""
 
+from schemas.checks import Contract, not_null, one_of
 from schemas.columns import STRING, TIMESTAMP, Column
-from schemas.contract import Contract, not_null, one_of
 from schemas.table import Table
 
 
 def contract(labels: tuple[str, ...]) -> Contract:
-    return Contract(
-        checks=(
-            not_null("video_id"),
-            not_null("task"),
-            not_null("label"),
-            one_of("label", labels),
-            not_null("source"),
-        ),
-        unique=("video_id", "task", "source", "observed_at"),
+    return (
+        not_null("video_id"),
+        not_null("task"),
+        not_null("label"),
+        one_of("label", labels),
+        not_null("source"),
     )
 
 

@@ -1,15 +1,12 @@
 """metrics: every figure of an evaluation or a training."""
 
+from schemas.checks import Contract, not_null
 from schemas.columns import DOUBLE, LONG, STRING, TIMESTAMP, Column
-from schemas.contract import Contract, not_null
-from schemas.table import SIDE_TABLE, Table
+from schemas.table import Table
 
 
 def contract(labels: tuple[str, ...]) -> Contract:
-    return Contract(
-        checks=(not_null("run_id"), not_null("name"), not_null("step"), not_null("slice"), not_null("value")),
-        unique=("run_id", "name", "step", "slice"),
-    )
+    return (not_null("run_id"), not_null("name"), not_null("step"), not_null("slice"), not_null("value"))
 
 
 METRICS = Table(
@@ -25,5 +22,4 @@ METRICS = Table(
     ),
     key=("run_id", "name", "step", "slice"),
     contract=contract,
-    properties=SIDE_TABLE,
 )

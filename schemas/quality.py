@@ -1,20 +1,17 @@
 """quality: what each check of a contract found on each wave."""
 
+from schemas.checks import Contract, between, not_null
 from schemas.columns import BOOLEAN, LONG, STRING, TIMESTAMP, Column
-from schemas.contract import Contract, between, not_null
-from schemas.table import SIDE_TABLE, Table
+from schemas.table import Table
 
 
 def contract(labels: tuple[str, ...]) -> Contract:
-    return Contract(
-        checks=(
-            not_null("wave_id"),
-            not_null("table"),
-            not_null("check"),
-            not_null("success"),
-            between("unexpected", 0),
-        ),
-        unique=("wave_id", "table", "check"),
+    return (
+        not_null("wave_id"),
+        not_null("table"),
+        not_null("check"),
+        not_null("success"),
+        between("unexpected", 0),
     )
 
 
@@ -33,5 +30,4 @@ QUALITY = Table(
     ),
     key=("wave_id", "table", "check"),
     contract=contract,
-    properties=SIDE_TABLE,
 )

@@ -1,15 +1,12 @@
 """quarantine: rows that a contract refused, with why and with all their values."""
 
+from schemas.checks import Contract, not_null
 from schemas.columns import STRING, TIMESTAMP, Column
-from schemas.contract import Contract, not_null
-from schemas.table import SIDE_TABLE, Table
+from schemas.table import Table
 
 
 def contract(labels: tuple[str, ...]) -> Contract:
-    return Contract(
-        checks=(not_null("row_key"), not_null("wave_id"), not_null("table"), not_null("reason")),
-        unique=("row_key", "wave_id", "table"),
-    )
+    return (not_null("row_key"), not_null("wave_id"), not_null("table"), not_null("reason"))
 
 
 QUARANTINE = Table(
@@ -26,5 +23,5 @@ QUARANTINE = Table(
     ),
     key=("row_key", "wave_id", "table"),
     contract=contract,
-    properties=SIDE_TABLE,
+    partition_by=("table",),
 )

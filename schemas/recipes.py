@@ -1,14 +1,12 @@
 """recipes: the canonical JSON behind a recipe id, the identity of everything that decides what a rollout says."""
 
+from schemas.checks import Contract, matches, not_null
 from schemas.columns import STRING, TIMESTAMP, Column
-from schemas.contract import Contract, matches, not_null
 from schemas.table import Table
 
 
 def contract(labels: tuple[str, ...]) -> Contract:
-    return Contract(
-        checks=(not_null("recipe_id"), matches("recipe_id", "^[0-9a-f]{16}$"), not_null("json")), unique=("recipe_id",)
-    )
+    return (not_null("recipe_id"), matches("recipe_id", "^[0-9a-f]{16}$"), not_null("json"))
 
 
 RECIPES = Table(

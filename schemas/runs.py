@@ -1,19 +1,16 @@
 """runs: what each job run did - a row when it starts, one per committed wave, one when it ends."""
 
+from schemas.checks import Contract, matches, not_null
 from schemas.columns import DOUBLE, LONG, STRING, TIMESTAMP, Column, mapping
-from schemas.contract import Contract, matches, not_null
-from schemas.table import SIDE_TABLE, Table
+from schemas.table import Table
 
 
 def contract(labels: tuple[str, ...]) -> Contract:
-    return Contract(
-        checks=(
-            not_null("run_id"),
-            not_null("event"),
-            matches("event", "^(started|finished|deferred|held|failed|wave .+)$"),
-            not_null("job"),
-        ),
-        unique=("run_id", "event"),
+    return (
+        not_null("run_id"),
+        not_null("event"),
+        matches("event", "^(started|finished|deferred|held|failed|wave .+)$"),
+        not_null("job"),
     )
 
 
@@ -33,5 +30,4 @@ RUNS = Table(
     ),
     key=("run_id", "event"),
     contract=contract,
-    properties=SIDE_TABLE,
 )

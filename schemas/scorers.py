@@ -1,14 +1,12 @@
 """scorers: the canonical JSON behind a scorer id - which recipes, how many rollouts, which calibrator."""
 
+from schemas.checks import Contract, matches, not_null
 from schemas.columns import STRING, TIMESTAMP, Column
-from schemas.contract import Contract, matches, not_null
 from schemas.table import Table
 
 
 def contract(labels: tuple[str, ...]) -> Contract:
-    return Contract(
-        checks=(not_null("scorer_id"), matches("scorer_id", "^[0-9a-f]{16}$"), not_null("json")), unique=("scorer_id",)
-    )
+    return (not_null("scorer_id"), matches("scorer_id", "^[0-9a-f]{16}$"), not_null("json"))
 
 
 SCORERS = Table(

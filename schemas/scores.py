@@ -1,27 +1,25 @@
 """scores: probabilities of one video under one scorer."""
 
-from schemas.columns import DOUBLE, INT, STRING, TIMESTAMP, Column, mapping
-from schemas.contract import Contract, between, holds, not_null
+from schemas.checks import Contract, between, holds, not_null
+from schemas.columns import DATE, DOUBLE, INT, STRING, TIMESTAMP, Column, mapping
 from schemas.table import Table
 
 
 def contract(labels: tuple[str, ...]) -> Contract:
     listed = ", ".join(f"'{label}'" for label in sorted(labels))
-    return Contract(
-        checks=(
-            not_null("video_id"),
-            not_null("scorer_id"),
-            not_null("probs"),
-            holds("probs_cover_the_labels", f"array_sort(map_keys(probs)) = array({listed})", "probs miss a label"),
-            holds(
-                "probs_sum_to_one",
-                "abs(aggregate(map_values(probs), 0D, (a, p) -> a + p) - 1) < 1e-6 "
-                "AND forall(map_values(probs), p -> p >= 0 AND p <= 1)",
-                "probs are not probabilities that sum to 1",
-            ),
-            between("rollouts", 1),
+    return (
+        not_null("video_id"),
+        not_null("scorer_id"),
+        not_null("probs"),
+        holds("probs_cover_the_labels", f"array_sort(map_keys(probs)) = array({listed})", "probs miss a label"),
+        holds(
+            "probs_sum_to_one",
+            "abs(aggregate(map_values(probs), 0D, (a, p) -> a + p) - 1) < 1e-6 "
+            "AND forall(map_values(probs), p -> p >= 0 AND p <= 1)",
+            "probs are not probabilities that sum to 1",
         ),
-        unique=("video_id", "scorer_id"),
+        between("rollouts", 1),
+        not_null("ingested_on"),
     )
 
 
@@ -38,8 +36,9 @@ SCORES = Table(
         Column("agreement", DOUBLE, "share of the traces that voted for the most voted label"),
         Column("wave_id", STRING, "wave that wrote the row"),
         Column("scored_at", TIMESTAMP, "UTC"),
+        Column("ingested_on", DATE, "day on which the video was ingested, UTC"),
     ),
     key=("video_id", "scorer_id"),
     contract=contract,
-    partition_by=("scorer_id",),
+    partition_by=("scorer_id", "ingested_on"),
 )

@@ -1,21 +1,18 @@
 """splits: which stage may use a video. Frozen once given: a later claim for another stage is leakage and refused."""
 
+from schemas.checks import Contract, not_null, one_of
 from schemas.columns import STRING, TIMESTAMP, Column
-from schemas.contract import Contract, not_null, one_of
 from schemas.table import Table
 
 STAGES = ("align", "refine", "calibrate", "test")
 
 
 def contract(labels: tuple[str, ...]) -> Contract:
-    return Contract(
-        checks=(
-            not_null("video_id"),
-            not_null("task"),
-            not_null("split"),
-            one_of("split", STAGES),
-        ),
-        unique=("video_id", "task"),
+    return (
+        not_null("video_id"),
+        not_null("task"),
+        not_null("split"),
+        one_of("split", STAGES),
     )
 
 

@@ -1,7 +1,7 @@
 """traces: one rollout a row. A rollout that failed is a row with a status, never a gap."""
 
-from schemas.columns import BOOLEAN, DOUBLE, INT, LONG, STRING, TIMESTAMP, Column, mapping
-from schemas.contract import Contract, between, holds, not_null, one_of
+from schemas.checks import Contract, between, holds, not_null, one_of
+from schemas.columns import BOOLEAN, DATE, DOUBLE, INT, LONG, STRING, TIMESTAMP, Column, mapping
 from schemas.table import Table
 
 STATUSES = ("ok", "parse_error", "too_long", "generation_error", "decode_error")
@@ -10,21 +10,19 @@ TRANSIENT = ("generation_error",)
 
 
 def contract(labels: tuple[str, ...]) -> Contract:
-    return Contract(
-        checks=(
-            not_null("video_id"),
-            not_null("recipe_id"),
-            not_null("rollout_index"),
-            between("rollout_index", 0, 1_000_000),
-            not_null("attempt"),
-            not_null("status"),
-            one_of("status", STATUSES),
-            one_of("label", labels),
-            holds("ok_has_a_label", "status <> 'ok' OR label IS NOT NULL", "status ok without a label"),
-            between("logprob_sum", None, 0.0),
-            between("tokens", 0),
-        ),
-        unique=("video_id", "recipe_id", "rollout_index", "attempt"),
+    return (
+        not_null("video_id"),
+        not_null("recipe_id"),
+        not_null("rollout_index"),
+        between("rollout_index", 0, 1_000_000),
+        not_null("attempt"),
+        not_null("status"),
+        one_of("status", STATUSES),
+        one_of("label", labels),
+        holds("ok_has_a_label", "status <> 'ok' OR label IS NOT NULL", "status ok without a label"),
+        between("logprob_sum", None, 0.0),
+        between("tokens", 0),
+        not_null("ingested_on"),
     )
 
 
@@ -53,13 +51,13 @@ TRACES = Table(
         Column("finish_reason", STRING, "stop | length | error"),
         Column("error", STRING, "what went wrong; NULL if nothing did"),
         Column("seed", LONG, "seed of this rollout"),
-        Column("input_digest", STRING, "hash of the per-video text in the prompt; NULL if there is none"),
         Column("engine", STRING, "engine that ran it"),
         Column("engine_version", STRING, "its version"),
         Column("wave_id", STRING, "wave that wrote the row"),
         Column("created_at", TIMESTAMP, "UTC"),
+        Column("ingested_on", DATE, "day on which the video was ingested, UTC"),
     ),
     key=("video_id", "recipe_id", "rollout_index", "attempt"),
     contract=contract,
-    partition_by=("recipe_id",),
+    partition_by=("recipe_id", "ingested_on"),
 )

@@ -1,26 +1,24 @@
 """videos: one distinct content. The same bytes under two names are one video."""
 
-from schemas.columns import BOOLEAN, DOUBLE, INT, LONG, STRING, TIMESTAMP, Column
-from schemas.contract import Contract, between, matches, not_null
+from schemas.checks import Contract, between, matches, not_null
+from schemas.columns import BOOLEAN, DATE, DOUBLE, INT, LONG, STRING, TIMESTAMP, Column
 from schemas.table import Table
 
 
 def contract(labels: tuple[str, ...]) -> Contract:
-    return Contract(
-        checks=(
-            not_null("video_id"),
-            matches("video_id", "^[0-9a-f]{64}$"),
-            not_null("uri"),
-            not_null("width"),
-            between("width", 1, 32768),
-            not_null("height"),
-            between("height", 1, 32768),
-            not_null("duration_s"),
-            between("duration_s", 0, 86400),
-            between("fps", 0, 1000),
-            between("rotation", -359, 359),
-        ),
-        unique=("video_id",),
+    return (
+        not_null("video_id"),
+        matches("video_id", "^[0-9a-f]{64}$"),
+        not_null("uri"),
+        not_null("width"),
+        between("width", 1, 32768),
+        not_null("height"),
+        between("height", 1, 32768),
+        not_null("duration_s"),
+        between("duration_s", 0, 86400),
+        between("fps", 0, 1000),
+        between("rotation", -359, 359),
+        not_null("ingested_on"),
     )
 
 
@@ -41,7 +39,10 @@ VIDEOS = Table(
         Column("has_audio", BOOLEAN, "whether there is an audio stream"),
         Column("wave_id", STRING, "wave that wrote the row"),
         Column("ingested_at", TIMESTAMP, "when the content was first read, UTC"),
+        Column("ingested_on", DATE, "the day of it: nights read the days that they need"),
     ),
     key=("video_id",),
     contract=contract,
+    partition_by=("ingested_on",),
+    key_is_local=False,  # the same content may come again on another day
 )

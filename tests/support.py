@@ -25,8 +25,9 @@ class Lake:
         return load(self.conf, [f"lake.root={self.root}", *self.overrides, *overrides])
 
     def job(self, name: str, *overrides: str, max_videos: int | None = None, ends_at=None, **arguments):
-        from jobs import cli
         from jobs.run import Budget, Run
+
+        from jobs import cli
 
         module = cli.module_of(name)
         defaults = vars(self._parse(module))

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 
-from models import grammar
+from models.language import grammar
 
 IMPORTED_COLUMNS = pa.schema(
     [
         ("video_id", pa.string()),
+        ("ingested_on", pa.date32()),
         ("text", pa.string()),
         ("status", pa.string()),
         ("observation", pa.string()),
@@ -23,14 +24,14 @@ IMPORTED_COLUMNS = pa.schema(
 
 
 def read_traces(kind: str, labels: tuple[str, ...]) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """For mapInArrow: video_id, text in; IMPORTED_COLUMNS out, a row for every row, unreadable ones with their status."""
+    """For mapInArrow: video_id, ingested_on, text in; IMPORTED_COLUMNS out, a row for every row."""
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             rows = []
             for row in batch.to_pylist():
                 found = grammar.parse(row["text"] or "", kind, labels)
-                rows.append(row | {name: getattr(found, name) for name in IMPORTED_COLUMNS.names[2:]})
+                rows.append(row | {name: getattr(found, name) for name in IMPORTED_COLUMNS.names[3:]})
             yield pa.RecordBatch.from_pylist(rows, IMPORTED_COLUMNS)
 
     return run

@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from models.decode_pool import DecodePool, DecodeSettings, read
-from models.frames import Limits, MediaError, Probe, probe
+from models.video.frames import Limits, MediaError, Probe, probe
+from models.video.pool import DecodePool, DecodeSettings
+from udfs.reading import read
 
 PROBE_COLUMNS = pa.schema(
     [

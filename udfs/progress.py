@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from models import storage
+from lake import storage
 
 _INTERVAL_S = 1.0
 

@@ -1,7 +1,7 @@
 """Rollouts inside a Spark worker: `DataFrame.mapInArrow(rollout(plan), schema)`.
 
-Input columns: video_id string, uri string, missing list<int> (the rollout indices wanted), attempt int. Output columns:
-TRACE_COLUMNS, one row per missing index, whatever happens to the video.
+Input columns: video_id string, uri string, missing list<int> (the rollout indices wanted), attempt int, ingested_on date.
+Output columns: TRACE_COLUMNS, one row per missing index, whatever happens to the video.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from datetime import date
 from itertools import chain
 
 import pyarrow as pa
 
-from models.engine import EngineDead, open_engine
-from models.rollouts import COLUMNS, Plan, Rollouts, Task
+from models.engines.process import open_engine
+from models.engines.promise import EngineDead
+from models.engines.rollouts import COLUMNS, Plan, Rollouts, Task
 from udfs.stall import Watchdog
 
 TRACE_COLUMNS = pa.schema(
@@ -40,9 +42,10 @@ TRACE_COLUMNS = pa.schema(
         ("error", pa.string()),
         ("engine", pa.string()),
         ("engine_version", pa.string()),
+        ("ingested_on", pa.date32()),
     ]
 )
-assert tuple(TRACE_COLUMNS.names) == tuple(COLUMNS)
+assert tuple(TRACE_COLUMNS.names) == (*COLUMNS, "ingested_on")
 
 # For the log only: Spark sees a lost worker and tries the task again on a fresh one.
 _DEAD_ENGINE_EXIT, _STALLED_ENGINE_EXIT = 70, 71
@@ -55,7 +58,8 @@ def rollout(plan: Plan) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.Reco
     """
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        tasks = _tasks(batches)
+        days: dict[str, date] = {}
+        tasks = _tasks(batches, days)
         first = next(tasks, None)
         if first is None:  # an empty partition starts no engine
             return
@@ -67,7 +71,7 @@ def rollout(plan: Plan) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.Reco
             yield from Rollouts(plan, engine, on_decoded=watchdog.touch).rows(chain([first], tasks))
 
         try:
-            yield from _batches(watchdog.watch(rows()), plan.rows_per_batch)
+            yield from _batches(watchdog.watch(rows()), days, plan.rows_per_batch)
         except EngineDead:
             traceback.print_exc()
             sys.stderr.flush()
@@ -82,16 +86,18 @@ def _stalled() -> None:
     os._exit(_STALLED_ENGINE_EXIT)
 
 
-def _tasks(batches: Iterator[pa.RecordBatch]) -> Iterator[Task]:
+def _tasks(batches: Iterator[pa.RecordBatch], days: dict[str, date]) -> Iterator[Task]:
+    """The tasks in a task's batches; notes when each video was ingested, which is the lake's business and no model's."""
     for batch in batches:
         for row in batch.to_pylist():
+            days[row["video_id"]] = row["ingested_on"]
             yield Task(row["video_id"], row["uri"], tuple(row["missing"]), row["attempt"])
 
 
-def _batches(rows: Iterator[dict], size: int) -> Iterator[pa.RecordBatch]:
+def _batches(rows: Iterator[dict], days: dict[str, date], size: int) -> Iterator[pa.RecordBatch]:
     held: list[dict] = []
     for row in rows:
-        held.append(row)
+        held.append(row | {"ingested_on": days[row["video_id"]]})
         if len(held) == size:
             yield pa.RecordBatch.from_pylist(held, TRACE_COLUMNS)
             held = []

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models import alignment
-from models.frames import Limits, sample
 from models.handwriting import clips, teacher, tiny
-from models.prompts import chat
+from models.language.prompts import chat
+from models.training import alignment
+from models.video.frames import Limits, sample
 
 _ANSWER = re.compile(r"<answer>(\w+)</answer>$")
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import cross_entropy
 
-from models.alignment import video_metadata
-from models.frames import on_screen_indices
 from models.handwriting import clips, tiny
+from models.training.alignment import video_metadata
+from models.video.frames import on_screen_indices
 
 
 class Sight(torch.nn.Module):

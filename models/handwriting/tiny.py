@@ -22,9 +22,9 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from models.frames import FrameSpec
 from models.handwriting import teacher
 from models.handwriting.clips import LABELS
+from models.video.frames import FrameSpec
 
 PROMPT = "Four digits: rising, falling or mixed?"
 

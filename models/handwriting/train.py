@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models import alignment
-from models.alignment import Example
-from models.frames import on_screen_indices, sample_array
 from models.handwriting import clips, teacher, tiny
 from models.handwriting.sight import Sight, SightMicro, sight_batch, sight_loss
-from models.trainer import OnMetric, TrainSpec, train
+from models.training import alignment
+from models.training.alignment import Example
+from models.training.trainer import OnMetric, TrainSpec, train
+from models.video.frames import on_screen_indices, sample_array
 
 SIGHT_BATCH, BATCH = 16, 24  # clips a step: of first sight, and of the whole model
 

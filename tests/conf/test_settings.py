@@ -59,8 +59,8 @@ def test_every_key_of_the_base_is_known_and_none_is_missing():
 
 
 def test_the_handwriting_task_asks_what_its_checkpoint_was_taught():
-    from models.frames import FrameSpec
     from models.handwriting import tiny
+    from models.video.frames import FrameSpec
 
     settings = load("conf/local.yaml")
     assert settings.labels.prompt == tiny.PROMPT

@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 
+from jobs.run import Run
+
 from conf.settings import load
 from jobs import rollout, staging
-from jobs.run import Run
 from models import storage
 from udfs import progress
 

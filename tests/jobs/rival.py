@@ -12,9 +12,10 @@ import sys
 import time
 from pathlib import Path
 
+from jobs.run import Run
+
 from conf.settings import load
 from jobs import nightly
-from jobs.run import Run
 from schemas import table
 
 PATIENCE = 120.0  # seconds; a rival that has nothing to publish under a scope never comes

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from jobs.run import UsageError
 
 from jobs import align, demo_data
-from jobs.run import UsageError
 from models.handwriting import train
-from models.trainer import TrainSpec
+from models.training.trainer import TrainSpec
 
 FEW = TrainSpec(steps=2, learning_rate=1e-3, warmup=1)
 

@@ -53,7 +53,7 @@ def test_traces_keep_their_contract(night):
 
 
 def test_siblings_differ_and_seeds_come_from_keys(night):
-    from models.rollouts import seed_of
+    from models.engines.rollouts import seed_of
 
     rows = night.rows("traces")
     assert all(row["seed"] == seed_of(0, row["video_id"], row["rollout_index"]) for row in rows)
@@ -174,6 +174,7 @@ def test_the_ten_queries_answer(night, spark):
 
 def test_delta_rs_and_spark_read_the_same(night, spark):
     from schemas.lake import TABLES
+
     from schemas.table import read
 
     for table in TABLES:
@@ -185,6 +186,7 @@ def test_delta_rs_and_spark_read_the_same(night, spark):
 def test_every_table_keeps_its_contract(night, spark):
     from schemas.contract import audit
     from schemas.lake import TABLES
+
     from schemas.table import read
 
     for table in TABLES:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.engine import EngineSpec, Request, Sampling
+from models.engines.promise import EngineSpec, Request, Sampling
 
 LABELS = ("rising", "falling", "mixed")
 
@@ -20,7 +20,7 @@ def random_model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def vllm_engine(random_model):
-    from models.engine_vllm import VllmEngine
+    from models.engines.vllm import VllmEngine
 
     engine = VllmEngine(EngineSpec("vllm", random_model, max_model_len=512, max_num_seqs=64))
     yield engine
@@ -29,7 +29,7 @@ def vllm_engine(random_model):
 
 @pytest.fixture(scope="session")
 def reference_engine(random_model):
-    from models.engine_transformers import TransformersEngine
+    from models.engines.transformers import TransformersEngine
 
     return TransformersEngine(EngineSpec("transformers", random_model, max_model_len=512))
 

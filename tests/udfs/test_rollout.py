@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from models.decode_pool import DecodeSettings, sample_video
-from models.engine import EngineSpec, Sampling
-from models.frames import FrameSpec
-from models.rollouts import Plan, seed_of
+from models.engines.promise import EngineSpec, Sampling
+from models.engines.rollouts import Plan, seed_of
+from models.video.frames import FrameSpec
+from models.video.pool import DecodeSettings, sample_video
 from udfs.rollout import TRACE_COLUMNS, rollout
 
 LABELS = ("rising", "falling", "mixed")

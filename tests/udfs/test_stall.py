@@ -4,9 +4,9 @@ import subprocess
 import sys
 import time
 
-from models.engine import EngineSpec, Sampling
-from models.frames import FrameSpec, MediaError
-from models.rollouts import Plan, Rollouts, Task
+from models.engines.promise import EngineSpec, Sampling
+from models.engines.rollouts import Plan, Rollouts, Task
+from models.video.frames import FrameSpec, MediaError
 from udfs.stall import Watchdog
 
 
@@ -39,7 +39,7 @@ def test_a_row_that_takes_too_long_is_a_stall_said_once():
 
 def test_files_that_are_refused_one_after_another_are_signs_of_life(checkpoint):
     """Twelve files that take their decoder a second each are twelve seconds without a row, and nobody's engine."""
-    from models.engine_transformers import TransformersEngine  # not above: decoder children import this module
+    from models.engines.transformers import TransformersEngine  # not above: decoder children import this module
 
     spec = EngineSpec("transformers", checkpoint, max_model_len=256)
     plan = Plan(

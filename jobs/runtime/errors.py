@@ -1,0 +1,112 @@
+"""Failures as people meet them: one clear line, and an exit code that a scheduler can act on.
+
+0 done (nothing to do is done) | 1 crash, or a store or process that went away: running it again may help
+2 wrong usage, configuration or a damaged file: somebody has to change something | 3 a data-quality gate | 130 Ctrl-C
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+from py4j.protocol import Py4JJavaError, Py4JNetworkError
+from pyspark.errors import PySparkException, PythonException
+
+from conf.settings import SettingsError
+from lake.commit import Fenced
+from lake.registry import RegistryError
+from lake.storage import Damaged, StoreError
+from lake.table import LakeError
+from lake.waves import Held, Superseded
+
+
+class UsageError(ValueError):
+    """The person or the configuration asked for something that cannot be done; the message says what to do instead."""
+
+
+class SessionError(RuntimeError):
+    """Spark cannot start as configured."""
+
+
+_ASKED_WRONGLY = (UsageError, SettingsError, SessionError, RegistryError, LakeError, Damaged)
+_WENT_AWAY = (StoreError, Superseded, Fenced)
+# What Python says of a JVM that was killed: py4j finds nobody at the other end.
+_JVM_GONE = (Py4JNetworkError, ConnectionError, EOFError)
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """What to print for a failure and how to exit; an unforeseen one is a crash with its trace."""
+    if isinstance(error, _ASKED_WRONGLY):
+        return str(error), 2
+    if isinstance(error, Held):
+        return str(error), 3
+    if isinstance(error, _WENT_AWAY):
+        return str(error), 1
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped; what is staged is published by the next run, the rest is pending again", 130
+    if isinstance(error, _JVM_GONE):
+        return (
+            "Spark's JVM is gone (killed, perhaps for want of memory): what is staged is published by the next run, the "
+            "rest is pending again"
+        ), 1
+    if full := _store_failure(error):
+        return full, 1
+    return f"crashed: {summary(error)}", 1
+
+
+def summary(error: BaseException) -> str:
+    """Kind and first line of a failure: what is left of pages of traces."""
+    said = _raised_by_udf(error) if isinstance(error, PythonException) else str(error).strip()
+    java = java_causes(error)
+    if java and not isinstance(error, PySparkException):
+        said = f"{java[-1].getClass().getSimpleName()}: {java[-1].getMessage()}"
+    first = said.splitlines()[0] if said else ""
+    return f"{type(error).__name__}: {first}"[:500]
+
+
+def trace(error: BaseException) -> str:
+    """Where a crash happened, for a developer: Python's frames, without the JVM's pages."""
+    return "".join(traceback.format_tb(error.__traceback__))
+
+
+def java_causes(error: BaseException) -> list[Any]:
+    """The Java exceptions behind a failure, outermost first; none where it is Python's own or the JVM is gone."""
+    cause = error.java_exception if isinstance(error, Py4JJavaError) else getattr(error, "_origin", None)
+    found: list[Any] = []
+    try:
+        while cause is not None and len(found) < 20:
+            found.append(cause)
+            cause = cause.getCause()
+    except _JVM_GONE:
+        return []
+    return found
+
+
+def worker_lost(error: BaseException) -> bool:
+    """Whether a stage failed because a task's process went away, the worker alone or the whole executor.
+
+    A worker that raised is a PythonException. Of one that vanished Spark's last cause is the end of its stream; of an
+    executor there is no cause at all.
+    """
+    if isinstance(error, PythonException) or not isinstance(error, (Py4JJavaError, PySparkException)):
+        return False
+    kinds = [cause.getClass().getSimpleName() for cause in java_causes(error)]
+    return kinds[:1] == ["SparkException"] and (len(kinds) == 1 or kinds[-1] == "EOFException")
+
+
+def _store_failure(error: BaseException) -> str | None:
+    """A disk that Spark itself could not write to; the operating system's words are all that Java keeps of it."""
+    for cause in java_causes(error):
+        if cause.getClass().getName() in ("java.io.IOException", "java.nio.file.FileSystemException"):
+            said = str(cause.getMessage())
+            if "No space left on device" in said:
+                return f"a disk that Spark writes to is full ({said}): free space on it and run this again"
+            if "Read-only file system" in said:
+                return f"a file system that Spark writes to is read-only ({said}): mount it for writing"
+    return None
+
+
+def _raised_by_udf(error: BaseException) -> str:
+    """The last line of the worker's traceback, which is all of it that tells what happened."""
+    lines = [line.strip() for line in str(error).partition("JVM stacktrace")[0].splitlines() if line.strip()]
+    return lines[-1] if lines else ""

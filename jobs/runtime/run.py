@@ -1,0 +1,88 @@
+"""One run of one job: what it was asked (settings, budget), the lake at hand, its waves, and its own record."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from conf.settings import Settings
+from jobs.runtime import session
+from jobs.runtime.budget import Budget
+from jobs.runtime.errors import explain
+from jobs.runtime.record import Record
+from lake import catalog, recovery, storage
+from lake.commit import note_once
+from lake.lease import Lease
+from lake.staging import run_folder, staged_waves
+from lake.waves import Held, Waves
+from models import identity
+from schemas.table import Table
+
+
+class Run:
+    """A context manager around what the job does: inside it the run has a lease, and everything dead is mended.
+
+    Jobs that only read use it without entering.
+    """
+
+    waves: Waves  # from entering on
+
+    def __init__(self, job: str, settings: Settings, budget: Budget | None = None, quiet: bool = False) -> None:
+        self.job, self.settings, self.budget = job, settings, budget or Budget()
+        self.task, self.labels = settings.task, tuple(settings.labels.labels)
+        root = storage.absolute(settings.lake.root)
+        self.lake = catalog.Lake(root, lambda: session.start(job, settings.spark))
+        self.record = Record(job, self.task, root, quiet)
+        self._lease: Lease | None = None
+
+    def __enter__(self) -> Run:
+        root, silence = self.lake.root, self.settings.waves.lease_seconds
+        # Only what brings the first files in makes a lake: elsewhere a mistyped lake.root would look like success.
+        (catalog.create_all if self.job == "ingest" else catalog.require)(root)
+        self.record.note("started")
+        if others := recovery.runs_by_life(root, silence).living:
+            self.record.say(
+                f"also at work on this lake: {', '.join(others)}; work that both take on is done twice and kept once"
+            )
+        self._lease = Lease(root, self.record.run_id, self.job, silence)
+        try:
+            found = recovery.recover(self.lake, silence)
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        for warning in found.warnings:
+            self.record.warn(warning)
+        mended = {"waves_recovered": found.settled, "waves_discarded": found.discarded}
+        self.record.add({name: count for name, count in mended.items() if count})
+        allowed = self.settings.waves.max_refused
+        self.waves = Waves(self.lake, self._lease, self.job, self.task, self.labels, allowed, found.held)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lease is not None:
+            self._lease.close()
+            # A sealed wave outlives a run that failed after it: the next run publishes it. A run that was taken for dead
+            # has no folder any more.
+            if not any(wave.manifest() for wave in staged_waves(self.lake.root, self.record.run_id)):
+                with suppress(storage.StoreError):
+                    recovery.remove_run(self.lake.root, self.record.run_id)
+        if error is None:
+            self.record.note("deferred" if self.record.deferred else "finished")
+            return
+        message = explain(error)[0].splitlines()[0][:500]
+        with suppress(Exception):  # the first failure is the one to report, whatever broke with it
+            self.record.note("held" if isinstance(error, Held) else "failed", message)
+
+    def path(self, name: str) -> str:
+        """A place for this run's own scratch data; gone when it ends."""
+        return storage.join(run_folder(self.lake.root, self.record.run_id), name)
+
+    def register(self, table: Table, id: str, value: dict[str, Any]) -> None:
+        """Note in `recipes` or `scorers`, once, what an id stands for."""
+        key = table.key[0]
+        row = {key: id, "task": self.task, "json": identity.canonical(value), "created_at": datetime.now(UTC)}
+        note_once(table, self.lake.root, [row], f"{table.name}/{id}", self.record.note_id)

@@ -1,0 +1,191 @@
+"""A CSV or TSV of labels -> statements: rows for the tables labels and splits, each tied to a video or to its name."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+
+from conf.settings import Ingest
+from jobs.runtime.errors import UsageError
+from lake import storage
+from lake.listing import walk
+from schemas.splits import STAGES
+
+
+def external_id(name: Column, extensions: tuple[str, ...]) -> Column:
+    """A file's name without folder and without a known video extension: what files and labels are matched by."""
+    base = F.regexp_extract(name, r"([^/\\]*)$", 1)
+    return F.regexp_replace(base, rf"(?i)\.({'|'.join(extensions)})$", "")
+
+
+def read_statements(
+    spark: SparkSession, path: str, ingest: Ingest, labels: tuple[str, ...], split: str | None
+) -> DataFrame:
+    """Columns row, external_id, label, split, source, observed_at; one row for every row of the file.
+
+    split: the stage of every row where the file has no such column. Raises UsageError for a missing file or column, a
+    label outside the task's set, an unknown stage.
+    """
+    entry = find("--labels", path)
+    mapped = ingest.labels
+    separator = "\t" if path.lower().endswith(".tsv") else ","
+    table = spark.read.csv(storage.absolute(path), header=True, sep=separator, multiLine=True, escape='"')
+    split_column = mapped.split if mapped.split in table.columns else None
+    _check_columns(path, table.columns, [mapped.id, mapped.label])
+    _check_text(path, table, [mapped.id, mapped.label])
+    if split is not None and split_column is not None:
+        raise UsageError(
+            f"--split {split}: {path} names each row's split itself, in column '{split_column}'; leave one out"
+        )
+    return table.select(
+        F.monotonically_increasing_id().alias("row"),
+        external_id(F.col(f"`{mapped.id}`"), ingest.extensions).alias("external_id"),
+        _mapped(path, table, mapped.label, mapped.values, labels, "label", "ingest.labels.values").alias("label"),
+        (
+            _mapped(path, table, split_column, mapped.splits, STAGES, "split", "ingest.labels.splits")
+            if split_column
+            else F.lit(split).cast("string")
+        ).alias("split"),
+        F.lit(Path(path).name).alias("source"),
+        F.lit(entry.modified_at).alias("observed_at"),
+    )
+
+
+def find(flag: str, path: str) -> storage.Entry:
+    """The file given with a flag as its store lists it. Raises UsageError if there is none, or if it is no text."""
+    listed = list(islice(walk(path), 2)) if storage.exists(path) else []
+    if not listed:
+        raise UsageError(f"{flag} {path}: no such file")
+    if len(listed) > 1 or listed[0].uri.rpartition("/")[2] != path.rstrip("/").rpartition("/")[2]:
+        raise UsageError(f"{flag} {path}: expected one CSV or TSV file, found a folder")
+    if b"\0" in storage.read_start(path, 4096):
+        raise UsageError(f"{flag} {path}: expected CSV or TSV as UTF-8 text, found binary data or another encoding")
+    return listed[0]
+
+
+def _check_text(path: str, table: DataFrame, columns: list[str]) -> None:
+    odd = table.where(" OR ".join(f"contains(`{name}`, '\ufffd')" for name in columns))
+    if row := odd.first():
+        raise UsageError(f"--labels {path}: expected UTF-8 text, found a row that is not: {row[columns[0]]}")
+
+
+def _check_columns(path: str, found: list[str], wanted: list[str]) -> None:
+    missing = [name for name in wanted if name not in found]
+    if not found:
+        raise UsageError(f"{path}: expected a line with the names of the columns, found an empty file")
+    if missing:
+        raise UsageError(
+            f"{path}: expected a column {' and '.join(repr(name) for name in missing)}, found {', '.join(found)}; "
+            "set ingest.labels.id and ingest.labels.label to the columns to use"
+        )
+
+
+def _mapped(
+    path: str, table: DataFrame, column: str, words: dict[str, str], known: tuple[str, ...], kind: str, setting: str
+) -> Column:
+    """The column in this project's words. Raises UsageError for values that are neither mapped nor known."""
+    value = F.trim(F.col(f"`{column}`"))
+    counts = table.groupBy(value.alias("value")).count().where(F.col("value").isNotNull())
+    strange = counts.where(~F.col("value").isin(*words, *known)).orderBy(F.desc("count")).limit(5).collect()
+    if strange:
+        listed = ", ".join(f"'{row['value']}' ({row['count']} rows)" for row in strange)
+        raise UsageError(
+            f"{path}, column '{column}': expected a {kind} out of {', '.join(known)}, found {listed}; "
+            f"map it under {setting} or correct the file"
+        )
+    if not words:
+        return value
+    pairs = [F.lit(word) for pair in words.items() for word in pair]
+    return F.coalesce(F.create_map(*pairs)[value], value)
+
+
+def named_videos(files: DataFrame, source: str, names: DataFrame) -> DataFrame:
+    """Columns external_id, known_id, videos: how many different videos of a source have each name, and one of them.
+
+    names: external_id, those that are asked for.
+    """
+    present = (  # a replaced file is one file: what it holds now
+        files.where((F.col("status") == "ok") & (F.col("source") == source))
+        .join(names.select("external_id").distinct(), "external_id", "left_semi")
+        .groupBy("uri", "external_id")
+        .agg(F.max_by("video_id", "seen_at").alias("video_id"))
+    )
+    return present.groupBy("external_id").agg(
+        F.min("video_id").alias("known_id"), F.count_distinct("video_id").alias("videos")
+    )
+
+
+def match(statements: DataFrame, files: DataFrame, source: str) -> DataFrame:
+    """Adds video_id: the video whose file has that name, or an 'ext:' id until it arrives.
+
+    Adds refused_key, refused_reason, refused_message: a name that several different videos share is refused.
+    """
+    ext = F.concat(F.lit("ext:"), F.sha2(F.concat(F.lit(source + "\n"), F.col("external_id")), 256))
+    ambiguous = F.coalesce(F.col("videos"), F.lit(0)) > 1
+    return (
+        statements.join(named_videos(files, source, statements), "external_id", "left")
+        .withColumn("video_id", F.coalesce("known_id", ext))
+        .withColumn("refused_key", F.concat_ws("/", F.col("source"), F.col("external_id"), F.col("row")))
+        .withColumn("refused_reason", F.when(ambiguous, F.lit("ambiguous_name")))
+        .withColumn(
+            "refused_message",
+            F.when(ambiguous, F.format_string("%d different videos are called '%s'", "videos", "external_id")),
+        )
+        .drop("known_id", "videos")
+    )
+
+
+def label_rows(matched: DataFrame, task: str) -> DataFrame:
+    """Rows for the table labels. A file that gives one video several labels is believed in none of them."""
+    fine = F.when(F.col("refused_reason").isNull(), F.col("label"))
+    said = F.array_sort(F.collect_set(fine).over(Window.partitionBy("video_id")))
+    return _refuse(
+        matched.withColumn("said", said),
+        (F.size("said") > 1) & F.col("label").isNotNull(),
+        "label_contradicted",
+        F.format_string("the file says of this video: %s", F.concat_ws(", ", "said")),
+    ).select(
+        "video_id",
+        "external_id",
+        F.lit(task).alias("task"),
+        "label",
+        "source",
+        "observed_at",
+        "refused_key",
+        "refused_reason",
+        "refused_message",
+    )
+
+
+def split_rows(matched: DataFrame, held: DataFrame, task: str) -> DataFrame:
+    """Rows for the table splits. A video stays in the stage that had it first, before this file or further up in it."""
+    mine = held.where(F.col("task") == task).join(matched.select("video_id").distinct(), "video_id", "left_semi")
+    frozen = mine.select("video_id", F.col("split").alias("frozen"))
+    further_up = F.first("split").over(Window.partitionBy("video_id").orderBy("row"))
+    claims = matched.where("split IS NOT NULL AND refused_reason IS NULL").join(frozen, "video_id", "left")
+    return _refuse(
+        claims.withColumn("held", F.coalesce("frozen", further_up)),
+        F.col("held") != F.col("split"),
+        "split_leakage",
+        F.format_string("the video is in the split '%s' and stays there, it cannot be in '%s' too", "held", "split"),
+    ).select(
+        "video_id",
+        "external_id",
+        F.lit(task).alias("task"),
+        "split",
+        F.current_timestamp().alias("assigned_at"),
+        "refused_key",
+        "refused_reason",
+        "refused_message",
+    )
+
+
+def _refuse(rows: DataFrame, when: Column, reason: str, message: Column) -> DataFrame:
+    """Mark rows as refused that are not refused already. The world's faults are no reason to hold the rest back."""
+    fresh = F.col("refused_reason").isNull() & F.coalesce(when, F.lit(False))
+    return rows.withColumn("refused_message", F.when(fresh, message).otherwise(F.col("refused_message"))).withColumn(
+        "refused_reason", F.when(fresh, F.lit(reason)).otherwise(F.col("refused_reason"))
+    )

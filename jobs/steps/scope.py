@@ -1,0 +1,118 @@
+"""Scopes: which videos a job takes on. Every step restricts tables to its scope before it does anything else with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.runtime.run import Run
+from lake.catalog import Added
+from lake.parquet import wave_of
+from schemas.videos import VIDEOS
+
+COLUMNS = ("video_id", "uri", "duration_s", "ingested_at", "ingested_on", "wave_id")
+_DAYS_BY_NAME = 366  # beyond so many days a table is cut by the first and the last of them
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A set of videos that stays as it is, whatever happens to the lake: COLUMNS, how many, and the days they are from."""
+
+    videos: DataFrame
+    count: int
+    days: tuple[date, ...]
+
+    def of(self, rows: DataFrame) -> DataFrame:
+        """The rows of these videos, of a table with `ingested_on`: folders first, then ids."""
+        return self.within(rows).join(self.videos.select("video_id"), "video_id", "left_semi")
+
+    def without(self, rows: DataFrame) -> DataFrame:
+        """The videos that have no row in such a table."""
+        return self.videos.join(self.within(rows).select("video_id"), "video_id", "left_anti")
+
+    def within(self, rows: DataFrame) -> DataFrame:
+        """The rows from the same days."""
+        day = F.col("ingested_on")
+        if len(self.days) > _DAYS_BY_NAME:
+            return rows.where(day.between(F.lit(self.days[0]), F.lit(self.days[-1])))
+        return rows.where(day.isin(*self.days))
+
+
+def fix(run: Run, name: str, videos: DataFrame) -> Scope:
+    """A scope of these videos, kept in a file of the run's own."""
+    path = run.path(name)
+    videos.select(*COLUMNS).write.mode("overwrite").parquet(path)
+    return _kept(run.lake.spark.read.parquet(path))
+
+
+def _kept(videos: DataFrame) -> Scope:
+    found = videos.agg(F.count("*").alias("count"), F.collect_set("ingested_on").alias("days")).collect()[0]
+    return Scope(videos, found["count"], tuple(sorted(found["days"])))
+
+
+def parts(run: Run, name: str, scope: Scope, size: int) -> Iterator[Scope]:
+    """The scope in parts of about so many videos, oldest first."""
+    if scope.count <= size:
+        if scope.count:
+            yield scope
+        return
+    number = -(-scope.count // size)
+    for part in cut(run, name, scope.videos, number):
+        yield _kept(part)
+
+
+def cut(run: Run, name: str, videos: DataFrame, number: int) -> Iterator[DataFrame]:
+    """Rows with COLUMNS in so many parts of about equally many videos, oldest first, from files of the run's own.
+
+    All rows of a video are in one part; parts without rows are left out.
+    """
+    path = run.path(name)
+    in_order(videos, number).write.mode("overwrite").partitionBy("part").parquet(path)
+    for part in range(number):
+        rows = run.lake.spark.read.parquet(path).where(F.col("part") == str(part)).drop("part")
+        if not rows.isEmpty():
+            yield rows
+
+
+def in_order(videos: DataFrame, number: int) -> DataFrame:
+    """Adds `part`, 0 .. number - 1, oldest first."""
+    ranged = videos.repartitionByRange(number, "ingested_at", "video_id")
+    return ranged.withColumn("part", F.spark_partition_id())
+
+
+def oldest(videos: DataFrame, count: int) -> DataFrame:
+    """So many of them, those that have waited longest."""
+    return videos.orderBy("ingested_at", "video_id").limit(count)
+
+
+def of_split(videos: DataFrame, splits: DataFrame, task: str, split: str | None) -> DataFrame:
+    """The videos of one stage, or all of them."""
+    if split is None:
+        return videos
+    chosen = splits.where((F.col("task") == task) & (F.col("split") == split)).select("video_id")
+    return videos.join(chosen, "video_id", "left_semi")
+
+
+def stage(run: Run, split: str | None) -> Scope:
+    """The videos of one stage of this run's task, or all of them."""
+    videos = run.lake.read(VIDEOS)
+    chosen = videos if split is None else of_split(videos, run.lake.view("current_splits"), run.task, split)
+    return fix(run, f"scope-{split or 'all'}", chosen)
+
+
+def done_up_to(left: DataFrame, added: Added) -> int | None:
+    """The last version of `videos` before that of the oldest video that is left; None if that cannot be told.
+
+    left: videos of `added` with their wave_id.
+    """
+    if added.files is None:
+        return None
+    waves = {row["wave_id"] for row in left.select("wave_id").distinct().collect()}
+    versions = {wave_of(name): version for name, version in added.files.items()}
+    if not waves <= versions.keys():  # compaction has moved some of them
+        return None
+    return min((versions[wave] for wave in waves), default=added.version + 1) - 1

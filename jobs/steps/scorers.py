@@ -1,0 +1,66 @@
+"""A scorer: a calibrator with the traces it looks at, and the rule that decides over its probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from conf.settings import Decide
+from jobs.runtime.run import Run
+from jobs.steps.recipes import Recipe
+from models import identity
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """`id` names calibrator and traces; `rule`, with an id of its own, what is made of the probabilities."""
+
+    id: str
+    json: dict[str, Any]
+    manifest: dict[str, Any]
+    rule: dict[str, float]
+    rule_id: str
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the traces that it looks at."""
+        return Recipe(self.manifest["recipe_id"], self.manifest["recipe"], self.manifest["model_path"])
+
+    @property
+    def rollouts(self) -> int:
+        """How many traces of a video it looks at (K)."""
+        return self.manifest["rollouts"]
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The ids that its scores and decisions rest on."""
+        return {
+            "recipe_id": self.manifest["recipe_id"],
+            "calibrator_id": self.manifest["calibrator_id"],
+            "scorer_id": self.id,
+            "rule_id": self.rule_id,
+        }
+
+
+def of_manifest(manifest: dict[str, Any], decide: Decide) -> Scorer:
+    """The scorer of a registered calibrator under a decision rule."""
+    value = identity.scorer(
+        recipes=[manifest["recipe_id"]],
+        rollouts=manifest["rollouts"],
+        calibrator=manifest["calibrator"],
+        calibration=manifest["calibration"],
+    )
+    rule = {"threshold": decide.threshold, "coverage": decide.coverage}
+    return Scorer(identity.digest(value), value, manifest, rule, identity.digest(rule))
+
+
+def live(run: Run) -> Scorer:
+    """What promote made live. Raises RegistryError before the first promote."""
+    versions = run.lake.registry.live(run.task)
+    manifest = run.lake.registry.calibrator(run.task, versions["calibrator_id"])
+    return of_manifest(manifest, Decide(**versions["rule"]))
+
+
+def promoted(run: Run) -> list[str]:
+    """Ids of all scorers of the task that are or were live; what a candidate scored is not among theirs."""
+    return sorted({pair["scorer_id"] for pair in run.lake.registry.promotions(run.task)})

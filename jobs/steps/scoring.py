@@ -1,0 +1,162 @@
+"""From traces to scores to decisions, for the videos of a scope. Runs the calibrator, never the model."""
+
+from __future__ import annotations
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from jobs.runtime.run import Run
+from jobs.steps.rollouts import refused_keys
+from jobs.steps.scope import Scope, parts
+from jobs.steps.scorers import Scorer
+from lake.staging import Wave
+from lake.waves import Work
+from lake.write import stage
+from models.calibration.features import TRACE_FIELDS
+from schemas.decisions import DECISIONS
+from schemas.quarantine import QUARANTINE
+from schemas.scorers import SCORERS
+from schemas.scores import SCORES
+from schemas.traces import TRACES, TRANSIENT
+from udfs.calibrator import SCORE_COLUMNS, score
+
+_VIDEOS_PER_WAVE = 50_000
+
+
+def traced(traces: DataFrame, recipe_id: str, k: int, max_attempts: int) -> DataFrame:
+    """Videos whose K rollouts are all there for good: video_id, ingested_on, traces (structs, by rollout index)."""
+    fields = [name for name in TRACE_FIELDS if name != "rollout_index"]
+    latest = (
+        traces.where((F.col("recipe_id") == recipe_id) & (F.col("rollout_index") < k))
+        .groupBy("video_id", "ingested_on", "rollout_index")
+        .agg(F.max_by(F.struct("attempt", *fields), "attempt").alias("t"))
+        .where(~F.col("t.status").isin(*TRANSIENT) | (F.col("t.attempt") + 1 >= max_attempts))
+    )
+    trace = F.struct("rollout_index", *[F.col(f"t.{name}") for name in fields])
+    by_index = "array_sort(traces, (a, b) -> a.rollout_index - b.rollout_index)"
+    return (
+        latest.groupBy("video_id", "ingested_on")
+        .agg(F.collect_list(trace).alias("traces"))
+        .where(F.size("traces") == k)
+        .withColumn("traces", F.expr(by_index))
+    )
+
+
+def decide(scores: DataFrame, rule: dict[str, float], rule_id: str) -> DataFrame:
+    """Rows for the table decisions: label or abstention, and the prediction set, from probabilities alone.
+
+    The set holds the most probable labels until together they reach the coverage; equal probabilities go by slug.
+    """
+    ranked = F.expr(
+        "array_sort(map_entries(probs), (a, b) -> CASE WHEN a.value > b.value THEN -1 WHEN a.value < b.value THEN 1 "
+        "WHEN a.key < b.key THEN -1 ELSE 1 END)"
+    )
+    before = F.expr(
+        "transform(ranked, (entry, i) -> struct(entry.key AS key, "
+        "aggregate(slice(ranked, 1, i), 0D, (sum, e) -> sum + e.value) AS before))"
+    )
+    # The tolerance keeps 0.6 + 0.3 from falling short of 0.9.
+    chosen = F.expr(f"transform(filter(placed, p -> p.before < {rule['coverage']} - 1e-12), p -> p.key)")
+    reason: Column = (
+        F.when(F.col("rollouts_ok") == 0, "no_usable_trace")
+        .when(F.col("top_prob") < rule["threshold"], "below_threshold")
+        .otherwise("clear")
+    )
+    return (
+        scores.withColumn("ranked", ranked)
+        .withColumn("placed", before)
+        .withColumn("top_prob", F.expr("ranked[0].value"))
+        .withColumn("reason", reason)
+        .select(
+            "video_id",
+            "task",
+            "scorer_id",
+            F.lit(rule_id).alias("rule_id"),
+            F.when(F.col("reason") == "clear", F.expr("ranked[0].key")).alias("label"),
+            "top_prob",
+            chosen.alias("prediction_set"),
+            (F.col("reason") != "clear").alias("abstain"),
+            "reason",
+            F.current_timestamp().alias("decided_at"),
+            "ingested_on",
+        )
+    )
+
+
+def waiting(run: Run, scorer: Scorer, scope: Scope) -> DataFrame:
+    """Videos in scope with all their traces and without a score: video_id, ingested_on, traces."""
+    traces = scope.of(run.lake.read(TRACES).where(F.col("recipe_id") == scorer.recipe.id))
+    ready = traced(traces, scorer.recipe.id, scorer.rollouts, run.settings.waves.max_attempts)
+    scored = scope.within(run.lake.read(SCORES).where(F.col("scorer_id") == scorer.id)).select("video_id")
+    return (
+        ready.join(scored, "video_id", "left_anti")
+        .withColumn("row_key", F.concat_ws("/", "video_id", F.lit(scorer.id)))
+        .join(refused_keys(run.lake.read(QUARANTINE), SCORES.name), "row_key", "left_anti")
+        .drop("row_key")
+    )
+
+
+def undecided(run: Run, scorer: Scorer, scope: Scope) -> DataFrame:
+    """Scores of the scope that the scorer's rule has not seen."""
+    seen = (F.col("scorer_id") == scorer.id) & (F.col("rule_id") == scorer.rule_id)
+    decided = scope.within(run.lake.read(DECISIONS).where(seen)).select("video_id")
+    scores = scope.of(run.lake.read(SCORES).where(F.col("scorer_id") == scorer.id))
+    return scores.join(decided, "video_id", "left_anti")
+
+
+def register(run: Run, scorer: Scorer) -> None:
+    """Note what a scorer's id stands for; from here on the run's rows name its versions."""
+    run.register(SCORERS, scorer.id, scorer.json)
+    run.record.versions |= scorer.versions
+    run.record.add({"rollouts": 0, "engines": 0, "scores": 0, "decisions": 0})
+
+
+def score_all(run: Run, scorer: Scorer, scope: Scope) -> None:
+    """Score what has its traces but no score, and decide every score that the rule has not seen, in waves, oldest first."""
+    register(run, scorer)
+    score_parts(run, scorer, scope)
+
+
+def score_parts(run: Run, scorer: Scorer, scope: Scope) -> None:
+    """The same for a registered scorer."""
+    for part in parts(run, f"score-{scorer.id}", scope, _VIDEOS_PER_WAVE):
+        if not run.budget.allows(0):
+            run.record.deferred = True
+            run.record.say("the deadline is over: the rest stays for the next run")
+            return
+        run.waves.must_be_open(SCORES, DECISIONS)
+        _score(run, scorer, part)
+        _decide(run, scorer, part)
+
+
+def _score(run: Run, scorer: Scorer, scope: Scope) -> None:
+    planned_at = run.lake.version(SCORES)
+    todo = waiting(run, scorer, scope)
+    if todo.isEmpty():
+        return
+    folder = run.lake.registry.folder(run.task, scorer.manifest["calibrator_id"])
+    known = {"task": F.lit(run.task), "scorer_id": F.lit(scorer.id), "scored_at": F.current_timestamp()}
+
+    def write(wave: Wave) -> Work:
+        made = todo.mapInArrow(score(folder), from_arrow_schema(SCORE_COLUMNS))
+        return [stage(wave, SCORES, made.withColumns(known), planned_at)], {}
+
+    settled = run.waves.commit(write, run.record.versions)
+    landed = settled.landed[SCORES.name]
+    refused = settled.refused(SCORES)
+    run.record.add({"scores": landed.rows, "scores_refused": refused, "collisions": landed.collisions})
+    run.record.say(f"{landed.rows:,} videos scored")
+
+
+def _decide(run: Run, scorer: Scorer, scope: Scope) -> None:
+    planned_at = run.lake.version(DECISIONS)
+    scores = undecided(run, scorer, scope)
+    if scores.isEmpty():
+        return
+
+    def write(wave: Wave) -> Work:
+        return [stage(wave, DECISIONS, decide(scores, scorer.rule, scorer.rule_id), planned_at)], {}
+
+    landed = run.waves.commit(write, run.record.versions).landed[DECISIONS.name]
+    run.record.add({"decisions": landed.rows, "collisions": landed.collisions})

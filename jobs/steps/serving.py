@@ -1,0 +1,70 @@
+"""Bringing videos to the live versions: rollouts, scores and decisions, wave by wave, and an account of every video."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.runtime.run import Run
+from jobs.steps import scope, scorers
+from jobs.steps.rollouts import roll_out, say_statuses
+from jobs.steps.scope import Scope
+from jobs.steps.scorers import Scorer
+from jobs.steps.scoring import register, score_parts
+from lake.catalog import Added
+from schemas.quarantine import QUARANTINE
+from schemas.scores import SCORES
+from schemas.videos import VIDEOS
+
+
+def new_videos(run: Run) -> tuple[Scope | None, Added]:
+    """Videos that no scorer of this task has scored while it was live; what a candidate tried does not count.
+
+    Looks only at what came after the version of `videos` up to which an earlier night has scored everything; None if
+    nothing came, and then no other table is read.
+    """
+    added = run.lake.added_since(VIDEOS, run.lake.registry.scored_up_to(run.task))
+    if added.files == {}:
+        return None, added
+    came = scope.fix(run, "came", run.lake.read_added(VIDEOS, added))
+    known = run.lake.read(SCORES).where(F.col("scorer_id").isin(scorers.promoted(run)))
+    return scope.fix(run, "new", came.without(known)), added
+
+
+def serve(run: Run, scorer: Scorer, asked: Scope) -> DataFrame:
+    """Rollouts, scores and decisions for a scope; checks that scope = scored + quarantined + deferred.
+
+    Returns the videos that are deferred.
+    """
+    register(run, scorer)
+    taken, most = asked, run.budget.max_videos
+    if most is not None and most < asked.count:
+        taken = scope.fix(run, "taken", scope.oldest(asked.videos, most))
+    roll_out(run, scorer.recipe, scorer.rollouts, taken, then=partial(score_parts, run, scorer))
+    scored = asked.within(run.lake.read(SCORES).where(F.col("scorer_id") == scorer.id)).select("video_id")
+    left = scope.fix(run, "left", asked.videos.join(scored, "video_id", "left_anti"))
+    refused = refused_videos(run.lake.read(QUARANTINE), scorer.recipe.id, scorer.id)
+    deferred = scope.fix(run, "deferred", left.videos.join(refused, "video_id", "left_anti"))
+    parts = {
+        "videos_scored": asked.videos.join(scored, "video_id", "left_semi").count(),
+        "videos_quarantined": left.count - deferred.count,
+        "videos_deferred": deferred.count,
+    }
+    if sum(parts.values()) != asked.count:
+        raise RuntimeError(f"{asked.count} videos in scope are not {parts}: videos were lost or doubled")
+    run.record.add({"videos_in_scope": asked.count, **parts})
+    run.record.deferred = run.record.deferred or deferred.count > 0
+    said = " + ".join(f"{count} {name.removeprefix('videos_')}" for name, count in parts.items())
+    run.record.say(f"{asked.count} videos in scope = {said}")
+    say_statuses(run)
+    return deferred.videos
+
+
+def refused_videos(quarantine: DataFrame, recipe_id: str, scorer_id: str) -> DataFrame:
+    """Videos of which a trace or the score was refused by its contract."""
+    key = F.split("row_key", "/")
+    traces = (F.col("table") == "traces") & (key[1] == recipe_id)
+    scores = (F.col("table") == "scores") & (key[1] == scorer_id)
+    return quarantine.where(traces | scores).select(key[0].alias("video_id")).distinct()

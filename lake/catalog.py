@@ -1,0 +1,129 @@
+"""A lake by name: its tables, the views that analysts start from, and the registry beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame, SparkSession
+
+from lake import commit, table
+from lake.parquet import wave_of
+from lake.registry import Registry
+from schemas.table import Table
+from schemas.tables import TABLES
+from schemas.views import VIEWS
+
+_PROMOTIONS = {"task": "string", "recipe_id": "string", "scorer_id": "string", "rule_id": "string"} | {
+    "promoted_at": "timestamp",
+    "is_live": "boolean",
+}
+
+
+@dataclass(frozen=True)
+class Added:
+    """files: the version that added it, by name; None where every file has to be looked at. version: the table's own."""
+
+    version: int
+    files: dict[str, int] | None
+
+
+class Lake:
+    """One lake as a job has it at hand. session: called for Spark when something is first read by it."""
+
+    def __init__(self, root: str, session: Callable[[], SparkSession]) -> None:
+        self.root, self._session = root, session
+        self.registry = Registry(root)
+
+    @cached_property
+    def spark(self) -> SparkSession:
+        return self._session()
+
+    def read(self, wanted: Table) -> DataFrame:
+        """All rows as of now."""
+        return table.read(self.spark, wanted, self.root)
+
+    def read_files(self, wanted: Table, names: Iterable[str]) -> DataFrame:
+        """The rows of some files in the table's folder, published or not."""
+        return table.read_files(self.spark, wanted, self.root, names)
+
+    def version(self, wanted: Table) -> int:
+        """The table's version as of now: what is read after this has all of it, and perhaps more."""
+        return table.open_table(wanted, self.root, files=False).version()
+
+    def added_since(self, wanted: Table, version: int | None) -> Added:
+        """What was added to a table after a version; everything where none is given or the log no longer tells."""
+        snapshot = table.open_table(wanted, self.root)
+        came = commit.added_since(wanted, self.root, snapshot, version)
+        return Added(snapshot.version(), None if came is None else {name: entry for name, _, entry in came})
+
+    def read_added(self, wanted: Table, added: Added) -> DataFrame:
+        """The rows of it, and perhaps some that were there before."""
+        return self.read(wanted) if added.files is None else self.read_files(wanted, added.files)
+
+    def rows_by_day(self, wanted: Table, **partition: str) -> dict[date, int]:
+        """Rows of a part of a table by `ingested_on`, from the log alone: no file is read."""
+        files = pa.table(table.open_table(wanted, self.root).get_add_actions(flatten=True))
+        for name, value in partition.items():
+            files = files.filter(pc.equal(files[f"partition.{name}"], value))
+        by_day = files.group_by("partition.ingested_on").aggregate([("num_records", "sum")])
+        return dict(zip(*(column.to_pylist() for column in by_day.columns), strict=True))
+
+    def others_since(self, wanted: Table, version: int, run_id: str, **partition: str) -> bool:
+        """Whether other runs have added rows to a part of a table since a version."""
+        snapshot = table.open_table(wanted, self.root)
+        if snapshot.version() == version:
+            return False
+        came = commit.added_since(wanted, self.root, snapshot, version)
+        return came is None or any(
+            commit.run_of(wave_of(name) or "") != run_id and partition.items() <= values.items()
+            for name, values, _ in came
+        )
+
+    def view(self, name: str) -> DataFrame:
+        """A view as of now; registers only what its query names."""
+        query = VIEWS[name]
+        words = set(re.findall(r"\w+", query))
+        for wanted in TABLES:
+            if wanted.name in words:
+                self.read(wanted).createOrReplaceTempView(wanted.name)
+        for other in words & VIEWS.keys() - {name}:  # a view may build on another
+            self.view(other).createOrReplaceTempView(other)
+        if "promotions" in words:
+            self._register_promotions()
+        return self.spark.sql(query)
+
+    def register_views(self) -> None:
+        """Give every table and view its name in this session."""
+        for wanted in TABLES:
+            self.read(wanted).createOrReplaceTempView(wanted.name)
+        self._register_promotions()
+        for name, query in VIEWS.items():
+            self.spark.sql(query).createOrReplaceTempView(name)
+
+    def _register_promotions(self) -> None:
+        rows = [tuple(pair[name] for name in _PROMOTIONS) for pair in self.registry.promotions()]
+        plain = ", ".join(f"{name} {kind.replace('timestamp', 'string')}" for name, kind in _PROMOTIONS.items())
+        frame = self.spark.createDataFrame(rows, plain)
+        frame.withColumn("promoted_at", frame["promoted_at"].cast("timestamp")).createOrReplaceTempView("promotions")
+
+
+def create_all(root: str) -> None:
+    """Make every table that is missing. Raises LakeError if one was made by another schema version."""
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(lambda wanted: table.create(wanted, root), TABLES))
+
+
+def require(root: str) -> None:
+    """For jobs that do not make a lake. Raises LakeError where there is none, or one of another schema version."""
+    if not table.exists(TABLES[0], root):
+        raise table.LakeError(
+            f"{root}: expected a lake, found no table {TABLES[0].name}; is lake.root right? `deepintuit ingest` makes one"
+        )
+    create_all(root)

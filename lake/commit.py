@@ -1,0 +1,252 @@
+"""The one committer: every row enters a table by an entry of its Delta log that delta-rs puts down if nobody else has.
+
+Parquet files are written into the table's folder first, where no reader sees them; the entry that names them is the
+commit. It follows the very snapshot in which one looked which keys are there already, and fails if any other entry came
+in between; then one looks again, at what came. The same on a local disk (link) and on S3 (conditional put), for any
+number of writers.
+
+Each set of rows lands under a mark of its own (a wave's id and the table's name, say), kept in the log with the number of
+rows: doing it again changes nothing, also where the put arrived and its answer did not.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import DeltaError
+from deltalake.fs import DeltaStorageHandler
+from deltalake.transaction import AddAction
+
+from lake import storage
+from lake.parquet import DataFile, PartWriter, wave_of
+from lake.table import arrow_schema, delta_schema, open_table, path, store_options
+from schemas.table import Table
+
+_TRIES = 4  # of a put that fails although nobody else came
+_PAUSE_S = 0.25  # before the second try, doubled before each further one
+
+
+class Fenced(RuntimeError):
+    """A run was taken for dead and what it had staged is being removed: nothing of it may be committed any more."""
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What an append did: rows it brought, rows whose keys were there already, times another writer came first."""
+
+    rows: int
+    known: int
+    collisions: int
+
+
+# From a snapshot, the version that was looked at last (None: none) and staged files to those whose rows are new.
+_Look = Callable[[DeltaTable, int | None, Sequence[DataFile]], Sequence[DataFile]]
+
+
+def append(
+    table: Table, root: str, files: Sequence[DataFile], mark: str, wave_id: str, missing_at: int | None = None
+) -> Landed:
+    """Commit the rows of these files whose keys the table does not have yet, once and for all under this mark.
+
+    missing_at: a version of the table in which none of their keys was; then only files that other runs added since are
+    looked at, so that a wave costs the same however many there were before it. None where nobody has looked.
+    Raises Fenced, StoreError.
+    """
+    return _land(table, root, files, mark, wave_id, missing_at, partial(_without_known, table, root, wave_id))
+
+
+def append_once(table: Table, root: str, files: Sequence[DataFile], mark: str, wave_id: str) -> Landed:
+    """`append` for rows whose mark alone tells whether they are there: no key is looked up."""
+    return _land(table, root, files, mark, wave_id, None, lambda snapshot, since, files: files)
+
+
+def _land(
+    table: Table, root: str, files: Sequence[DataFile], mark: str, wave_id: str, since: int | None, look: _Look
+) -> Landed:
+    planned, run_id = sum(file.rows for file in files), run_of(wave_id)
+    collisions, fails = 0, 0
+    while True:
+        snapshot = open_table(table, root)
+        landed = snapshot.transaction_version(mark)
+        if landed is not None:
+            return Landed(landed - 1, planned - (landed - 1), collisions)
+        if snapshot.transaction_version(fence_of(run_id)):
+            raise Fenced(
+                f"{path(table, root)}: run {run_id} was taken for dead and cleaned up while it stood still; its work is "
+                "pending again: run the job once more"
+            )
+        files, since = look(snapshot, since, files), snapshot.version()
+        rows = sum(file.rows for file in files)
+        if not rows:
+            return Landed(0, planned, collisions)
+        failure = _put(table, snapshot, files, mark, rows + 1)
+        if failure is None:
+            return Landed(rows, planned - rows, collisions)
+        if open_table(table, root, files=False).version() > since:  # somebody came first, perhaps this very entry
+            collisions, fails = collisions + 1, 0
+            continue
+        fails += 1
+        if fails == _TRIES:
+            raise storage.StoreError(
+                f"{path(table, root)}: the log takes no entry, although nobody else writes there: {failure}"
+            ) from failure
+        time.sleep(_PAUSE_S * 2**fails)
+
+
+def note_once(table: Table, root: str, rows: list[dict[str, Any]], mark: str, wave_id: str) -> None:
+    """`append_once` for a few rows at hand. A column that a row lacks is NULL."""
+    if open_table(table, root, files=False).transaction_version(mark) is not None:
+        return
+    values = [{column.name: row.get(column.name) for column in table.columns} for row in rows]
+    with PartWriter(table, root, wave_id) as parts:
+        parts.write(pa.Table.from_pylist(values, arrow_schema(table)))
+        append_once(table, root, parts.close(), mark, wave_id)
+
+
+def run_of(wave_id: str) -> str:
+    """The run that a wave belongs to."""
+    return wave_id.rpartition(".")[0]
+
+
+def fence_of(run_id: str) -> str:
+    """The mark that keeps a dead run's commits out."""
+    return f"fence/{run_id}"
+
+
+def fence(table: Table, root: str, run_id: str) -> None:
+    """Keep a dead run from committing to this table: what it had staged there can then be removed.
+
+    A run that only stood still, and had looked before this, finds that another entry came first, looks again, and sees it.
+    """
+    while True:
+        snapshot = open_table(table, root, files=False)
+        if snapshot.transaction_version(fence_of(run_id)) or _put(table, snapshot, [], fence_of(run_id), 1) is None:
+            return
+        time.sleep(_PAUSE_S)
+
+
+def _put(
+    table: Table, snapshot: DeltaTable, files: Sequence[DataFile], mark: str, version: int
+) -> DeltaError | OSError | None:
+    """One entry right after `snapshot`, or none. Of a failure only the log knows what came of it."""
+    now_ms = int(time.time() * 1000)
+    try:
+        snapshot.create_write_transaction(
+            [AddAction(file.name, file.size, file.partition, now_ms, True, file.stats) for file in files],
+            "append",
+            delta_schema(table),
+            partition_by=list(table.partition_by) or None,
+            commit_properties=CommitProperties(
+                # With its time, so that both implementations of Delta keep the mark for as long as the table says.
+                app_transactions=[Transaction(mark, version, now_ms)],
+                max_commit_retries=0,
+            ),
+        )
+    except (DeltaError, OSError) as error:
+        return error
+    return None
+
+
+def added_since(
+    table: Table, root: str, snapshot: DeltaTable, version: int | None
+) -> list[tuple[str, dict, int]] | None:
+    """Files of a snapshot that hold every row added after a version: (name, partition, version that added it).
+
+    Files that a compaction made of older rows alone are left out. None where that version is not given or the log no
+    longer tells: then all files of the snapshot have to be looked at.
+    """
+    if version is None or version > snapshot.version():
+        return None
+    folder = storage.join(path(table, root), "_delta_log")
+    found: dict[str, tuple[str, dict, int]] = {}
+    for entry in range(version + 1, snapshot.version() + 1):
+        try:
+            lines = storage.read_bytes(storage.join(folder, f"{entry:020}.json")).splitlines()
+        except FileNotFoundError:
+            return None
+        actions = [json.loads(line) for line in lines]
+        removed = [unquote(action["remove"]["path"]) for action in actions if "remove" in action]
+        rewritten = [found.pop(name, None) for name in removed]
+        for add in (action["add"] for action in actions if "add" in action):
+            name = unquote(add["path"])
+            if add["dataChange"] or any(rewritten):
+                found[name] = (name, add["partitionValues"], entry)
+    return list(found.values())
+
+
+def all_files(snapshot: DeltaTable) -> list[tuple[str, dict]]:
+    """(name, partition) of every file of a snapshot."""
+    columns = list(snapshot.metadata().partition_columns)
+    actions = pa.table(snapshot.get_add_actions(flatten=True))
+    values = [actions[f"partition.{name}"].cast(pa.string()).to_pylist() for name in columns]
+    names = [unquote(name) for name in actions["path"].to_pylist()]
+    rows = zip(*values, strict=True) if columns else [()] * len(names)
+    return [(name, dict(zip(columns, row, strict=True))) for name, row in zip(names, rows, strict=True)]
+
+
+def files_of(table: Table, root: str, wave_id: str) -> list[str]:
+    """Names of the files that a wave has in the table."""
+    return [name for name, _ in all_files(open_table(table, root)) if wave_of(name) == wave_id]
+
+
+def _without_known(
+    table: Table, root: str, wave_id: str, snapshot: DeltaTable, since: int | None, files: Sequence[DataFile]
+) -> Sequence[DataFile]:
+    """The same rows without those whose keys the snapshot has; files that lose rows are written anew."""
+    came = added_since(table, root, snapshot, since)
+    others = all_files(snapshot) if came is None else [(name, values) for name, values, _ in came]
+    others = [(name, values) for name, values in others if run_of(wave_of(name) or "") != run_of(wave_id)]
+    if not others:
+        return files
+    store = pafs.PyFileSystem(DeltaStorageHandler(path(table, root), store_options(path(table, root))))
+    key = [name for name in table.key if name not in table.partition_by]
+    fresh: list[DataFile] = []
+    for file in files:
+        near = [name for name, values in others if not table.key_is_local or values == file.partition]
+        known = _known_places(store, file.name, near, key) if near else []
+        if not known:
+            fresh.append(file)
+        elif len(known) < file.rows:
+            fresh.append(_rewrite(table, root, store, file, known, wave_id))
+    return fresh
+
+
+def _known_places(store: pafs.FileSystem, name: str, others: Iterable[str], key: list[str]) -> list[int]:
+    """Numbers of the rows of one file whose keys are in others. Reads key columns only, the others batch by batch."""
+    mine = _parquet([name], store).to_table(columns=key)
+    mine = mine.append_column("_place", pa.array(range(mine.num_rows), pa.int64()))
+    found: set[int] = set()
+    for batch in _parquet(list(others), store).to_batches(columns=key):
+        met = mine.join(pa.Table.from_batches([batch]), keys=key, join_type="left semi")
+        found.update(met["_place"].to_pylist())
+    return sorted(found)
+
+
+def _rewrite(
+    table: Table, root: str, store: pafs.FileSystem, file: DataFile, without: list[int], wave_id: str
+) -> DataFile:
+    """A new file with the other rows; the old one stays for `maintain` to remove."""
+    rows = _parquet([file.name], store).to_table()
+    kept = rows.take(sorted(set(range(rows.num_rows)) - set(without)))
+    schema = arrow_schema(table)
+    for name, value in file.partition.items():
+        constant = pa.scalar(value).cast(schema.field(name).type)
+        kept = kept.append_column(name, pa.array([constant.as_py()] * kept.num_rows, constant.type))
+    with PartWriter(table, root, wave_id) as parts:
+        parts.write(kept)
+        (written,) = parts.close()
+    return written
+
+
+def _parquet(names: list[str], store: pafs.FileSystem) -> ds.Dataset:
+    return ds.dataset(names, format="parquet", filesystem=store, partitioning=None)

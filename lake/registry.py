@@ -1,0 +1,109 @@
+"""Versions of calibrators and which of them is live, as plain files under <lake>/registry/.
+
+<task>/calibrators/<id>/manifest.json, weights.safetensors   written once, manifest last
+<task>/promoted/<scorer id>.<rule id>.json                   every pair of versions that is or was live
+<task>/live.json                                             what nightly uses; replaced as a whole by promote
+<task>/scored/<scorer id>.json                               up to where nightly has scored everything
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from lake import storage
+
+
+class RegistryError(LookupError):
+    """Something was asked for that is not registered; the message says what is."""
+
+
+class Registry:
+    """The registry of one lake. Its methods raise storage.Damaged for a file that was cut short."""
+
+    def __init__(self, root: str):
+        self._root = storage.join(root, "registry")
+
+    def folder(self, task: str, calibrator_id: str) -> str:
+        return storage.join(self._root, task, "calibrators", calibrator_id)
+
+    def save(self, task: str, manifest: dict[str, Any], weights: bytes) -> None:
+        """Register a candidate under manifest["calibrator_id"]; saving the same one again changes nothing."""
+        if self._manifest(task, manifest["calibrator_id"]) is not None:
+            return
+        folder = self.folder(task, manifest["calibrator_id"])
+        storage.write(storage.join(folder, "weights.safetensors"), weights)
+        self._write(storage.join(folder, "manifest.json"), manifest)
+
+    def calibrators(self, task: str) -> list[dict[str, Any]]:
+        """Manifests of all candidates, oldest first."""
+        names = storage.children(storage.join(self._root, task, "calibrators"))
+        found = [self._manifest(task, name) for name in names]
+        return sorted((manifest for manifest in found if manifest), key=lambda manifest: manifest["created_at"])
+
+    def calibrator(self, task: str, calibrator_id: str | None = None) -> dict[str, Any]:
+        """One candidate's manifest, the newest if no id is given. Raises RegistryError if there is none."""
+        if calibrator_id is not None:
+            manifest = self._manifest(task, calibrator_id)
+            if manifest is None:
+                known = ", ".join(entry["calibrator_id"] for entry in self.calibrators(task)) or "none"
+                raise RegistryError(f"task {task} has no calibrator {calibrator_id}; registered: {known}")
+            return manifest
+        candidates = self.calibrators(task)
+        if not candidates:
+            raise RegistryError(f"task {task} has no calibrator yet; train one with `deepintuit calibrate`")
+        return candidates[-1]
+
+    def promote(self, task: str, live: dict[str, Any]) -> None:
+        """Make these versions the live ones, all at once."""
+        # Noted first: what is live is always among what ever was.
+        name = f"{live['scorer_id']}.{live['rule_id']}.json"
+        self._write(storage.join(self._root, task, "promoted", name), live)
+        self._write(storage.join(self._root, task, "live.json"), live)
+
+    def live(self, task: str) -> dict[str, Any]:
+        """The live versions. Raises RegistryError before the first promote."""
+        found = self._read(storage.join(self._root, task, "live.json"))
+        if found is None:
+            raise RegistryError(
+                f"task {task} has no live versions: run `deepintuit rollout`, `calibrate` and `promote` first"
+            )
+        return found
+
+    def promotions(self, task: str | None = None) -> list[dict[str, Any]]:
+        """Every pair of versions that is or was live, of one task or of all, with `is_live`."""
+        found = []
+        for name in storage.children(self._root) if task is None else [task]:
+            live = self._read(storage.join(self._root, name, "live.json"))
+            for file in storage.children(storage.join(self._root, name, "promoted")):
+                pair = self._read(storage.join(self._root, name, "promoted", file))
+                ids = ("scorer_id", "rule_id")
+                same = live is not None and pair is not None and all(pair[key] == live[key] for key in ids)
+                found += [pair | {"is_live": same}] if pair else []
+        return found
+
+    def scored_up_to(self, task: str) -> int | None:
+        """The last version of the table videos up to which a live scorer has scored everything; None if unknown."""
+        folder = storage.join(self._root, task, "scored")
+        notes = [self._read(storage.join(folder, name)) for name in storage.children(folder)]
+        return max((note["videos_version"] for note in notes if note), default=None)
+
+    def note_scored(self, task: str, scorer_id: str, videos_version: int) -> None:
+        """Note that every video up to this version of the table videos has its score, or was refused one for good."""
+        note = {"videos_version": videos_version, "at": datetime.now(UTC).isoformat()}
+        self._write(storage.join(self._root, task, "scored", f"{scorer_id}.json"), note)
+
+    def _manifest(self, task: str, calibrator_id: str) -> dict[str, Any] | None:
+        return self._read(storage.join(self.folder(task, calibrator_id), "manifest.json"))
+
+    @staticmethod
+    def _read(uri: str) -> dict[str, Any] | None:
+        try:
+            return storage.read_json(uri)
+        except FileNotFoundError:
+            return None
+
+    @staticmethod
+    def _write(uri: str, value: dict[str, Any]) -> None:
+        storage.write(uri, json.dumps(value, indent=2, sort_keys=True).encode())

@@ -1,0 +1,115 @@
+"""A table in its store: where it lies, how it is made, how it is read. Rows get in by `commit.py` alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Schema
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import StructType
+
+from lake import storage
+from schemas.table import Table
+
+SCHEMA_VERSION = "2"
+VERSION_PROPERTY = "deepintuit.schemaVersion"
+_PROPERTIES = {
+    VERSION_PROPERTY: SCHEMA_VERSION,
+    # Every wave leaves its mark in the log; after a month nobody can settle that wave any more.
+    "delta.setTransactionRetentionDuration": "interval 30 days",
+}
+
+
+class LakeError(RuntimeError):
+    """The lake is not one that this version can work with."""
+
+
+def path(table: Table, root: str) -> str:
+    """URI of the table's folder."""
+    return storage.join(root, "tables", table.name)
+
+
+def delta_schema(table: Table) -> Schema:
+    return Schema.from_json(json.dumps(table.json()))
+
+
+def arrow_schema(table: Table) -> pa.Schema:
+    return pa.schema(delta_schema(table))
+
+
+def spark_schema(table: Table) -> StructType:
+    return StructType.fromJson(table.json())
+
+
+def store_options(uri: str) -> dict[str, str]:
+    """What delta-rs has to be told beside the AWS_* variables of the environment."""
+    plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    return {"allow_http": "true"} if plain and storage.local_path(uri) is None else {}
+
+
+def exists(table: Table, root: str) -> bool:
+    uri = path(table, root)
+    return DeltaTable.is_deltatable(uri, store_options(uri))
+
+
+def open_table(table: Table, root: str, version: int | None = None, files: bool = True) -> DeltaTable:
+    """A snapshot of the table, the newest one or one of before; without its files it is quicker to load.
+
+    Raises LakeError where there is no such table or version.
+    """
+    uri = path(table, root)
+    try:
+        return DeltaTable(uri, version=version, storage_options=store_options(uri), without_files=not files)
+    except TableNotFoundError:
+        raise LakeError(f"{uri}: expected the table {table.name}, found none; is lake.root right?") from None
+
+
+def create(table: Table, root: str) -> None:
+    """Make the table if it is not there; safe against others doing the same. Raises LakeError on another version."""
+    if not exists(table, root):
+        uri = path(table, root)
+        try:
+            DeltaTable.create(
+                uri,
+                schema=delta_schema(table),
+                mode="ignore",
+                partition_by=list(table.partition_by) or None,
+                configuration=_PROPERTIES,
+                description=table.grain,
+                storage_options=store_options(uri),
+                # Trying again after somebody else's first commit would make the table a second time, as version 1.
+                commit_properties=CommitProperties(max_commit_retries=0),
+                raise_if_key_not_exists=False,
+            )
+        except (CommitFailedError, DeltaError):
+            if not exists(table, root):
+                raise
+    check_version(table, root)
+
+
+def check_version(table: Table, root: str) -> None:
+    """Raises LakeError where the table is missing or was made by another schema version."""
+    found = open_table(table, root, files=False).metadata().configuration.get(VERSION_PROPERTY)
+    if found != SCHEMA_VERSION:
+        raise LakeError(
+            f"{path(table, root)}: expected schema version {SCHEMA_VERSION}, found {found}; "
+            f"use the release that wrote this lake, or point lake.root at another folder"
+        )
+
+
+def read(spark: SparkSession, table: Table, root: str) -> DataFrame:
+    """All rows as of now."""
+    return spark.read.format("delta").load(path(table, root))
+
+
+def read_files(spark: SparkSession, table: Table, root: str, names: Iterable[str]) -> DataFrame:
+    """The rows of some Parquet files in the table's folder, published or not; names are relative to it."""
+    folder = path(table, root)
+    uris = [storage.join(folder, name) for name in names]
+    if not uris:
+        return spark.createDataFrame([], spark_schema(table))
+    return spark.read.schema(spark_schema(table)).option("basePath", folder).parquet(*uris)

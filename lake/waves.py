@@ -1,0 +1,240 @@
+"""Waves: write, audit, publish. The only way rows enter the lake's tables from a stage that costs something.
+
+1. write    one stage runs the model and writes Parquet files into the tables' folders, unseen; the manifest seals the wave
+2. audit    each table's contract reads those files; those that hold refused rows are written anew, and the result is noted
+3. publish  one entry of the log per table names the files: the commit point (see commit.py)
+4. record   quarantine, quality and the run's event, each once under the wave's id
+5. remove   the wave's folder in staging, manifest first
+
+A kill between any two steps is mended by the next run (recovery.py): a sealed wave goes on from where it was without
+running the model; one that was not sealed is dropped and its work is pending again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from lake import commit, storage, table
+from lake.audit import audit
+from lake.catalog import Lake
+from lake.lease import Lease
+from lake.staging import Audited, Manifest, Staged, Wave
+from lake.write import stage
+from schemas.quality import QUALITY
+from schemas.quarantine import QUARANTINE
+from schemas.runs import RUNS
+from schemas.table import Table
+from schemas.tables import BY_NAME
+
+
+class Held(RuntimeError):
+    """A gate stopped a wave; it stays staged until somebody decides."""
+
+
+class Superseded(RuntimeError):
+    """Another run took this one for dead and has settled or dropped its work; nothing is lost."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a wave came to: per table what landed, how many rows were refused by reason; and the stage's own counts."""
+
+    wave_id: str
+    landed: dict[str, commit.Landed]
+    reasons: dict[str, dict[str, int]]
+    counts: dict[str, int]
+
+    def refused(self, table: Table) -> int:
+        return sum(self.reasons[table.name].values())
+
+
+def settle(lake: Lake, wave: Wave, release: bool = False) -> Settled:
+    """Steps 2 to 5 of a sealed wave. Raises Superseded if it is gone, Held if a gate fails and nobody has released it."""
+    manifest = wave.manifest()
+    if manifest is None:
+        raise Superseded(f"{wave.path('manifest.json')} is gone: another run has settled the wave {wave.id}")
+    audited = wave.audited()
+    if audited is None:
+        audited = {output.table: audit_output(lake, wave, manifest, output) for output in manifest.outputs}
+        wave.note_audit(audited)
+    if not release:
+        gate(lake, wave, manifest, audited)
+    landed = publish(lake, wave, audited)
+    record(lake, wave, manifest, audited, landed)
+    wave.remove()
+    reasons = {name: found.staged.reasons for name, found in audited.items()}
+    return Settled(wave.id, landed, reasons, manifest.counts)
+
+
+def audit_output(lake: Lake, wave: Wave, manifest: Manifest, output: Staged) -> Audited:
+    """Step 2 for one table. Raises storage.Damaged where a staged file is not what was staged."""
+    wanted = BY_NAME[output.table]
+    check_files(lake.root, wave, output)
+    found = audit(lake.read_files(wanted, [f.name for f in output.files]), wanted.contract(manifest.labels), wanted.key)
+    if found.rows != output.kept:
+        raise storage.Damaged(
+            f"{table.path(wanted, lake.root)}: expected {output.kept} staged rows, found {found.rows}; they were changed "
+            f"from outside: `deepintuit waves discard {wave.id}` drops them and makes the work pending again"
+        )
+    kept = replace(output, reasons=dict(output.reasons))
+    if names := {name for name, _ in found.refused}:
+        rewritten = stage(wave, wanted, found.judged.where(F.col("file_name").isin(*names)))
+        clean = tuple(file for file in output.files if file.name.rpartition("/")[2] not in names)
+        reasons = output.reasons | {r: output.reasons.get(r, 0) + n for r, n in rewritten.reasons.items()}
+        kept = replace(
+            output,
+            files=clean + rewritten.files,
+            quarantine=output.quarantine + rewritten.quarantine,
+            reasons=reasons,
+        )
+    checks = {check.name for check in wanted.contract(manifest.labels)}
+    broken = sum(count for reason, count in kept.reasons.items() if reason in checks)
+    return Audited(kept, broken, tuple(found.results))
+
+
+def check_files(root: str, wave: Wave, output: Staged) -> None:
+    """Raises storage.Damaged where a staged file is missing or has another size than was staged."""
+    folder = table.path(BY_NAME[output.table], root)
+    for file in output.files:
+        uri = storage.join(folder, file.name)
+        try:
+            size = storage.entry(uri).size
+        except FileNotFoundError:
+            size = 0
+        if size != file.size:
+            raise storage.Damaged(
+                f"{uri}: expected {file.size:,} bytes as the wave {wave.id} staged them, found {size:,}: put the file back, "
+                f"or `deepintuit waves discard {wave.id}` drops the wave and makes its work pending again"
+            )
+
+
+def gate(lake: Lake, wave: Wave, manifest: Manifest, audited: dict[str, Audited]) -> None:
+    """Raises Held, and leaves the reason beside the wave, where too many rows broke their contract."""
+    faults = [
+        f"{name}: {found.broken} of {found.staged.rows} rows broke the contract, allowed are {manifest.max_refused:.0%} "
+        f"({'; '.join(entry['check'] for entry in found.results if not entry['success'])})"
+        for name, found in audited.items()
+        if found.broken > manifest.max_refused * found.staged.rows
+    ]
+    if faults:
+        wave.hold(faults)
+        note_quality(lake, wave, audited)
+        raise Held(held_message(wave, faults))
+
+
+def held_message(wave: Wave, faults: list[str]) -> str:
+    return (
+        f"wave {wave.id} is held: {' | '.join(faults)}. Look at it with `deepintuit waves list`, then "
+        f"`deepintuit waves release {wave.id}` publishes what is good, `deepintuit waves discard {wave.id}` drops it"
+    )
+
+
+def publish(lake: Lake, wave: Wave, audited: dict[str, Audited]) -> dict[str, commit.Landed]:
+    """Step 3: the kept rows of each table, in the order in which the job named them."""
+    landed = {}
+    for name, found in audited.items():
+        kept = found.staged
+        landed[name] = commit.append(
+            BY_NAME[name], lake.root, kept.files, f"{wave.id}/{name}", wave.id, missing_at=kept.missing_at
+        )
+    return landed
+
+
+def record(
+    lake: Lake, wave: Wave, manifest: Manifest, audited: dict[str, Audited], landed: dict[str, commit.Landed]
+) -> None:
+    """Step 4: side rows, each set once under the wave's id."""
+    if refused := [file for found in audited.values() for file in found.staged.quarantine]:
+        commit.append_once(QUARANTINE, lake.root, refused, f"{wave.id}/{QUARANTINE.name}", wave.id)
+    note_quality(lake, wave, audited)
+    counts = dict(manifest.counts)
+    for name, found in landed.items():
+        counts |= {
+            f"{name}_landed": found.rows,
+            f"{name}_known": found.known,
+            f"{name}_refused": sum(audited[name].staged.reasons.values()),
+            "collisions": counts.get("collisions", 0) + found.collisions,
+        }
+    event = {
+        "run_id": wave.run_id,
+        "event": f"wave {wave.name}",
+        "job": manifest.job,
+        "task": manifest.task,
+        "at": datetime.now(UTC),
+        "seconds": manifest.seconds,
+        "versions": list(manifest.versions.items()),
+        "counts": list(counts.items()),
+    }
+    commit.note_once(RUNS, lake.root, [event], f"{wave.id}/{RUNS.name}", wave.id)
+
+
+def note_quality(lake: Lake, wave: Wave, audited: dict[str, Audited]) -> None:
+    now = datetime.now(UTC)
+    rows: list[dict[str, Any]] = [
+        {"wave_id": wave.id, "table": name, "checked_at": now, **result}
+        for name, found in audited.items()
+        for result in found.results
+    ]
+    commit.note_once(QUALITY, lake.root, rows, f"{wave.id}/{QUALITY.name}", wave.id)
+
+
+# What a stage stages in a wave: the rows for each table, in the order in which to publish them, and its own counts.
+Work = tuple[list[Staged], dict[str, int]]
+
+
+class Waves:
+    """The waves of one run: numbered, written under its lease, kept away from tables that a held wave blocks.
+
+    held: by (table, task), what a person has to decide first.
+    """
+
+    def __init__(
+        self,
+        lake: Lake,
+        lease: Lease,
+        job: str,
+        task: str,
+        labels: tuple[str, ...],
+        max_refused: float,
+        held: dict[tuple[str, str], str],
+    ) -> None:
+        self._lake, self._lease, self._held, self._count = lake, lease, held, 0
+        self._job, self._task, self._labels, self._max_refused = job, task, labels, max_refused
+
+    def must_be_open(self, *tables: Table) -> None:
+        """Raises Held where a wave that a gate stopped waits to enter one of these tables."""
+        for wanted in tables:
+            if message := self._held.get((wanted.name, self._task)):
+                raise Held(message)
+
+    def commit(self, write: Callable[[Wave], Work], versions: dict[str, str]) -> Settled:
+        """All five steps of one more wave. Raises Held, Superseded, storage.StoreError."""
+        self._count += 1
+        wave, began = Wave(self._lake.root, self._lease.run_id, f"w{self._count:05d}"), time.monotonic()
+        outputs, counts = write(wave)
+        self.must_be_open(*[BY_NAME[output.table] for output in outputs])
+        if not self._lease.held():
+            raise Superseded(
+                f"run {self._lease.run_id} stood still for longer than its lease and was taken for dead: another run has "
+                "gone on with its work. Nothing is lost; run the job again for what is still pending"
+            )
+        wave.seal(
+            Manifest(
+                wave_id=wave.id,
+                job=self._job,
+                task=self._task,
+                labels=self._labels,
+                max_refused=self._max_refused,
+                outputs=tuple(outputs),
+                counts=counts,
+                versions=versions,
+                seconds=time.monotonic() - began,
+            )
+        )
+        return settle(self._lake, wave)

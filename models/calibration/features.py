@@ -1,0 +1,116 @@
+"""What a light calibrator sees of a video: one vector of fixed length made from its K traces.
+
+Traces are dicts with the columns of the table traces that TRACE_FIELDS names.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+TRACE_FIELDS = (
+    "rollout_index",
+    "status",
+    "label",
+    "observation",
+    "think",
+    "label_logprobs",
+    "logprob_sum",
+    "tokens",
+)
+_STATUSES = ("ok", "parse_error", "too_long", "generation_error", "decode_error")
+_FLOOR = 1e-4  # probability below which a label counts as ruled out: keeps logarithms finite
+_WORD = re.compile(r"\S+")
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """labels: slugs, in order; hashed_words: buckets for the words of observation and reasoning (0: none)."""
+
+    labels: tuple[str, ...]
+    hashed_words: int
+
+    @property
+    def names(self) -> list[str]:
+        """The name of every feature, in order."""
+        return [
+            *(f"votes/{label}" for label in self.labels),
+            *(f"prob/{label}" for label in self.labels),
+            *(f"logprob/{label}" for label in self.labels),
+            "agreement",
+            *(f"status/{status}" for status in _STATUSES),
+            "token_logprob/mean",
+            "token_logprob/spread",
+            "tokens/mean",
+            "tokens/spread",
+            *(f"word/{bucket}" for bucket in range(self.hashed_words)),
+        ]
+
+    def log_probs(self, features: np.ndarray) -> np.ndarray:
+        """What the traces themselves say, [N, L]: the logarithm of the mean label probabilities among features [N, D]."""
+        first = self.names.index(f"logprob/{self.labels[0]}")
+        return features[:, first : first + len(self.labels)]
+
+
+def label_probs(trace: Mapping[str, Any], labels: Sequence[str]) -> np.ndarray:
+    """Probabilities [L] that a trace gives the labels where its answer begins; uniform for a trace without an answer."""
+    found = dict(trace["label_logprobs"] or {})
+    if trace["status"] != "ok" or any(label not in found for label in labels):
+        return np.full(len(labels), 1.0 / len(labels))
+    logits = np.array([found[label] for label in labels], dtype=np.float64)
+    weights = np.exp(logits - logits.max())
+    return weights / weights.sum()
+
+
+def votes(traces: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> np.ndarray:
+    """How many usable traces voted for each label, [L]."""
+    counts = Counter(trace["label"] for trace in traces if trace["status"] == "ok")
+    return np.array([counts[label] for label in labels], dtype=np.float64)
+
+
+def agreement(traces: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> float:
+    """Share of the traces that voted for the most voted label; 0 if none voted."""
+    return float(votes(traces, labels).max() / len(traces))
+
+
+def vector(traces: Sequence[Mapping[str, Any]], spec: FeatureSpec) -> np.ndarray:
+    """The features of one video, float64 [len(spec.names)]. Raises ValueError without traces."""
+    if not traces:
+        raise ValueError("a video needs at least one trace to be scored")
+    count = len(traces)
+    probs = np.mean([label_probs(trace, spec.labels) for trace in traces], axis=0)
+    statuses = Counter(trace["status"] for trace in traces)
+    written = [trace for trace in traces if trace["tokens"]]
+    rates = [trace["logprob_sum"] / trace["tokens"] for trace in written if trace["logprob_sum"] is not None] or [0.0]
+    lengths = [float(trace["tokens"]) for trace in written] or [0.0]
+    return np.concatenate(
+        [
+            votes(traces, spec.labels) / count,
+            probs,
+            np.log(np.maximum(probs, _FLOOR)),
+            [agreement(traces, spec.labels)],
+            [statuses[status] / count for status in _STATUSES],
+            [np.mean(rates), np.std(rates), np.mean(lengths), np.std(lengths)],
+            _hashed_words(traces, spec.hashed_words),
+        ]
+    )
+
+
+def _hashed_words(traces: Sequence[Mapping[str, Any]], buckets: int) -> np.ndarray:
+    """Signed counts of words by bucket, scaled to unit length, so that long traces weigh no more than short ones."""
+    total = np.zeros(buckets)
+    if not buckets:
+        return total
+    for trace in traces:
+        for word in _WORD.findall(f"{trace['observation'] or ''} {trace['think'] or ''}"):
+            code = zlib.crc32(word.casefold().encode())
+            total[code % buckets] += 1.0 if code & 0x80000000 else -1.0
+    length = math.sqrt(float(total @ total))
+    return total / length if length else total

@@ -1,0 +1,130 @@
+"""The light calibrator (`kind: linear`): softmax regression over the features of a video's traces, then a temperature.
+
+It sits where the paper's own calibrator (a model that sees video, trace and provisional label) will sit: whatever the
+kind, `load` gives something with `probs(traces)`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from models import identity
+from models.calibration.features import FeatureSpec, vector
+from models.calibration.probabilities import softmax
+
+Batches = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
+
+
+@dataclass(frozen=True)
+class LinearCalibrator:
+    """mean, scale: float64 [D], of the training features; weight [L, D]; bias [L]; temperature > 0."""
+
+    spec: FeatureSpec
+    mean: np.ndarray
+    scale: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
+    temperature: float = 1.0
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Uncalibrated logits [N, L] of features [N, D]."""
+        return ((features - self.mean) / self.scale) @ self.weight.T + self.bias
+
+    def probs(self, traces: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Probability of every label for one video, given its traces; they sum to 1."""
+        row = softmax(self.logits(vector(traces, self.spec)[None]), self.temperature)[0]
+        return dict(zip(self.spec.labels, row.tolist(), strict=True))
+
+    def weights(self) -> bytes:
+        """The weights as safetensors; the temperature belongs to the manifest."""
+        return save_tensors({"mean": self.mean, "scale": self.scale, "weight": self.weight, "bias": self.bias})
+
+    def manifest(self) -> dict[str, Any]:
+        """What `load` needs beside the weights, with the digests that enter a scorer's identity."""
+        calibrator = identity.digest(
+            {
+                "kind": "linear",
+                "labels": list(self.spec.labels),
+                "hashed_words": self.spec.hashed_words,
+                "weights": hashlib.sha256(self.weights()).hexdigest(),
+            }
+        )
+        calibration = identity.digest({"temperature": self.temperature})
+        return {
+            "kind": "linear",
+            "labels": list(self.spec.labels),
+            "hashed_words": self.spec.hashed_words,
+            "temperature": self.temperature,
+            "calibrator": calibrator,
+            "calibration": calibration,
+            "calibrator_id": identity.digest([calibrator, calibration]),
+        }
+
+
+def load(manifest: Mapping[str, Any], weights: bytes) -> LinearCalibrator:
+    """The calibrator behind a manifest. Raises ValueError for a kind that this version does not know."""
+    if manifest["kind"] != "linear":
+        raise ValueError(f"calibrator kind: expected linear, found {manifest['kind']!r}")
+    tensors = load_tensors(weights)
+    spec = FeatureSpec(tuple(manifest["labels"]), manifest["hashed_words"])
+    return LinearCalibrator(spec, **tensors, temperature=manifest["temperature"])
+
+
+def fit_linear(spec: FeatureSpec, batches: Batches, l2: float) -> LinearCalibrator:
+    """Softmax regression by L-BFGS on exact sums over all rows: deterministic, and memory does not grow with them.
+
+    batches: called once per pass, gives (features float64 [n, D], targets int64 [n]). l2: weight of the squared weights
+    beside the mean loss. Raises ValueError if a label has no rows.
+    """
+    mean, scale = _moments(spec, batches)
+    weight, bias = _regress(spec, batches, mean, scale, l2)
+    return LinearCalibrator(spec, mean, scale, weight, bias)
+
+
+def _moments(spec: FeatureSpec, batches: Batches) -> tuple[np.ndarray, np.ndarray]:
+    count, total, squares = 0, np.zeros(len(spec.names)), np.zeros(len(spec.names))
+    rows = np.zeros(len(spec.labels), dtype=np.int64)
+    for features, targets in batches():
+        count, total, squares = count + len(targets), total + features.sum(0), squares + (features**2).sum(0)
+        rows += np.bincount(targets, minlength=len(spec.labels))
+    missing = [label for label, n in zip(spec.labels, rows, strict=True) if n == 0]
+    if missing:
+        raise ValueError(f"expected rows of every label to train on, found none of {', '.join(missing)}")
+    mean = total / count
+    spread = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+    return mean, np.where(spread > 1e-9, spread, 1.0)
+
+
+def _regress(
+    spec: FeatureSpec, batches: Batches, mean: np.ndarray, scale: np.ndarray, l2: float
+) -> tuple[np.ndarray, np.ndarray]:
+    import torch  # only training needs it: scoring workers start faster without
+
+    model = torch.nn.Linear(len(spec.names), len(spec.labels), dtype=torch.float64)
+    torch.nn.init.zeros_(model.weight)
+    torch.nn.init.zeros_(model.bias)
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=200, tolerance_grad=1e-7, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss, count = torch.zeros((), dtype=torch.float64), 0
+        for features, targets in batches():
+            logits = model(torch.from_numpy((features - mean) / scale))
+            part = torch.nn.functional.cross_entropy(logits, torch.from_numpy(targets), reduction="sum")
+            part.backward()
+            loss, count = loss + part.detach(), count + len(targets)
+        for parameter in model.parameters():
+            parameter.grad /= count
+        penalty = l2 * (model.weight**2).sum()
+        penalty.backward()
+        return loss / count + penalty.detach()
+
+    optimizer.step(closure)
+    return model.weight.detach().numpy().copy(), model.bias.detach().numpy().copy()

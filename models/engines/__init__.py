@@ -1,0 +1,1 @@
+"""Running a model: the promise that every engine keeps, the engines, and rollouts of many videos on one of them."""

@@ -1,0 +1,224 @@
+"""Rollouts of many videos on one engine: decode each once, ask for the missing ones, read what comes back.
+
+Knows neither Spark nor Arrow; `udfs/rollout.py` puts it into a worker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from operator import attrgetter
+
+import numpy as np
+
+from models.engines.promise import Completion, Engine, EngineSpec, Request, Sampling
+from models.language import grammar
+from models.video.frames import PASSING, FrameSpec, Limits, MediaError
+from models.video.pool import DecodePool, DecodeSettings
+
+_CONTENT_ID = re.compile(r"[0-9a-f]{64}")
+
+
+def seed_of(seed_base: int, video_id: str, rollout_index: int) -> int:
+    """The seed of one rollout: the same for ever, other for other videos, consecutive over a video's rollouts.
+
+    Uses the first 7 hex digits of the video's id; of an id that is no content hash ("ext:...") those of its sha256.
+    """
+    digits = video_id if _CONTENT_ID.fullmatch(video_id) else hashlib.sha256(video_id.encode()).hexdigest()
+    return seed_base + int(digits[:7], 16) + rollout_index
+
+
+def consecutive(indices: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """(first, how many) of each run of consecutive indices, ascending; duplicates count once."""
+    run: list[int] = []
+    for index in sorted(set(indices)):
+        if run and index != run[-1] + 1:
+            yield run[0], len(run)
+            run = []
+        run.append(index)
+    if run:
+        yield run[0], len(run)
+
+
+@dataclass(frozen=True)
+class Task:
+    """The rollouts that one video lacks."""
+
+    video_id: str
+    uri: str
+    missing: tuple[int, ...]
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a worker needs to know; picklable, and of plain values but for the callables.
+
+    user_text: `prompts.user_text` already rendered; labels: slugs, () for open questions. decode(uri, video_id, frames,
+    limits) gives uint8 [count, size, size, 3], in a child process. rows_per_batch: rows of one output batch;
+    stall_seconds: silence after which an engine counts as dead. on_progress(videos done, tokens done) is called in the
+    worker after each video, with totals of this task; on_engine_start when the worker had to construct an engine.
+    """
+
+    engine: EngineSpec
+    sampling: Sampling
+    frames: FrameSpec
+    user_text: str
+    labels: tuple[str, ...]
+    grammar: str
+    decode: Callable[[str, str, FrameSpec, Limits], np.ndarray]
+    seed_base: int = 0
+    limits: Limits = field(default_factory=Limits)
+    decoding: DecodeSettings = field(default_factory=DecodeSettings)
+    rows_per_batch: int = 256
+    stall_seconds: float = 900.0
+    on_progress: Callable[[int, int], None] | None = None
+    on_engine_start: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.grammar not in grammar.SEGMENTS:
+            raise ValueError(f"unknown grammar {self.grammar!r}; known: {', '.join(grammar.SEGMENTS)}")
+        if self.rows_per_batch < 1:
+            raise ValueError(f"rows_per_batch: expected at least 1, found {self.rows_per_batch}")
+
+
+class Rollouts:
+    """Runs a plan on an engine. `rows(tasks)` yields one row (a dict of COLUMNS) per missing rollout, always."""
+
+    def __init__(self, plan: Plan, engine: Engine, on_decoded: Callable[[], None] = lambda: None) -> None:
+        self._plan, self._engine, self._on_decoded = plan, engine, on_decoded
+        self._tasks: dict[str, Task] = {}
+        self._refused: deque[tuple[Task, MediaError]] = deque()
+        self._videos = self._tokens = 0
+
+    def rows(self, tasks: Iterable[Task]) -> Iterator[dict]:
+        """Rows in the order they finish. Raises EngineDead, and RuntimeError if a row was lost or made twice."""
+        plan, open_rows = self._plan, {}
+        asked = done = 0
+
+        def noted(tasks: Iterable[Task]) -> Iterator[Task]:
+            nonlocal asked
+            for task in tasks:
+                asked += len(set(task.missing))
+                if task.missing:
+                    yield task
+
+        work = partial(_decode, plan.decode, plan.frames, plan.limits)
+        with DecodePool(work, plan.decoding) as pool:
+            decoded = pool.map(noted(tasks), argument=attrgetter("uri", "video_id"))
+            prompt = self._engine.chat(plan.user_text)
+            for completion in self._engine.generate(self._requests(decoded, prompt), plan.sampling, plan.labels):
+                task = self._tasks[completion.key]
+                row = self._row(task, completion)
+                done += 1
+                yield row
+                left = open_rows.get(completion.key, len(set(task.missing))) - 1
+                open_rows[completion.key] = left
+                if left == 0:
+                    del open_rows[completion.key], self._tasks[completion.key]
+                    self._progress()
+                for row in self._undecoded():
+                    done += 1
+                    yield row
+            for row in self._undecoded():
+                done += 1
+                yield row
+        if done != asked:
+            raise RuntimeError(
+                f"{asked} rollouts were asked for and {done} came back: no row may be lost or made twice"
+            )
+
+    def _requests(self, decoded: Iterable[tuple[Task, np.ndarray | MediaError]], prompt: str) -> Iterator[Request]:
+        """Runs in the engine's feeding thread; what cannot be decoded is left in `_refused` for the main one."""
+        for number, (task, frames) in enumerate(decoded):
+            self._on_decoded()
+            if isinstance(frames, MediaError):
+                self._refused.append((task, frames))
+                continue
+            key = f"{number}:{task.video_id}"
+            self._tasks[key] = task
+            for first, n in consecutive(task.missing):
+                seed = seed_of(self._plan.seed_base, task.video_id, first)
+                yield Request(key, prompt, frames, self._plan.frames.fps, first, n, seed)
+
+    def _undecoded(self) -> Iterator[dict]:
+        while self._refused:
+            task, error = self._refused.popleft()
+            for index in sorted(set(task.missing)):
+                status = "generation_error" if error.reason in PASSING else "decode_error"
+                yield self._blank(task, index) | {"status": status, "error": f"{error.reason}: {error}"}
+            self._progress()
+
+    def _row(self, task: Task, completion: Completion) -> dict:
+        row = self._blank(task, completion.index) | {
+            "prompt_tokens": completion.prompt_tokens,
+            "finish_reason": completion.finish_reason,
+            "error": completion.error,
+        }
+        if completion.finish_reason == "error":
+            return row | {"status": "generation_error"}
+        self._tokens += len(completion.token_ids)
+        parsed = grammar.parse(completion.text, self._plan.grammar, self._plan.labels or None, completion.finish_reason)
+        return row | {
+            "status": parsed.status,
+            "text": completion.text,
+            "observation": parsed.observation,
+            "think": parsed.think,
+            "answer": parsed.answer,
+            "label": parsed.label,
+            "well_formed": parsed.well_formed,
+            "logprob_sum": completion.logprob_sum,
+            "label_logprobs": completion.label_logprobs,
+            "tokens": len(completion.token_ids),
+        }
+
+    def _blank(self, task: Task, index: int) -> dict:
+        """A row without a completion: every column is there, what is unknown is None."""
+        return dict.fromkeys(COLUMNS) | {
+            "video_id": task.video_id,
+            "rollout_index": index,
+            "attempt": task.attempt,
+            "seed": seed_of(self._plan.seed_base, task.video_id, index),
+            "well_formed": False,
+            "prompt_tokens": 0,
+            "tokens": 0,
+            "engine": self._engine.name,
+            "engine_version": self._engine.version,
+        }
+
+    def _progress(self) -> None:
+        self._videos += 1
+        if self._plan.on_progress:
+            self._plan.on_progress(self._videos, self._tokens)
+
+
+COLUMNS: Sequence[str] = (
+    "video_id",
+    "rollout_index",
+    "attempt",
+    "seed",
+    "status",  # ok | parse_error | too_long | generation_error | decode_error
+    "text",
+    "observation",
+    "think",
+    "answer",
+    "label",
+    "well_formed",
+    "logprob_sum",
+    "label_logprobs",
+    "prompt_tokens",
+    "tokens",
+    "finish_reason",
+    "error",
+    "engine",
+    "engine_version",
+)
+
+
+def _decode(decode: Callable, frames: FrameSpec, limits: Limits, what: tuple[str, str]) -> np.ndarray:
+    uri, video_id = what
+    return decode(uri, video_id, frames, limits)

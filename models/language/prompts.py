@@ -1,0 +1,91 @@
+"""What the reviewer is asked: policy text, required grammar, and the model's own chat template around one video.
+
+A template is plain text with the placeholders `{labels}`, `{policy}` and `{format}`; literal braces are doubled.
+The rendered text is part of a recipe's identity, so nothing here depends on time, place or machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from string import Formatter
+from typing import Any
+
+from models.language import grammar as _grammar
+
+DEFAULT_TEMPLATE = """\
+You review videos against a policy. Watch the whole video, in order, before you decide.
+
+Every video has exactly one of these labels: {labels}.
+
+{policy}
+
+Judge by what the frames show: who and what is there, what happens, and how it ends. Weigh the evidence for each label \
+that could apply, and say what speaks against your choice.
+
+{format}"""
+
+PLACEHOLDERS = ("labels", "policy", "format")
+
+_FORMATS = {
+    "think_answer": "Write your reasoning between <think> and </think>, then the label alone, and nothing after it: "
+    "<think>reasoning</think> <answer>label</answer>",
+    "observation": "First describe what can be seen, without judging, between <observation> and </observation>; then "
+    "reason from this description between <think> and </think>; then give the label alone, and nothing after it: "
+    "<observation>what is seen</observation> <think>reasoning</think> <answer>label</answer>",
+    "thinker": "Reason between <think> and </think>, and ground the reasoning: name each stretch of time that matters "
+    "in seconds and caption it, as <time>start-end</time><caption>what happens</caption>. Then give the label alone, "
+    "and nothing after it: <think>reasoning with <time>0-2</time><caption>what happens</caption></think> "
+    "<answer>label</answer>",
+}
+
+
+def user_text(template: str, labels: Mapping[str, str], grammar: str) -> str:
+    """The text of the user's turn.
+
+    labels: slug -> policy text (the label's definition), in the order of the task; a blank policy is left out.
+    Raises ValueError for a placeholder that is not one of PLACEHOLDERS, an unbalanced brace, an unknown grammar, and no
+    labels.
+    """
+    if grammar not in _FORMATS:
+        raise ValueError(f"unknown grammar {grammar!r}; known: {', '.join(_FORMATS)}")
+    if not labels:
+        raise ValueError("a prompt needs at least one label, found none")
+    known = "; known: " + ", ".join(f"{{{name}}}" for name in PLACEHOLDERS) + "; write {{ and }} for literal braces"
+    try:
+        fields = [(name, spec, how) for _, name, spec, how in Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise ValueError(f"prompt template: {error}{known}") from error
+    for name, spec, how in fields:
+        if name not in PLACEHOLDERS or spec or how:
+            raise ValueError(f"prompt template: unknown placeholder {{{name}{'!' + how if how else ''}}}{known}")
+    policy = "\n".join(f"- {slug}: {' '.join(text.split())}" for slug, text in labels.items() if text.strip())
+    return template.format(labels=", ".join(labels), policy=policy, format=_FORMATS[grammar]).strip()
+
+
+def chat(processor: Any, text: str) -> str:
+    """The prompt of one request: the model's chat template around one video and `text`, the assistant's turn begun.
+
+    processor: a transformers processor or tokenizer. The result holds the video placeholder exactly once.
+    Raises ValueError when `text` holds a special token (it could add a video or end the turn), and when the template is
+    missing or does not give exactly one video placeholder.
+    """
+    tokenizer = getattr(processor, "tokenizer", processor)
+    video = getattr(processor, "video_token", None) or getattr(tokenizer, "video_token", None) or "<|video_pad|>"
+    added = {str(token) for token in tokenizer.get_added_vocab() if str(token).startswith("<|")}
+    for token in sorted(added | {video, *tokenizer.all_special_tokens}):
+        if token in text:
+            raise ValueError(f"the prompt text holds the special token {token}; remove it from the template or policy")
+    if not (getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None)):
+        raise ValueError(f"{getattr(tokenizer, 'name_or_path', 'the model')}: no chat template in the model folder")
+    messages = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}]
+    with_template = processor if getattr(processor, "chat_template", None) else tokenizer
+    prompt = with_template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    if prompt.count(video) != 1 or text not in prompt:
+        raise ValueError(
+            f"the chat template gave {prompt.count(video)} video placeholders ({video}) where exactly 1 is needed, "
+            f"with the prompt text {'in' if text in prompt else 'missing from'} it: {prompt[:200]!r}"
+        )
+    return prompt
+
+
+assert set(_FORMATS) == set(_grammar.SEGMENTS), "a grammar without its instructions"

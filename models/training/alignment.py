@@ -1,0 +1,135 @@
+"""Stage 1, `align`: supervised fine-tuning of the reasoning model on teacher traces (DeepIntuit, cold start).
+
+`Example`s come from anywhere; here they become batches for the one loop in trainer.py. The prompt, video included, goes
+through the checkpoint's own processor, exactly as in scoring, and only the completion's tokens count in the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
+from transformers.video_utils import VideoMetadata
+
+from models.language.prompts import chat
+from models.training.objectives import next_token_logprobs, sft_loss_sum
+from models.training.trainer import OnMetric, TrainSpec, train
+
+
+@dataclass(frozen=True)
+class Example:
+    """One thing to learn: the `completion` (without the end-of-turn token) to a video and a `prompt`.
+
+    frames: called when the example is due; gives uint8 [T, H, W, 3]. prompt: the instruction of the user's turn.
+    """
+
+    frames: Callable[[], np.ndarray]
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True)
+class SftMicro:
+    """A padded batch. keep: bool [B, T - 1], True where the token predicted counts in the loss."""
+
+    inputs: BatchFeature
+    keep: torch.Tensor
+
+    @property
+    def tokens(self) -> int:
+        return int(self.keep.sum())
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Model and processor of a checkpoint folder; nothing is looked up on the network."""
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    return model, AutoProcessor.from_pretrained(folder, local_files_only=True)
+
+
+def save_bfloat16(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
+    """Write a checkpoint folder with weights rounded to bfloat16; engines load it as float32. Leaves `model` alone."""
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
+    declared, model.config.dtype = model.config.dtype, torch.bfloat16
+    model.save_pretrained(folder, state_dict=weights)
+    model.config.dtype = declared
+    processor.save_pretrained(folder)
+
+
+def collate(processor: ProcessorMixin, examples: Sequence[Example], fps: float) -> SftMicro:
+    """Examples as one right-padded batch; fps: the rate at which frames are presented to the model."""
+    tokenizer = processor.tokenizer
+    videos = [example.frames() for example in examples]
+    chats = {prompt: chat(processor, prompt) for prompt in {example.prompt for example in examples}}
+    targets = [example.completion + tokenizer.eos_token for example in examples]
+    inputs = processor(
+        text=[chats[example.prompt] + target for example, target in zip(examples, targets, strict=True)],
+        videos=videos,
+        video_metadata=[video_metadata(video, fps) for video in videos],
+        do_sample_frames=False,
+        return_tensors="pt",
+        padding=True,
+        padding_side="right",
+    )
+    lengths = inputs["attention_mask"].sum(1)
+    counted = torch.tensor([len(tokenizer(target)["input_ids"]) for target in targets])
+    predicted = torch.arange(1, inputs["input_ids"].shape[1])[None]  # keep[:, t] is about token t + 1
+    keep = (predicted >= (lengths - counted)[:, None]) & (predicted < lengths[:, None])
+    return SftMicro(inputs, keep)
+
+
+def video_metadata(video: np.ndarray, fps: float) -> VideoMetadata:
+    """What the processor must know of frames that are already sampled: it keeps them all."""
+    count = len(video)
+    return VideoMetadata(total_num_frames=count, fps=fps, frames_indices=list(range(count)), duration=count / fps)
+
+
+def sft_loss(model: PreTrainedModel, micro: SftMicro) -> torch.Tensor:
+    """Summed negative log-likelihood of a micro-batch."""
+    logits = model(**micro.inputs, use_cache=False).logits
+    return sft_loss_sum(next_token_logprobs(logits, micro.inputs["input_ids"]), micro.keep)
+
+
+def align(
+    start: Path,
+    out: Path,
+    examples: Callable[[int], Sequence[Example]],
+    spec: TrainSpec,
+    fps: float,
+    micro_batch: int = 32,
+    checkpoints: Path | None = None,
+    on_metric: OnMetric = lambda name, step, value: None,
+) -> None:
+    """Fine-tune the checkpoint in `start` and write the result to `out` in bfloat16.
+
+    examples: gives the examples of one optimiser step, as a pure function of the step (see `epochs` and trainer.train).
+    """
+    model, processor = load(start)
+
+    def batches(step: int) -> list[SftMicro]:
+        due = examples(step)
+        return [collate(processor, due[i : i + micro_batch], fps) for i in range(0, len(due), micro_batch)]
+
+    train(model, batches, sft_loss, spec, checkpoints, on_metric)
+    save_bfloat16(model, processor, out)
+
+
+def epochs(examples: Sequence[Example], batch: int, seed: int) -> Callable[[int], list[Example]]:
+    """Batches over a sequence that is shuffled anew every epoch, as a pure function of the step.
+
+    Every example comes once an epoch; the last batch is shorter where `batch` does not divide their number. Raises
+    ValueError on no examples.
+    """
+    if not examples:
+        raise ValueError("no examples to train on")
+    per_epoch = -(-len(examples) // batch)
+
+    def at(step: int) -> list[Example]:
+        epoch, place = divmod(step, per_epoch)
+        order = np.random.default_rng((seed, epoch)).permutation(len(examples))
+        return [examples[i] for i in order[place * batch : (place + 1) * batch]]
+
+    return at

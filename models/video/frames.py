@@ -1,0 +1,367 @@
+"""Frames of a clip: probe a file and sample it, the same way for training, teaching and scoring.
+
+Runs in small spawned child processes, so it imports only PyAV and numpy. Nothing a header says is believed: the packets
+are listed first (cheap, no decoding), so the duration is known also where the container does not tell it, or lies.
+Frames are addressed by presentation time, never by number, so variable frame rates are sampled evenly in time.
+"""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.video.reformatter import VideoReformatter
+
+REASONS = (
+    "empty_file",
+    "unreadable",
+    "no_video_stream",
+    "not_a_video",
+    "decode_error",
+    "no_frames",
+    "too_large",
+    "too_long",
+    "not_found",
+    "bad_name",  # not UTF-8: no table can name it, nothing can open it
+    "unreachable",  # the store did not answer: the file may be fine
+    "changed",  # other bytes than those that were ingested under this name
+)
+# What says nothing of the file: it is tried again another time.
+PASSING = ("not_found", "unreachable")
+
+# Containers of video and nothing else: FFmpeg's playlist formats would open other files that a text names.
+_CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,live_flv,asf,ogg,h264,hevc,obu,ivf,av1,vp8,vp9,"
+    "dv,mxf,nut,rm,swf,wtv,gif,mjpeg,mjpeg_2000,image2,png_pipe,jpeg_pipe,gif_pipe,bmp_pipe,webp_pipe,wav,mp3,aac,flac"
+)
+_STILL_IMAGES = ("image2", "_pipe")  # demuxers of pictures: their names are `image2` or end in `_pipe`
+_SEEK_GAP_S = 2.0  # a seek costs about as much as decoding this much video: below it, just decode on
+
+
+@dataclass(frozen=True)
+class FrameSpec:
+    """Which frames of a clip the model sees.
+
+    `count` frames, letterboxed into `size` x `size` pixels and spread uniformly over the clip, are shown to the model
+    as if they came at `fps` frames per second, whatever the clip's own rate: the model sees order, not speed.
+    """
+
+    count: int = 8
+    size: int = 56
+    fps: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.size < 1 or self.fps <= 0:
+            raise ValueError(f"FrameSpec: count, size and fps must be positive, found {self}")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a decode may cost at most; a file beyond a limit is refused, not shortened."""
+
+    max_bytes: int = 512 * 1024 * 1024
+    max_pixels: int = 8192 * 4320
+    max_seconds: float = 3600.0
+    max_frames: int = 250_000
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Facts about a clip, measured.
+
+    codec: name of the video codec; width, height: stored size in pixels, before rotation; fps: average frames per
+    second; duration_s: seconds from the first frame to the end of the last; frames: number of video packets; rotation:
+    degrees counter-clockwise by which a frame must be turned to be upright; has_audio: is there an audio stream?
+    """
+
+    codec: str
+    width: int
+    height: int
+    fps: float
+    duration_s: float
+    frames: int
+    rotation: int
+    has_audio: bool
+
+
+class MediaError(Exception):
+    """A file that gives no frames. `reason`, one of REASONS, is for programs; the message is for people."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        if reason not in REASONS:
+            raise ValueError(f"unknown reason {reason!r}; expected one of {REASONS}")
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self):  # the error travels between processes
+        return MediaError, (self.reason, str(self))
+
+
+def probe(data: bytes, limits: Limits) -> Probe:
+    """Measure a clip: list its packets and decode its first frame. Raises MediaError."""
+    with _Clip(data, limits) as clip:
+        first = next(clip.decode(), None)
+        if first is None:
+            raise clip.nothing_decoded()
+        index = clip.index
+        return Probe(
+            codec=clip.stream.codec_context.codec.name,
+            width=first.width,
+            height=first.height,
+            fps=len(index.times) / index.duration,
+            duration_s=index.duration,
+            frames=len(index.times),
+            rotation=_rotation(first),
+            has_audio=len(clip.container.streams.audio) > 0,
+        )
+
+
+def sample(data: bytes, spec: FrameSpec, limits: Limits) -> np.ndarray:
+    """The frames of a clip that the model sees: uint8 [count, size, size, 3], RGB, upright, letterboxed in black.
+
+    Frame i is the one on screen at start + (i + 0.5) * duration / count; a clip with fewer frames repeats them. Long
+    clips are entered at the keyframes before the targets, never decoded whole. Raises MediaError.
+    """
+    with _Clip(data, limits) as clip:
+        wanted = clip.index.on_screen(spec.count)
+        fit = _Letterbox(spec.size)
+        out = np.zeros((spec.count, spec.size, spec.size, 3), np.uint8)
+        done = 0
+        for time, frame in clip.frames_towards(wanted):
+            if time < wanted[done]:
+                continue
+            picture = fit(frame)
+            while done < spec.count and time >= wanted[done]:
+                out[done] = picture
+                done += 1
+            if done == spec.count:
+                return out
+        if clip.last is None:
+            raise clip.nothing_decoded()
+        out[done:] = fit(clip.last)  # the end of the stream did not decode: what was on screen last stays
+        return out
+
+
+def sample_array(video: np.ndarray, spec: FrameSpec) -> np.ndarray:
+    """`sample` for frames already in memory at a constant rate: uint8 [T, H, W, 3] to uint8 [count, size, size, 3]."""
+    fit = _Letterbox(spec.size)
+    chosen = on_screen_indices(len(video), spec.count)
+    pictures = {i: fit(av.VideoFrame.from_ndarray(np.ascontiguousarray(video[i]), format="rgb24")) for i in set(chosen)}
+    return np.stack([pictures[i] for i in chosen])
+
+
+def on_screen_indices(frames: int, count: int) -> list[int]:
+    """Which of `frames` equally spaced frames are on screen at the `count` target times of `sample`."""
+    return [(2 * i + 1) * frames // (2 * count) for i in range(count)]
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Presentation times of all packets and of the keyframes, seconds, sorted; duration in seconds."""
+
+    times: Sequence[float]
+    keyframes: Sequence[float]
+    duration: float
+
+    def on_screen(self, count: int) -> list[float]:
+        """Times of the frames that are on screen at the `count` target times."""
+        targets = (self.times[0] + (i + 0.5) * self.duration / count for i in range(count))
+        # the small slack keeps a target that falls exactly on a frame's start from slipping to the frame before it
+        return [self.times[bisect_right(self.times, t + 1e-6) - 1] for t in targets]
+
+
+class _Letterbox:
+    """Scale a frame into a black square, aspect kept, and turn it upright: uint8 [size, size, 3]."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.scale = VideoReformatter()  # keeps its tables between frames of one clip
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        ratio = self.size / max(frame.width, frame.height)
+        width, height = (max(1, round(side * ratio)) for side in (frame.width, frame.height))
+        how = "AREA" if ratio < 1 else "BICUBIC"  # averaging keeps thin strokes that point sampling would lose
+        small = self.scale.reformat(frame, width, height, "rgb24", interpolation=how).to_ndarray()
+        out = np.zeros((self.size, self.size, 3), np.uint8)
+        top, left = (self.size - height) // 2, (self.size - width) // 2
+        out[top : top + height, left : left + width] = small
+        return np.rot90(out, _rotation(frame) // 90)
+
+
+class _Clip:
+    """An opened clip within its limits, with the index of its packets."""
+
+    def __init__(self, data: bytes, limits: Limits) -> None:
+        _check_size(len(data), limits)
+        self.data, self.limits = data, limits
+        self.errors = 0
+        self.decoded = 0
+        self.last: av.VideoFrame | None = None
+        self._open_stream()
+        try:
+            self.index = self._list_packets()
+        except BaseException:
+            self.container.close()
+            raise
+
+    def _open_stream(self) -> None:
+        self.container = _open(self.data)
+        try:
+            self.stream = _video_stream(self.container)
+            self.stream.codec_context.thread_count = 1  # many clips decode side by side: one thread each
+            _check_pixels(self.stream.codec_context, self.limits)
+        except BaseException:
+            self.container.close()
+            raise
+
+    def __enter__(self) -> _Clip:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.container.close()
+
+    def _list_packets(self) -> _Index:
+        """Read all packets without decoding. A container that breaks off midway counts as far as it goes."""
+        base, times, keys, spans = float(self.stream.time_base), [], [], []
+        try:
+            for packet in self.container.demux(self.stream):
+                if packet.size == 0 or packet.is_discard:
+                    continue
+                stamp = packet.pts if packet.pts is not None else packet.dts
+                if stamp is None:  # a raw stream has no clock: its nominal rate is all there is
+                    stamp = len(times) / float(self.stream.guessed_rate or 25) / base
+                times.append(stamp * base)
+                spans.append((packet.duration or 0) * base)
+                if packet.is_keyframe:
+                    keys.append(stamp * base)
+                if len(times) > self.limits.max_frames:
+                    raise MediaError("too_long", f"more than {self.limits.max_frames} frames")
+        except FFmpegError:
+            self.errors += 1
+        if not times:
+            raise MediaError("no_frames", "the video stream holds no packets")
+        last = int(np.argmax(times))
+        first, end = min(times), times[last]
+        interval = (end - first) / (len(times) - 1) if len(times) > 1 else 1 / float(self.stream.guessed_rate or 25)
+        duration = end - first + (spans[last] or interval)
+        if duration <= 0:
+            duration = interval * len(times) or 1 / 25
+        if duration > self.limits.max_seconds:
+            raise MediaError("too_long", f"{duration:.1f} s of video, the limit is {self.limits.max_seconds:.1f} s")
+        return _Index(sorted(times), sorted(keys), duration)
+
+    def decode(self, start: float | None = None) -> Iterator[av.VideoFrame]:
+        """Frames in presentation order from the keyframe at or before `start` seconds, stepping over broken packets."""
+        at = self.index.times[0] if start is None else start
+        try:
+            self.container.seek(int(at / float(self.stream.time_base)), stream=self.stream, backward=True)
+        except FFmpegError:  # a raw stream cannot seek: start over
+            self.container.close()
+            self._open_stream()
+        try:
+            for packet in self.container.demux(self.stream):
+                yield from self._decode_packet(packet)
+        except FFmpegError:
+            self.errors += 1
+
+    def _decode_packet(self, packet: av.Packet) -> Iterator[av.VideoFrame]:
+        try:
+            frames = packet.decode()
+        except FFmpegError:
+            self.errors += 1
+            return
+        for frame in frames:
+            self.decoded += 1
+            if self.decoded > self.limits.max_frames:
+                raise MediaError("too_long", f"more than {self.limits.max_frames} frames")
+            _check_pixels(frame, self.limits)
+            self.last = frame
+            yield frame
+
+    def frames_towards(self, wanted: Sequence[float]) -> Iterator[tuple[float, av.VideoFrame]]:
+        """(time, frame) in order, jumping over what lies between one wanted time and the keyframe before the next."""
+        done, now, base = 0, None, float(self.stream.time_base)
+        while done < len(wanted):
+            entry = self._entry(wanted[done], now)
+            if entry is None and now is not None:
+                return
+            for frame in self.decode(entry):
+                if frame.pts is None:  # no clock: the n-th frame that comes out is the n-th to be shown
+                    time = self.index.times[min(self.decoded, len(self.index.times)) - 1]
+                else:
+                    time = frame.pts * base
+                # Some AVI files stamp reordered frames wrongly. Frames come in the right order: time never runs back.
+                now = time if now is None else max(now, time)
+                yield now, frame
+                while done < len(wanted) and wanted[done] <= now:
+                    done += 1
+                if done == len(wanted) or self._entry(wanted[done], now) not in (None, entry):
+                    break  # `entry` itself comes up again where a seek lands too early: then decode on
+            else:
+                return
+
+    def _entry(self, target: float, now: float | None) -> float | None:
+        """The keyframe to enter at for `target`, or None where decoding on from `now` is as cheap."""
+        place = bisect_right(self.index.keyframes, target)
+        if place == 0:
+            return None
+        key = self.index.keyframes[place - 1]
+        start = self.index.times[0] if now is None else now
+        return key if key > start + _SEEK_GAP_S else None
+
+    def nothing_decoded(self) -> MediaError:
+        if self.errors:
+            return MediaError("decode_error", f"no frame could be decoded ({self.errors} errors)")
+        return MediaError("no_frames", "the video stream gave no frame")
+
+
+def _open(data: bytes) -> av.container.InputContainer:
+    try:
+        # one real AVI carries metadata that is not UTF-8 and would kill a strict open
+        return av.open(io.BytesIO(data), metadata_errors="replace", options={"format_whitelist": _CONTAINERS})
+    except (FFmpegError, ValueError, OSError) as error:
+        if _is_text(data):
+            raise MediaError("not_a_video", "this is a text file") from error
+        raise MediaError("unreadable", f"no container that could be opened: {error}") from error
+
+
+def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
+    name = container.format.name
+    if name in _STILL_IMAGES or name.endswith(_STILL_IMAGES[1]) or name == "tty":
+        raise MediaError("not_a_video", f"this is a picture or a text, not a video ({name})")
+    for stream in container.streams.video:
+        if not stream.disposition & stream.disposition.attached_pic:  # the cover of a song is no video
+            if stream.codec_context is None:
+                raise MediaError("decode_error", "no decoder for this video codec")
+            return stream
+    raise MediaError("no_video_stream", "the file has no video stream")
+
+
+def _is_text(data: bytes) -> bool:
+    head = data[:4096]
+    return all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
+
+
+def _rotation(frame: av.VideoFrame) -> int:
+    """Degrees counter-clockwise to upright, a multiple of 90 in [0, 360)."""
+    return round((frame.rotation or 0) / 90) * 90 % 360
+
+
+def _check_size(size: int, limits: Limits) -> None:
+    if size == 0:
+        raise MediaError("empty_file", "the file is empty")
+    if size > limits.max_bytes:
+        raise MediaError("too_large", f"{size} bytes, the limit is {limits.max_bytes}")
+
+
+def _check_pixels(picture: av.VideoFrame | av.VideoCodecContext, limits: Limits) -> None:
+    pixels = picture.width * picture.height
+    if pixels > limits.max_pixels:
+        raise MediaError(
+            "too_large", f"{picture.width}x{picture.height} pixels, the limit is {limits.max_pixels} in all"
+        )

@@ -1,0 +1,136 @@
+"""Decoding in child processes, so that a hostile file costs that file and nothing else.
+
+Children are spawned, import PyAV and numpy only (under a second), and run under a memory limit and a wall-clock limit
+per file. A child that dies or hangs is replaced; its file comes back as a MediaError like any other refusal.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, TimeoutError, wait
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from pebble import ProcessExpired, ProcessPool
+
+from models.video.frames import MediaError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+LOST = ("decoder_crashed", "decoder_timeout", "decoder_memory")  # reasons beside frames.REASONS
+
+
+class DecoderLost(MediaError):
+    """A file that took its decoder with it. `reason` is one of LOST."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        Exception.__init__(self, message)
+        self.reason = reason
+
+    def __reduce__(self):
+        return DecoderLost, (self.reason, str(self))
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How decoding runs; where a file's frames come from does not depend on it.
+
+    workers: child processes; timeout_s: wall-clock seconds per file, reading included; memory_bytes: address space of
+    one child; ahead: files decoded or being decoded beyond those already taken.
+    """
+
+    workers: int = 1
+    timeout_s: float = 60.0
+    memory_bytes: int = 4 * 1024**3
+    ahead: int = 8
+
+
+class DecodePool:
+    """Applies `work` to items in child processes; a context manager, no child survives it.
+
+    work: picklable; called as work(item), or work(argument(item)) where `map` is told how to find the argument.
+    """
+
+    def __init__(self, work: Callable[[Any], Result], settings: DecodeSettings) -> None:
+        self._work, self._settings = work, settings
+        self._pool = ProcessPool(
+            max_workers=settings.workers,
+            max_tasks=500,  # decoders leak: a fresh child now and then costs nothing
+            initializer=_prepare_child,
+            initargs=(settings.memory_bytes, os.getpid()),
+            context=multiprocessing.get_context("spawn"),
+        )
+
+    def __enter__(self) -> DecodePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill the children, whatever they are doing."""
+        self._pool.stop()
+        self._pool.join()
+
+    def map(
+        self, items: Iterable[Item], argument: Callable[[Item], Any] | None = None
+    ) -> Iterator[tuple[Item, Result | MediaError]]:
+        """Yield (item, result) in the order of completion; a refused file's result is its MediaError.
+
+        `items` is pulled only as far ahead as the settings allow. An error of the pool itself, or raised by `items`,
+        is raised here.
+        """
+        waiting, source, ended = {}, iter(items), False
+        while waiting or not ended:
+            room = not ended and len(waiting) < self._settings.workers + self._settings.ahead
+            if room:
+                try:
+                    item = next(source)
+                except StopIteration:
+                    ended = True
+                    continue
+                task = partial(_guarded, self._work, argument(item) if argument else item)
+                waiting[self._pool.schedule(task, timeout=self._settings.timeout_s)] = item
+            # With room left what is done is handed on, never waited for: a slow source must not be slowed further.
+            done, _ = wait(waiting, timeout=0 if room else None, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield waiting.pop(future), self._outcome(future)
+
+    def _outcome(self, future):
+        try:
+            return future.result()
+        except TimeoutError:
+            return DecoderLost("decoder_timeout", f"killed after {self._settings.timeout_s:g} s without a result")
+        except ProcessExpired as error:
+            return DecoderLost("decoder_crashed", f"the decoder died with exit code {error.exitcode}")
+
+
+def _guarded(work: Callable[[Any], Result], argument: Any) -> Result | MediaError:
+    """Runs in the child: whatever Python error a file provokes is that file's."""
+    try:
+        return work(argument)
+    except MediaError as error:
+        return error
+    except MemoryError:
+        return DecoderLost("decoder_memory", "the decoder ran out of the memory it is allowed")
+    except Exception as error:
+        return MediaError("decode_error", f"{type(error).__name__}: {error}")
+
+
+def _prepare_child(memory_bytes: int, owner: int) -> None:
+    if sys.platform == "linux":  # a child that hangs in a decoder would outlive a killed Spark worker for ever
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != owner:
+            os._exit(1)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,0 +1,33 @@
+"""All tables of a lake, in the order in which a row passes through them."""
+
+from schemas.decisions import DECISIONS
+from schemas.files import FILES
+from schemas.labels import LABELS
+from schemas.metrics import METRICS
+from schemas.quality import QUALITY
+from schemas.quarantine import QUARANTINE
+from schemas.recipes import RECIPES
+from schemas.runs import RUNS
+from schemas.scorers import SCORERS
+from schemas.scores import SCORES
+from schemas.splits import SPLITS
+from schemas.table import Table
+from schemas.traces import TRACES
+from schemas.videos import VIDEOS
+
+TABLES: tuple[Table, ...] = (
+    FILES,
+    VIDEOS,
+    LABELS,
+    SPLITS,
+    RECIPES,
+    TRACES,
+    SCORERS,
+    SCORES,
+    DECISIONS,
+    QUARANTINE,
+    QUALITY,
+    RUNS,
+    METRICS,
+)
+BY_NAME = {table.name: table for table in TABLES}

@@ -1,0 +1,168 @@
+"""The command line: wrong usage ends with exit code 2 and one clear line, never with a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from schemas.lake import create_all
+from support import PROJECT, last_json
+
+from jobs import cli
+
+
+@pytest.fixture
+def stopped(spark, tmp_path, capsys):
+    """stopped(words) -> the one line with which the command was refused."""
+
+    def command(*words: str) -> str:
+        capsys.readouterr()
+        root = f"lake.root={tmp_path / 'lake'}"
+        code = cli.main([words[0], "--conf", "conf/local.yaml", "--set", root, "--quiet", *words[1:]])
+        out, err = capsys.readouterr()
+        assert code == 2 and out == "" and "Traceback" not in err
+        (line,) = err.splitlines()
+        assert line.startswith("deepintuit: ")
+        return line.removeprefix("deepintuit: ")
+
+    return command
+
+
+@pytest.mark.parametrize("job", cli.JOBS)
+def test_every_job_has_a_module_and_explains_itself(job, capsys):
+    module = cli.module_of(job)
+    assert callable(module.run) and callable(module.main) and cli.JOBS[job] and module.__doc__
+    with pytest.raises(SystemExit) as done:
+        cli.main([job, "--help"])
+    assert done.value.code == 0 and module.__doc__.strip().splitlines()[0][:60] in capsys.readouterr().out
+
+
+def test_no_job_is_forgotten():
+    modules = {path.stem for path in Path("jobs").glob("*.py") if "\ndef add_arguments(" in path.read_text()}
+    assert {job.replace("-", "_") for job in cli.JOBS} == modules
+
+
+def test_mistakes_in_settings_and_arguments(stopped, capsys):
+    assert "nearest valid one is 'rollout.temperature'" in stopped("status", "--set", "rollout.temprature=1")
+    assert "expected a length such as 90m" in stopped("rollout", "--deadline", "soon")
+    for words in (["ingest", "--max-videos", "0"], ["fly"], [], ["ingest", "--split", "dev"]):
+        with pytest.raises(SystemExit) as done:
+            cli.main(words)
+        assert done.value.code == 2 and "Traceback" not in capsys.readouterr().err
+
+
+def test_what_is_not_there(stopped, tmp_path):
+    for job in ("rollout", "nightly", "promote", "evaluate"):
+        assert "`deepintuit ingest` makes one" in stopped(job)  # a mistyped lake.root must not look like success
+    create_all(str(tmp_path / "lake"))
+    assert "no-model" in stopped("rollout", "--set", "model.path=no-model")
+    assert "task handwriting has no live versions" in stopped("nightly")
+    assert "has no calibrator 0123; registered: none" in stopped("promote", "--calibrator", "0123")
+    assert "expected a folder, a glob or a file that exists" in stopped("ingest", "--source", str(tmp_path / "none"))
+    assert "scheme 'gs' is not one of" in stopped("ingest", "--source", "gs://bucket/clips")
+    assert "give --source, --labels or both" in stopped("ingest")
+
+
+def test_a_label_outside_the_set_and_bad_sql(stopped, tmp_path):
+    (tmp_path / "labels.csv").write_text("file,label\na,sideways\n")
+    line = stopped("ingest", "--labels", str(tmp_path / "labels.csv"))
+    assert "expected a label out of rising, falling, mixed, found 'sideways' (1 rows)" in line
+    for data, said in (
+        (b"", "found an empty file"),
+        (b"\0\1\2", "found binary data"),
+        ("file,label\n\u00fc,rising\n".encode("latin-1"), "expected UTF-8 text"),
+    ):
+        (tmp_path / "labels.csv").write_bytes(data)
+        assert said in stopped("ingest", "--labels", str(tmp_path / "labels.csv"))
+    assert "found a folder" in stopped("ingest", "--labels", str(tmp_path))
+    assert "no such file" in stopped("ingest", "--source", str(tmp_path), "--labels", str(tmp_path / "none.csv"))
+    assert "sql: " in stopped("sql", "SELECT nothing FROM videos")
+    assert "DIVIDE_BY_ZERO" in stopped("sql", "SELECT 1/0")
+    for statement in ("DROP TABLE traces", "INSERT INTO files SELECT * FROM files", "SET a=b", "DELETE FROM files"):
+        assert "sql: expected a query, found" in stopped("sql", statement)
+    assert "expected a query" in stopped("sql", "WITH x AS (SELECT 1) INSERT INTO files SELECT * FROM x")
+    assert "sql: " in stopped("sql", "SELEKT 1")
+
+
+def test_a_lake_of_another_version(stopped, tmp_path, monkeypatch):
+    import schemas.table
+
+    monkeypatch.setattr(schemas.table, "SCHEMA_VERSION", "0")
+    create_all(str(tmp_path / "lake"))
+    monkeypatch.undo()
+    for words in (["status"], ["rollout"], ["sql", "SELECT 1"]):
+        assert "expected schema version 1, found 0" in stopped(*words)
+    shutil.rmtree(tmp_path / "lake")
+
+
+def test_sql_prints_one_document_a_row(spark, tmp_path, capsys):
+    words = ["sql", "SELECT 1 AS a UNION ALL SELECT 2 ORDER BY a;", "--json"]
+    asked = [*words, "--conf", "conf/local.yaml", "--set", f"lake.root={tmp_path}", "--quiet"]
+    assert cli.main(asked) == 2
+    assert "expected a lake, found no table files" in capsys.readouterr().err
+    create_all(str(tmp_path))
+    assert cli.main(asked) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [{"a": 1}, {"a": 2}]
+
+
+def submit(*words) -> subprocess.CompletedProcess:
+    """spark-submit as in a shell with the environment activated, from a folder of somebody else."""
+    bin_folder = Path(sys.executable).parent
+    path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        [bin_folder / "spark-submit", *words],
+        cwd="/",
+        env={**{key: value for key, value in os.environ.items() if key != "PYTHONPATH"}, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_spark_submit_runs_the_same_job(clip_factory, tmp_path):
+    source = tmp_path / "clips"
+    source.mkdir()
+    shutil.copy(next(clip_factory("test", 12).glob("*.mp4")), source)
+    words = ["--conf", PROJECT / "conf" / "local.yaml", "--set", f"lake.root={tmp_path / 'lake'}", "--source", source]
+    ended = submit(PROJECT / "jobs" / "ingest.py", *words)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert last_json(ended.stdout)["counts"]["videos_new"] == 1
+
+
+def test_properties_given_to_spark_submit_win(tmp_path):
+    create_all(str(tmp_path))
+    ended = submit(
+        "--conf", "spark.sql.ansi.enabled=false", PROJECT / "jobs" / "sql.py", "SELECT 1/0 IS NULL AS x", "--json",
+        "--set", f"lake.root={tmp_path}",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert last_json(ended.stdout) == {"x": True}
+
+
+def test_ctrl_c_is_one_line(tmp_path):
+    create_all(str(tmp_path))
+    words = [
+        "sql",
+        "SELECT max(hash(a.id, b.id)) FROM range(9999999) a CROSS JOIN range(9999999) b",
+        "--set",
+        f"lake.root={tmp_path}",
+    ]
+    job = subprocess.Popen(
+        [sys.executable, "-m", "jobs.cli", *words],
+        cwd=PROJECT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(25)  # long enough to be inside the query, on a slow machine too
+    job.send_signal(signal.SIGINT)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 130 and "Traceback" not in err
+    assert err.strip().splitlines()[-1].startswith("deepintuit: stopped; what is staged")

@@ -1,0 +1,163 @@
+"""Labels files: which rows become statements, and what is refused aloud."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+
+import pytest
+from jobs.labelfile import external_id, label_rows, match, read_statements, split_rows
+from jobs.run import UsageError
+from schemas.contract import audit
+from support import Lake
+
+from conf.settings import load
+from schemas.labels import LABELS
+from schemas.splits import SPLITS
+
+SLUGS = ("rising", "falling", "mixed")
+
+
+def ext(name: str, source: str = "files") -> str:
+    return "ext:" + hashlib.sha256(f"{source}\n{name}".encode()).hexdigest()
+
+
+def read(spark, tmp_path, text: str, *overrides: str, split: str | None = None, name: str = "labels.csv"):
+    path = tmp_path / name
+    path.write_text(text)
+    return read_statements(spark, str(path), load(None, overrides).ingest, SLUGS, split)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("file,label\na,rising\nb,up\nc,up\n", r"expected a label out of rising, .*found 'up' \(2 rows\); map it"),
+        ("file,label,split\na,rising,dev\n", r"expected a split out of align, .*found 'dev' \(1 rows\)"),
+        ("name,label\na,rising\n", r"expected a column 'file', found name, label; set ingest.labels.id"),
+        ("name,what\na,rising\n", r"expected a column 'file' and 'label'"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_with_what_to_do(spark, tmp_path, text, said):
+    with pytest.raises(UsageError, match=said):
+        read(spark, tmp_path, text)
+
+
+def test_a_split_given_twice_or_a_missing_file_is_refused(spark, tmp_path):
+    with pytest.raises(UsageError, match="leave one out"):
+        read(spark, tmp_path, "file,label,split\na,rising,test\n", split="test")
+    with pytest.raises(UsageError, match="no such file"):
+        read_statements(spark, str(tmp_path / "absent.csv"), load().ingest, SLUGS, None)
+
+
+def test_words_of_the_file_become_slugs_and_slugs_stay(spark, tmp_path):
+    rows = read(
+        spark, tmp_path, "file\tlabel\n-a\t Up\n_b\trising\n", "ingest.labels.values={Up: rising}", name="l.tsv"
+    )
+    assert [(row["external_id"], row["label"]) for row in rows.collect()] == [("-a", "rising"), ("_b", "rising")]
+
+
+def test_external_ids_are_names_without_folder_and_video_extension(spark):
+    names = {"/a/b/c.mp4": "c", "c.MOV": "c", "s3://b/x y%20#1.webm": "x y%20#1", "-a_b": "-a_b", "v1.2": "v1.2"}
+    names |= {"a.mp4.mp4": "a.mp4", "C:\\clips\\d.avi": "d", "b.mp4x": "b.mp4x"}
+    frame = spark.createDataFrame([(name,) for name in names], "name string")
+    found = frame.select("name", external_id(frame["name"], load().ingest.extensions).alias("id")).collect()
+    assert {row["name"]: row["id"] for row in found} == names
+
+
+FILE = """file,label,split
+known.mp4,rising,test
+ambiguous,falling,test
+never,mixed,test
+copy,falling,test
+known,rising,align
+gap,,align
+gap,rising,align
+gap,falling,align
+held,mixed,test
+never,mixed,test
+"""
+
+
+def test_statements_meet_their_videos_and_contradictions_and_leaks_are_refused(spark, tmp_path):
+    statements = read(spark, tmp_path, FILE)
+    files = spark.createDataFrame(
+        [
+            ("known", "v0", "ok", "files", "a/known", 1),  # replaced since: the file is what it holds now
+            ("known", "v1", "ok", "files", "a/known", 2),
+            ("copy", "v1", "ok", "files", "a/copy", 1),
+            ("ambiguous", "v2", "ok", "files", "a/ambiguous", 1),
+            ("ambiguous", "v3", "ok", "files", "b/ambiguous", 1),
+            ("never", "v4", "refused", "files", "a/never", 1),
+            ("never", "v5", "ok", "elsewhere", "c/never", 1),
+            ("held", "v6", "ok", "files", "a/held", 1),
+        ],
+        "external_id string, video_id string, status string, source string, uri string, seen_at long",
+    )
+    matched = match(statements, files, "files").localCheckpoint()
+    held = spark.createDataFrame(
+        [("v6", "t", "align"), ("v1", "u", "align")], "video_id string, task string, split string"
+    )
+
+    labels = audit(label_rows(matched, "t"), LABELS.contract(SLUGS))
+    said = Counter((row["external_id"], row["refused_reason"]) for row in labels.refused.collect())
+    assert said == Counter(
+        {
+            ("ambiguous", "ambiguous_name"): 1,
+            ("copy", "label_contradicted"): 1,  # the same content as known, called otherwise
+            ("known", "label_contradicted"): 2,
+            ("gap", "label_is_given"): 1,
+            ("gap", "label_contradicted"): 2,
+            ("never", "key_twice"): 1,
+        }
+    )
+    kept = {row["video_id"]: row["label"] for row in labels.kept.collect()}
+    assert kept == {ext("never"): "mixed", "v6": "mixed"}
+
+    splits = audit(split_rows(matched, held, "t"), SPLITS.contract(SLUGS))
+    refused = splits.refused.where("refused_reason <> 'key_twice'").collect()
+    assert {(row["external_id"], row["refused_reason"]) for row in refused} == {
+        ("known", "split_leakage"),  # inside this file
+        ("held", "split_leakage"),  # from an earlier load
+    }
+    assert splits.refused.where("refused_reason = 'key_twice'").count() == 4  # the copy, never, two of the three gaps
+    kept = {row["video_id"]: row["split"] for row in splits.kept.collect()}
+    assert kept == {"v1": "test", ext("never"): "test", ext("gap"): "align"}
+
+
+def hate_files(folder, sizes: dict[str, int], leaked: str):
+    """TSV files in MultiHateClip's form; train and test share the id `leaked`."""
+    folder.mkdir()
+    for part, size in sizes.items():
+        ids = [f"-{part}{number:04}_x" for number in range(size)]
+        ids[0] = leaked if part != "valid" else ids[0]
+        lines = ["Video_ID\tMajority_Voting\tLabel", *(f"{name}\tOffensive\t['a', 'b']" for name in ids)]
+        (folder / f"English_{part}.tsv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("real", [False, True], ids=["generated", "real"])
+def test_one_video_in_two_splits_is_found_across_loads(spark, tmp_path, request, real):
+    folder = hate_files(tmp_path / "tsv", {"train": 7, "valid": 1, "test": 4}, "leaked-1")
+    rows, leaked = 12, "leaked-1"
+    if real:
+        folder = request.getfixturevalue("shared") / "data" / "multihateclip"
+        if not folder.is_dir():
+            pytest.skip("no MultiHateClip files")
+        ids = [
+            line.split("\t")[0] for path in folder.glob("*.tsv") for line in path.read_text().splitlines()[1:] if line
+        ]
+        rows, leaked = 1001, next(name for name, count in Counter(ids).items() if count == 2)
+        assert len(ids) == 1001 and len(set(ids)) == 1000
+    lake = Lake(tmp_path / "lake", conf="conf/multihateclip.yaml")
+    runs = [
+        lake.job("ingest", labels=str(folder / f"English_{part}.tsv"), split=stage)
+        for part, stage in (("train", "align"), ("valid", "calibrate"), ("test", "test"))
+    ]
+    total = {name: sum(run.counts[name] for run in runs) for name in ("label_rows", "splits_new", "split_leakage")}
+    assert total == {"label_rows": rows, "splits_new": rows - 1, "split_leakage": 1}
+    splits = lake.rows("splits")
+    assert len(splits) == rows - 1 == len({row["video_id"] for row in splits})
+    assert ext(leaked, "multihateclip") in {row["video_id"] for row in splits}
+    (refused,) = lake.rows("quarantine")
+    assert (refused["table"], refused["reason"]) == ("splits", "split_leakage") and leaked in refused["original"]
+    assert {row["label"] for row in lake.rows("labels")} <= {"normal", "offensive", "hateful"}

@@ -1,0 +1,117 @@
+"""Scoring: which videos are ready, and what a rule makes of probabilities."""
+
+from __future__ import annotations
+
+import pytest
+from jobs.scorer import decide, traced
+
+from schemas.traces import TRACES
+
+ROWS = [
+    # video, recipe, index, attempt, status, think
+    ("whole", "r", 1, 0, "ok", "one"),
+    ("whole", "r", 0, 0, "parse_error", "zero"),
+    ("whole", "r", 2, 0, "ok", "beyond K"),
+    ("short", "r", 0, 0, "ok", "-"),
+    ("mixed", "r", 0, 0, "ok", "-"),
+    ("mixed", "q", 1, 0, "ok", "another recipe"),
+    ("mended", "r", 0, 0, "generation_error", "first"),
+    ("mended", "r", 0, 1, "ok", "second"),
+    ("mended", "r", 1, 0, "ok", "-"),
+    ("waiting", "r", 0, 0, "generation_error", "first"),
+    ("waiting", "r", 0, 1, "generation_error", "second"),
+    ("waiting", "r", 1, 0, "ok", "-"),
+]
+
+
+@pytest.fixture(scope="module")
+def ready(spark):
+    """ready(attempts) -> {video: [(index, think), ...]} at K = 2."""
+    names = ("video_id", "recipe_id", "rollout_index", "attempt", "status", "think")
+    values = [tuple(dict(zip(names, row, strict=True)).get(column.name) for column in TRACES.columns) for row in ROWS]
+    traces = spark.createDataFrame(values, TRACES.spark_schema())
+
+    def compute(attempts: int) -> dict:
+        rows = traced(traces, "r", 2, attempts).collect()
+        return {row["video_id"]: [(t["rollout_index"], t["think"]) for t in row["traces"]] for row in rows}
+
+    return compute
+
+
+def test_only_videos_with_all_their_rollouts_are_ready(ready):
+    found = ready(3)
+    assert set(found) == {"whole", "mended"}
+    assert found["whole"] == [(0, "zero"), (1, "one")]
+
+
+def test_of_several_attempts_the_last_is_looked_at(ready):
+    assert ready(3)["mended"] == [(0, "second"), (1, "-")]
+
+
+def test_a_passing_failure_waits_until_its_attempts_are_used_up(ready):
+    assert "waiting" not in ready(3)
+    assert ready(2)["waiting"] == [(0, "second"), (1, "-")]
+
+
+SCORES = {
+    "at the threshold": ({"a": 0.6, "b": 0.3, "c": 0.1}, 4),
+    "just below": ({"a": 0.6 - 1e-9, "b": 0.3, "c": 0.1 + 1e-9}, 4),
+    "certain": ({"a": 1.0, "b": 0.0, "c": 0.0}, 4),
+    "tied": ({"c": 0.45, "b": 0.45, "a": 0.1}, 4),
+    "three ways": ({"c": 1 / 3, "b": 1 / 3, "a": 1 / 3}, 4),
+    "tied at the top": ({"b": 0.5, "a": 0.5, "c": 0.0}, 4),
+    "nothing usable": ({"a": 0.9, "b": 0.05, "c": 0.05}, 0),
+}
+
+
+@pytest.fixture(scope="module")
+def decided(spark):
+    rows = [(name, "t", "s", probs, ok) for name, (probs, ok) in SCORES.items()]
+    scores = spark.createDataFrame(
+        rows, "video_id string, task string, scorer_id string, probs map<string,double>, rollouts_ok int"
+    )
+
+    def compute(threshold: float, coverage: float) -> dict:
+        rule = {"threshold": threshold, "coverage": coverage}
+        return {row["video_id"]: row.asDict() for row in decide(scores, rule, "rule").collect()}
+
+    return compute
+
+
+def test_a_threshold_that_is_reached_exactly_is_reached(decided):
+    found = decided(0.6, 0.9)
+    clear, below = found["at the threshold"], found["just below"]
+    assert (clear["label"], clear["abstain"], clear["reason"], clear["top_prob"]) == ("a", False, "clear", 0.6)
+    assert (below["label"], below["abstain"], below["reason"]) == (None, True, "below_threshold")
+    assert clear["rule_id"] == "rule" and clear["scorer_id"] == "s"
+
+
+def test_the_prediction_set_ends_where_the_coverage_is_reached(decided):
+    assert decided(0.6, 0.9)["at the threshold"]["prediction_set"] == ["a", "b"]  # 0.6 + 0.3 is 0.8999...
+    assert decided(0.6, 0.91)["at the threshold"]["prediction_set"] == ["a", "b", "c"]
+    assert decided(0.6, 0.6)["at the threshold"]["prediction_set"] == ["a"]
+    assert decided(0.6, 0.05)["at the threshold"]["prediction_set"] == ["a"]
+    assert decided(0.6, 1.0)["certain"]["prediction_set"] == ["a"]
+
+
+def test_equal_probabilities_go_by_slug(decided):
+    found = decided(0.5, 0.9)
+    assert found["tied"]["prediction_set"] == ["b", "c"]
+    assert found["three ways"]["prediction_set"] == ["a", "b", "c"]
+    assert (found["tied at the top"]["label"], found["tied at the top"]["prediction_set"]) == ("a", ["a", "b"])
+
+
+def test_a_video_without_a_usable_trace_is_left_to_people(decided):
+    found = decided(0.0, 0.9)["nothing usable"]
+    assert (found["label"], found["abstain"], found["reason"]) == (None, True, "no_usable_trace")
+    assert found["prediction_set"] == ["a"]
+
+
+def test_decisions_keep_their_contract(decided, spark):
+    from schemas.contract import audit
+
+    from schemas.decisions import DECISIONS
+
+    rows = [tuple(row.get(column.name) for column in DECISIONS.columns) for row in decided(0.6, 0.9).values()]
+    found = audit(spark.createDataFrame(rows, DECISIONS.spark_schema()), DECISIONS.contract(("a", "b", "c")))
+    assert found.rows_kept == len(SCORES)

@@ -1,0 +1,109 @@
+"""Features: one vector of known length and meaning, whatever the traces look like."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from models.calibration.features import TRACE_FIELDS, FeatureSpec, agreement, label_probs, vector
+
+LABELS = ("falling", "mixed", "rising")
+SPEC = FeatureSpec(LABELS, 16)
+
+
+def trace(index: int = 0, label: str | None = "rising", status: str = "ok", **changes) -> dict:
+    """A trace that gives its label probability 0.8 and the others 0.1."""
+    probs = {name: 0.8 if name == label else 0.1 for name in LABELS}
+    whole = {
+        "rollout_index": index,
+        "status": status,
+        "label": label if status == "ok" else None,
+        "observation": "1 2 3 4",
+        "think": f"thought {index}",
+        "label_logprobs": {name: math.log(p) for name, p in probs.items()} if status == "ok" else None,
+        "logprob_sum": -4.0,
+        "tokens": 8,
+    } | changes
+    assert tuple(whole) == TRACE_FIELDS
+    return whole
+
+
+def features(*traces: dict, spec: FeatureSpec = SPEC) -> dict[str, float]:
+    return dict(zip(spec.names, vector(traces, spec), strict=True))
+
+
+@pytest.mark.parametrize("words", [0, 1, 16])
+@pytest.mark.parametrize("labels", [LABELS, ("no", "yes")])
+def test_a_vector_has_one_number_for_every_name(labels, words):
+    spec = FeatureSpec(labels, words)
+    found = vector([trace(label=None, status="parse_error")], spec)
+    assert found.shape == (len(spec.names),) and found.dtype == np.float64
+    assert len(set(spec.names)) == len(spec.names)
+
+
+def test_votes_probabilities_and_agreement_by_hand():
+    found = features(trace(0), trace(1), trace(2, "mixed"), trace(3, None, "too_long"))
+    assert [found[f"votes/{label}"] for label in LABELS] == [0, 0.25, 0.5]
+    assert [found[f"prob/{label}"] for label in LABELS] == pytest.approx(
+        [(0.1 * 3 + 1 / 3) / 4, (0.1 * 2 + 0.8 + 1 / 3) / 4, (0.8 * 2 + 0.1 + 1 / 3) / 4]
+    )
+    assert found["logprob/rising"] == pytest.approx(math.log(found["prob/rising"]))
+    assert found["agreement"] == 0.5
+    assert (found["status/ok"], found["status/too_long"], found["status/parse_error"]) == (0.75, 0.25, 0)
+    assert (found["token_logprob/mean"], found["token_logprob/spread"], found["tokens/mean"]) == (-0.5, 0, 8)
+
+
+def test_traces_that_all_failed_give_a_finite_vector_that_prefers_no_label():
+    failed = [
+        trace(i, None, status, observation=None, think=None, logprob_sum=None, tokens=tokens)
+        for i, (status, tokens) in enumerate([("decode_error", None), ("generation_error", 0), ("parse_error", 5)])
+    ]
+    values = features(*failed)
+    assert all(math.isfinite(value) for value in values.values())
+    assert [values[f"prob/{label}"] for label in LABELS] == pytest.approx([1 / 3] * 3)
+    assert values["agreement"] == 0 == values["votes/rising"] and agreement(failed, LABELS) == 0
+    assert all(values[f"word/{bucket}"] == 0 for bucket in range(16))
+
+
+@pytest.mark.parametrize("found", [None, {}, {"rising": -0.1}], ids=["none", "empty", "one of three"])
+def test_an_answer_without_all_label_probabilities_counts_as_uniform(found):
+    missing = trace(label_logprobs=found)
+    assert label_probs(missing, LABELS) == pytest.approx([1 / 3] * 3)
+    assert features(missing)["votes/rising"] == 1
+
+
+def test_label_probabilities_may_come_as_pairs_and_need_not_be_normalised():
+    pairs = [("rising", math.log(0.06)), ("mixed", math.log(0.03)), ("falling", math.log(0.01)), ("other", 0.0)]
+    assert label_probs(trace(label_logprobs=pairs), LABELS) == pytest.approx([0.1, 0.3, 0.6])
+    assert label_probs(trace(label_logprobs=dict.fromkeys(LABELS, -2000.0)), LABELS) == pytest.approx([1 / 3] * 3)
+
+
+def test_the_order_of_traces_does_not_matter():
+    traces = [trace(0), trace(1, "mixed", tokens=30), trace(2, None, "too_long"), trace(3, "falling", logprob_sum=-9.0)]
+    assert vector(traces, SPEC) == pytest.approx(vector(traces[::-1], SPEC), abs=1e-12)
+
+
+def test_the_order_of_labels_moves_their_features_along():
+    turned = FeatureSpec(LABELS[::-1], 16)
+    traces = [trace(0), trace(1, "mixed")]
+    assert features(*traces) == pytest.approx(features(*traces, spec=turned))
+
+
+def test_long_traces_weigh_no_more_than_short_ones():
+    short = [value for name, value in features(trace(think="up")).items() if name.startswith("word/")]
+    long = [
+        value for name, value in features(trace(think="up", observation="1 2 3 4 " * 50)).items() if "word/" in name
+    ]
+    assert np.linalg.norm(short) == pytest.approx(1) == np.linalg.norm(long)
+
+
+def test_words_are_the_same_in_capitals_and_differ_by_their_letters():
+    words = [features(trace(think=text, observation=None)) for text in ("Rising", "rising", "falling")]
+    assert words[0] == words[1] != words[2]
+
+
+def test_no_traces_are_refused():
+    with pytest.raises(ValueError, match="at least one trace"):
+        vector([], SPEC)

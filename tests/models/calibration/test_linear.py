@@ -1,0 +1,125 @@
+"""The linear calibrator: fits, the same every time, however its rows are cut into batches, and survives storage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.calibration.features import FeatureSpec
+from models.calibration.linear import LinearCalibrator, fit_linear, load
+
+SPEC = FeatureSpec(("a", "b", "c"), 0)
+WIDTH = len(SPEC.names)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """300 rows of three labels: the first three features say which, the others say nothing."""
+    random = np.random.default_rng(0)
+    targets = np.arange(300) % 3
+    features = random.normal(size=(300, WIDTH))
+    features[:, :3] += 4 * np.eye(3)[targets]
+    features[:, -1] = 7.0  # never varies
+    return features, targets
+
+
+def fit(features: np.ndarray, targets: np.ndarray, size: int = 64, l2: float = 0.01) -> LinearCalibrator:
+    def batches():
+        for start in range(0, len(targets), size):
+            yield features[start : start + size], targets[start : start + size]
+
+    return fit_linear(SPEC, batches, l2)
+
+
+def test_a_fit_separates_what_can_be_separated(rows):
+    features, targets = rows
+    assert (fit(*rows).logits(features).argmax(1) == targets).mean() > 0.97
+
+
+def test_training_twice_gives_the_same_bytes(rows):
+    first, second = fit(*rows), fit(*rows)
+    assert first.weights() == second.weights()
+    assert first.manifest()["calibrator_id"] == second.manifest()["calibrator_id"]
+
+
+@pytest.mark.parametrize("size", [1, 7, 300, 1000])
+def test_how_rows_are_cut_into_batches_does_not_change_the_weights(rows, size):
+    whole, cut = fit(*rows), fit(*rows, size=size)
+    assert cut.weight == pytest.approx(whole.weight, abs=1e-5) and cut.bias == pytest.approx(whole.bias, abs=1e-5)
+
+
+def test_the_fit_is_a_minimum_of_its_loss(rows):
+    features, targets = rows
+    fitted, l2 = fit(*rows, l2=0.1), 0.1
+
+    def loss(weight: np.ndarray) -> float:
+        logits = ((features - fitted.mean) / fitted.scale) @ weight.T + fitted.bias
+        logits -= logits.max(1, keepdims=True)
+        nll = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(targets)), targets]
+        return float(nll.mean() + l2 * (weight**2).sum())
+
+    best = loss(fitted.weight)
+    random = np.random.default_rng(1)
+    assert all(loss(fitted.weight + 0.05 * random.normal(size=fitted.weight.shape)) > best for _ in range(20))
+
+
+def test_more_l2_gives_smaller_weights(rows):
+    sizes = [float((fit(*rows, l2=l2).weight ** 2).sum()) for l2 in (0.001, 0.1, 10.0)]
+    assert sizes[0] > 2 * sizes[1] > 4 * sizes[2]
+
+
+def test_features_are_scaled_so_that_their_unit_does_not_matter(rows):
+    features, targets = rows
+    units = np.geomspace(1e-3, 1e3, WIDTH)
+    assert fit(features * units, targets).logits(features * units) == pytest.approx(
+        fit(features, targets).logits(features), abs=1e-4
+    )
+
+
+def test_a_feature_that_never_varies_is_harmless(rows):
+    fitted = fit(*rows)
+    assert fitted.scale[-1] == 1.0 and np.isfinite(fitted.logits(rows[0])).all()
+
+
+def test_a_label_without_rows_is_refused_by_name(rows):
+    features, targets = rows
+    with pytest.raises(ValueError, match=r"found none of c$"):
+        fit(features[targets < 2], targets[targets < 2])
+
+
+TRACES = [
+    {
+        "rollout_index": 0,
+        "status": "ok",
+        "label": "b",
+        "observation": "1 2",
+        "think": "so b",
+        "label_logprobs": {"a": -3.0, "b": -0.1, "c": -4.0},
+        "logprob_sum": -2.0,
+        "tokens": 5,
+    }
+]
+
+
+def test_what_is_loaded_gives_the_same_probabilities(rows):
+    raw = fit(*rows)
+    saved = LinearCalibrator(raw.spec, raw.mean, raw.scale, raw.weight, raw.bias, temperature=1.7)
+    loaded = load(saved.manifest(), saved.weights())
+    assert loaded.probs(TRACES) == saved.probs(TRACES) != raw.probs(TRACES)
+    assert list(loaded.probs(TRACES)) == ["a", "b", "c"] and sum(loaded.probs(TRACES).values()) == pytest.approx(1)
+
+
+def test_weights_and_temperature_have_digests_of_their_own(rows):
+    raw = fit(*rows)
+    warm = LinearCalibrator(raw.spec, raw.mean, raw.scale, raw.weight, raw.bias, temperature=2.0)
+    other = LinearCalibrator(raw.spec, raw.mean, raw.scale, raw.weight, raw.bias + 1)
+    digests = [each.manifest() for each in (raw, warm, other)]
+    assert digests[0]["calibrator"] == digests[1]["calibrator"] != digests[2]["calibrator"]
+    assert digests[0]["calibration"] == digests[2]["calibration"] != digests[1]["calibration"]
+    assert len({each["calibrator_id"] for each in digests}) == 3
+
+
+def test_an_unknown_kind_is_refused(rows):
+    raw = fit(*rows)
+    with pytest.raises(ValueError, match="expected linear, found 'tree'"):
+        load(raw.manifest() | {"kind": "tree"}, raw.weights())

@@ -1,0 +1,109 @@
+"""Rollouts with a scripted engine: seeds, runs of indices, and the count that no row may escape."""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from models.engines.promise import Completion, EngineSpec, Sampling, refused
+from models.engines.rollouts import COLUMNS, Plan, Rollouts, Task, consecutive, seed_of
+from models.video.frames import FrameSpec, MediaError
+from models.video.pool import DecodeSettings
+
+CONTENT_ID = "0123456789abcdef" * 4
+
+
+def decode(uri, video_id, frames, limits):
+    if uri == "bad":
+        raise MediaError("no_frames", "nothing in it")
+    return np.zeros((2, 8, 8, 3), np.uint8)
+
+
+PLAN = Plan(
+    engine=EngineSpec("scripted", ""),
+    sampling=Sampling(),
+    frames=FrameSpec(2, 8),
+    user_text="?",
+    labels=("yes", "no"),
+    grammar="think_answer",
+    seed_base=10,
+    decoding=DecodeSettings(workers=1, timeout_s=20),
+    decode=decode,
+)
+
+
+class Scripted:
+    """Answers every request at once; `texts` by rollout index."""
+
+    name, version = "scripted", "1"
+
+    def __init__(self, texts=None, lose=False):
+        self.texts, self.lose, self.asked = texts or {}, lose, []
+
+    def chat(self, text):
+        return text
+
+    def generate(self, requests, sampling, labels):
+        for r in requests:
+            self.asked.append((r.key.split(":", 1)[1], r.first_index, r.n, r.seed))
+            if "refuse" in r.key:
+                yield from refused(r, "too long")
+                continue
+            for index in range(r.first_index, r.first_index + r.n - self.lose):
+                text, reason = self.texts.get(index, ("<think>t</think><answer>YES</answer>", "stop"))
+                yield Completion(r.key, index, 0, text, (1, 2, 3), -1.5, {"yes": -0.1, "no": -2.0}, 9, reason)
+
+
+def test_seeds_are_pinned():
+    assert seed_of(5, CONTENT_ID, 3) == 5 + 0x0123456 + 3
+    external = "ext:beef"
+    assert seed_of(0, external, 1) == int(hashlib.sha256(external.encode()).hexdigest()[:7], 16) + 1
+    assert seed_of(0, "abcdef0" * 9, 0) != 0xABCDEF0  # hex, but no content hash: 63 digits
+
+
+def test_runs_of_consecutive_indices():
+    assert list(consecutive([7, 2, 3, 3, 0])) == [(0, 1), (2, 2), (7, 1)]
+    assert list(consecutive([])) == []
+
+
+def test_each_run_is_one_request_and_every_row_has_every_column():
+    engine = Scripted({3: ("<think>t</think><answer>ma", "length"), 7: ("hm", "stop")})
+    tasks = [Task(CONTENT_ID, "good", (7, 2, 3, 3), 2), Task("ext:none", "good", (), 1)]
+    rows = list(Rollouts(PLAN, engine).rows(tasks))
+    assert engine.asked == [
+        (CONTENT_ID, 2, 2, seed_of(10, CONTENT_ID, 2)),
+        (CONTENT_ID, 7, 1, seed_of(10, CONTENT_ID, 7)),
+    ]
+    assert all(tuple(row) == tuple(COLUMNS) for row in rows)
+    found = {row["rollout_index"]: row for row in rows}
+    assert {i: row["status"] for i, row in found.items()} == {2: "ok", 3: "too_long", 7: "parse_error"}
+    assert (found[2]["label"], found[2]["answer"], found[2]["well_formed"]) == ("yes", "YES", True)
+    assert (found[7]["attempt"], found[7]["tokens"], found[7]["prompt_tokens"]) == (2, 3, 9)
+    assert found[7]["seed"] == seed_of(10, CONTENT_ID, 7)
+
+
+def test_failures_are_rows_with_a_status_and_progress_counts_them():
+    seen = []
+    tasks = [Task("ext:bad", "bad", (0, 4), 1), Task("ext:refuse", "good", (1,), 1), Task("ext:good", "good", (0,), 1)]
+    plan = replace(PLAN, on_progress=lambda videos, tokens: seen.append((videos, tokens)))
+    rows = {(r["video_id"], r["rollout_index"]): r for r in Rollouts(plan, Scripted()).rows(tasks)}
+    assert len(rows) == 4
+    assert rows["ext:bad", 4]["status"] == "decode_error"
+    assert rows["ext:bad", 4]["error"] == "no_frames: nothing in it"
+    assert (rows["ext:refuse", 1]["status"], rows["ext:refuse", 1]["error"]) == ("generation_error", "too long")
+    assert rows["ext:refuse", 1]["text"] is None and rows["ext:refuse", 1]["logprob_sum"] is None
+    assert rows["ext:good", 0]["status"] == "ok"
+    assert sorted(v for v, _ in seen) == [1, 2, 3] and seen[-1][1] == 3
+
+
+def test_a_lost_row_is_an_error():
+    with pytest.raises(RuntimeError, match="3 rollouts were asked for and 2 came back"):
+        list(Rollouts(PLAN, Scripted(lose=True)).rows([Task("ext:a", "good", (0, 1, 2), 1)]))
+
+
+def test_a_plan_names_what_is_wrong():
+    with pytest.raises(ValueError, match="unknown grammar 'json'"):
+        replace(PLAN, grammar="json")
+    with pytest.raises(ValueError, match="rows_per_batch"):
+        replace(PLAN, rows_per_batch=0)

@@ -1,0 +1,79 @@
+"""Features and scores inside Spark tasks: one row per video with its traces in, one row out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from lake import storage
+from models.calibration.features import FeatureSpec, agreement, vector
+from models.calibration.linear import load
+
+FEATURE_COLUMNS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("target", pa.int64()),
+        ("held_out", pa.bool_()),
+        ("features", pa.list_(pa.float64())),
+    ]
+)
+SCORE_COLUMNS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("probs", pa.map_(pa.string(), pa.float64())),
+        ("rollouts", pa.int32()),
+        ("rollouts_ok", pa.int32()),
+        ("agreement", pa.float64()),
+        ("ingested_on", pa.date32()),
+    ]
+)
+ArrowUdf = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
+
+def featurize(spec: FeatureSpec) -> ArrowUdf:
+    """For mapInArrow: video_id, target, held_out, traces in; FEATURE_COLUMNS out."""
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            rows = batch.to_pylist()
+            features = [vector(row["traces"], spec) for row in rows]
+            yield pa.RecordBatch.from_pylist(
+                [
+                    {key: row[key] for key in ("video_id", "target", "held_out")} | {"features": values}
+                    for row, values in zip(rows, features, strict=True)
+                ],
+                FEATURE_COLUMNS,
+            )
+
+    return run
+
+
+def score(folder: str) -> ArrowUdf:
+    """For mapInArrow: video_id, ingested_on, traces in; SCORE_COLUMNS out. folder: the calibrator's in the registry."""
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        calibrator = None
+        for batch in batches:
+            if calibrator is None:
+                manifest = json.loads(storage.read_bytes(storage.join(folder, "manifest.json")))
+                calibrator = load(manifest, storage.read_bytes(storage.join(folder, "weights.safetensors")))
+            labels = calibrator.spec.labels
+            rows: list[dict[str, Any]] = []
+            for row in batch.to_pylist():
+                traces = row["traces"]
+                rows.append(
+                    {
+                        "video_id": row["video_id"],
+                        "ingested_on": row["ingested_on"],
+                        "probs": list(calibrator.probs(traces).items()),
+                        "rollouts": len(traces),
+                        "rollouts_ok": sum(trace["status"] == "ok" for trace in traces),
+                        "agreement": agreement(traces, labels),
+                    }
+                )
+            yield pa.RecordBatch.from_pylist(rows, SCORE_COLUMNS)
+
+    return run
