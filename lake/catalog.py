@@ -55,7 +55,7 @@ class Lake:
 
     def version(self, wanted: Table) -> int:
         """The table's version as of now: what is read after this has all of it, and perhaps more."""
-        return table.open_table(wanted, self.root, files=False).version()
+        return table.open_table(wanted, self.root).version()
 
     def added_since(self, wanted: Table, version: int | None) -> Added:
         """What was added to a table after a version; everything where none is given or the log no longer tells."""

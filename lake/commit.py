@@ -92,7 +92,7 @@ def _land(
         failure = _put(table, snapshot, files, mark, rows + 1)
         if failure is None:
             return Landed(rows, planned - rows, collisions)
-        if open_table(table, root, files=False).version() > since:  # somebody came first, perhaps this very entry
+        if open_table(table, root).version() > since:  # somebody came first, perhaps this very entry
             collisions, fails = collisions + 1, 0
             continue
         fails += 1
@@ -105,7 +105,7 @@ def _land(
 
 def note_once(table: Table, root: str, rows: list[dict[str, Any]], mark: str, wave_id: str) -> None:
     """`append_once` for a few rows at hand. A column that a row lacks is NULL."""
-    if open_table(table, root, files=False).transaction_version(mark) is not None:
+    if open_table(table, root).transaction_version(mark) is not None:
         return
     values = [{column.name: row.get(column.name) for column in table.columns} for row in rows]
     with PartWriter(table, root, wave_id) as parts:
@@ -129,7 +129,7 @@ def fence(table: Table, root: str, run_id: str) -> None:
     A run that only stood still, and had looked before this, finds that another entry came first, looks again, and sees it.
     """
     while True:
-        snapshot = open_table(table, root, files=False)
+        snapshot = open_table(table, root)
         if snapshot.transaction_version(fence_of(run_id)) or _put(table, snapshot, [], fence_of(run_id), 1) is None:
             return
         time.sleep(_PAUSE_S)

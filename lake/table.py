@@ -56,14 +56,11 @@ def exists(table: Table, root: str) -> bool:
     return DeltaTable.is_deltatable(uri, store_options(uri))
 
 
-def open_table(table: Table, root: str, version: int | None = None, files: bool = True) -> DeltaTable:
-    """A snapshot of the table, the newest one or one of before; without its files it is quicker to load.
-
-    Raises LakeError where there is no such table or version.
-    """
+def open_table(table: Table, root: str) -> DeltaTable:
+    """The newest snapshot of the table. Raises LakeError where there is no such table."""
     uri = path(table, root)
     try:
-        return DeltaTable(uri, version=version, storage_options=store_options(uri), without_files=not files)
+        return DeltaTable(uri, storage_options=store_options(uri))
     except TableNotFoundError:
         raise LakeError(f"{uri}: expected the table {table.name}, found none; is lake.root right?") from None
 
@@ -93,7 +90,7 @@ def create(table: Table, root: str) -> None:
 
 def check_version(table: Table, root: str) -> None:
     """Raises LakeError where the table is missing or was made by another schema version."""
-    found = open_table(table, root, files=False).metadata().configuration.get(VERSION_PROPERTY)
+    found = open_table(table, root).metadata().configuration.get(VERSION_PROPERTY)
     if found != SCHEMA_VERSION:
         raise LakeError(
             f"{path(table, root)}: expected schema version {SCHEMA_VERSION}, found {found}; "

@@ -20,10 +20,10 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def spark():
     from conf.settings import load
-    from jobs import session
+    from jobs.runtime import session
 
     # Workers unpickle functions that tests pass in, so they need the tests' folders too.
-    folders = [str(PROJECT), *(str(PROJECT / "tests" / room) for room in (".", "jobs", "udfs"))]
+    folders = [str(PROJECT), *(str(PROJECT / "tests" / room) for room in (".", "jobs", "udfs", "lake"))]
     os.environ["PYTHONPATH"] = os.pathsep.join(folders)
     started = session.start("tests", load("conf/local.yaml").spark)
     started.sparkContext.setLogLevel("OFF")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -14,7 +13,7 @@ SHARED = PROJECT.parent / "shared"
 
 
 class Lake:
-    """A lake of a test's own and the jobs to fill it with; `job` returns the finished run."""
+    """A lake of a test's own and the jobs to fill it with; `job` returns what the finished run says of itself."""
 
     def __init__(self, root: Path, *overrides: str, conf: str = "conf/local.yaml"):
         self.root, self.overrides, self.conf = root, overrides, conf
@@ -25,24 +24,16 @@ class Lake:
         return load(self.conf, [f"lake.root={self.root}", *self.overrides, *overrides])
 
     def job(self, name: str, *overrides: str, max_videos: int | None = None, ends_at=None, **arguments):
-        from jobs.run import Budget, Run
+        from jobs.runtime import cli
+        from jobs.runtime.budget import Budget
 
-        from jobs import cli
+        return cli.perform(name, self.settings(*overrides), Budget(max_videos, ends_at), quiet=True, **arguments).record
 
-        module = cli.module_of(name)
-        defaults = vars(self._parse(module))
-        with Run(name, self.settings(*overrides), Budget(max_videos, ends_at), quiet=True) as run:
-            module.run(run, argparse.Namespace(**{**defaults, **arguments}))
-        return run
+    def at_hand(self):
+        """The lake as a job has it at hand."""
+        from jobs.runtime.run import Run
 
-    @staticmethod
-    def _parse(module) -> argparse.Namespace:
-        parser = argparse.ArgumentParser()
-        module.add_arguments(parser)
-        needed = [action for action in parser._actions if action.required]
-        return argparse.Namespace(
-            **{a.dest: a.default for a in parser._actions if a.dest != "help" and a not in needed}
-        )
+        return Run("tests", self.settings()).lake
 
     def table(self, name: str):
         """The rows of a table as an Arrow table, read by delta-rs: not the engine that wrote it."""
@@ -57,7 +48,7 @@ class Lake:
 def deepintuit(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """The command line in a process of its own, as a person or a scheduler runs it."""
     return subprocess.run(
-        [sys.executable, "-m", "jobs.cli", *arguments],
+        [sys.executable, "-m", "jobs.runtime.cli", *arguments],
         cwd=PROJECT,
         env={**os.environ, "PYTHONPATH": str(PROJECT), **environment},
         capture_output=True,

@@ -83,11 +83,11 @@ def test_an_unknown_key_is_named_with_its_file(site):
 
 
 def test_all_mistakes_come_at_once_each_with_its_place(site):
-    path = site("rollout: {n: 0}\nframes: {sampling: random}\n")
+    path = site("rollout: {n: 0}\nframes: {count: none}\n")
     lines = refused("decide.threshold=1.5", "waves.secnds=1", "task=nothing", conf=path)
     assert len(lines) == 5
     text = "\n".join(lines)
-    assert f"{path}: 'rollout.n'" in text and f"{path}: 'frames.sampling'" in text
+    assert f"{path}: 'rollout.n'" in text and f"{path}: 'frames.count'" in text
     assert "--set decide.threshold=1.5: 'decide.threshold'" in text and "found 1.5" in text
     assert "'waves.seconds'" in text and "--set task=nothing: task 'nothing' has no" in text
 

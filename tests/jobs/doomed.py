@@ -13,11 +13,11 @@ import sys
 import threading
 import time
 
-from jobs.run import Run
+from jobs.runtime.run import Run
 
 from conf.settings import load
 from jobs import rollout, staging
-from models import storage
+from lake import storage
 from udfs import progress
 
 SETTINGS = ("engine.per_cluster=1", "waves.seconds=1", "waves.first_rate=8", "engine.kv_cache_mb=64")

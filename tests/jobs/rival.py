@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from jobs.run import Run
+from jobs.runtime.run import Run
 
 from conf.settings import load
 from jobs import nightly

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from jobs.run import UsageError
+from jobs.runtime.run import UsageError
 
 from jobs import align, demo_data
 from models.handwriting import train

@@ -9,7 +9,7 @@ import shutil
 import pytest
 from support import Lake
 
-from models import storage
+from lake import storage
 
 
 @pytest.fixture

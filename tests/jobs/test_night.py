@@ -184,7 +184,7 @@ def test_delta_rs_and_spark_read_the_same(night, spark):
 
 
 def test_every_table_keeps_its_contract(night, spark):
-    from schemas.contract import audit
+    from schemas.checks import audit
     from schemas.lake import TABLES
 
     from schemas.table import read

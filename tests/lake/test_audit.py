@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from schemas.contract import Contract, audit, between, holds, matches, not_null, one_of
+from schemas.checks import Contract, audit, between, holds, matches, not_null, one_of
 
 CHECKS = (
     not_null("id"),

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from models import storage
+from lake import storage
 
 NAMES = ("_a.mp4", "-b.mp4", "with space.mp4", "50%25 off#1.mp4", "überall.mp4", "[1] x?.mp4", ".hidden.mp4")
 

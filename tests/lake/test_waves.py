@@ -6,12 +6,12 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from jobs.run import Run
+from jobs.runtime.run import Run
 from schemas.lake import create_all
 from support import Lake
 
 from jobs import cli, staging
-from models import storage
+from lake import storage
 from schemas.scores import SCORES
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ import pytest
 from models.engines.promise import EngineSpec, Sampling
 from models.engines.rollouts import Plan, seed_of
 from models.video.frames import FrameSpec
-from models.video.pool import DecodeSettings, sample_video
+from models.video.pool import DecodeSettings
+from udfs.reading import sample_video
 from udfs.rollout import TRACE_COLUMNS, rollout
 
 LABELS = ("rising", "falling", "mixed")
@@ -39,6 +41,7 @@ def plan(checkpoint):
         user_text="Four digits: rising, falling or mixed?",
         labels=LABELS,
         grammar="observation",
+        decode=sample_video,
         decoding=DecodeSettings(workers=1, timeout_s=5.0),
         rows_per_batch=16,
     )
@@ -53,6 +56,7 @@ def run(spark, plan, rows, partitions=1):
     from pyspark.sql.pandas.types import from_arrow_schema
 
     todo = spark.createDataFrame(rows, "video_id string, uri string, missing array<int>, attempt int")
+    todo = todo.selectExpr("*", "DATE'2026-01-02' AS ingested_on")
     out = todo.coalesce(1).repartition(partitions) if partitions > 1 else todo.coalesce(1)
     return out.mapInArrow(rollout(plan), from_arrow_schema(TRACE_COLUMNS)).collect()
 
@@ -75,6 +79,7 @@ def test_four_arrow_batches_give_a_row_for_every_missing_rollout(spark, plan, cl
     for row in found:
         assert row.seed == seed_of(0, row.video_id, row.rollout_index)
         assert (row.engine, bool(row.engine_version)) == ("vllm", True)
+        assert row.ingested_on == date(2026, 1, 2)
         if row.video_id == "ext:gone":
             assert (row.status, row.text, row.tokens) == ("generation_error", None, 0)  # it may come back
             assert row.error.startswith("not_found: ")
@@ -100,10 +105,10 @@ class Tag:
         self.path = path
 
     def __call__(self, videos, tokens):
-        from models import engine_vllm
+        from models.engines import vllm
 
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{os.getpid()} {engine_vllm.engines_built} {videos} {tokens}\n")
+            file.write(f"{os.getpid()} {vllm.engines_built} {videos} {tokens}\n")
 
     def lines(self):
         return [tuple(map(int, line.split())) for line in self.path.read_text(encoding="utf-8").splitlines()]
@@ -133,9 +138,9 @@ class DieOnce:
     def __call__(self, videos, tokens):
         if not self.path.exists():
             self.path.write_text(str(os.getpid()), encoding="utf-8")
-            from models import engine
+            from models.engines import process
 
-            engine._running[2]._engine.step = None
+            process._running[2]._engine.step = None
 
 
 def test_a_dead_engine_ends_its_worker_and_the_task_is_tried_again(spark, plan, clips, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from jobs.progress import Watch, clock, describe
 
 from jobs import progress
-from models import storage
+from lake import storage
 from udfs.progress import TaskProgress, engines, total
 
 

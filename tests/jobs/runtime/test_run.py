@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from jobs.run import Budget, Run, UsageError, parse_deadline
+from jobs.runtime.run import Budget, Run, UsageError, parse_deadline
 
 NOW = datetime(2026, 5, 4, 12, 30, 15, 123, tzinfo=UTC)
 

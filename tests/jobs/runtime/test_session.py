@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from jobs.session import SessionError, check_slots, properties
-from jobs.session import _jars as jars
+from jobs.runtime.session import SessionError, check_slots, properties
+from jobs.runtime.session import _jars as jars
 from pyspark import SparkConf
 
 

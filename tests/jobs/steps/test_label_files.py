@@ -6,9 +6,9 @@ import hashlib
 from collections import Counter
 
 import pytest
-from jobs.labelfile import external_id, label_rows, match, read_statements, split_rows
-from jobs.run import UsageError
-from schemas.contract import audit
+from jobs.steps.label_files import external_id, label_rows, match, read_statements, split_rows
+from jobs.runtime.run import UsageError
+from schemas.checks import audit
 from support import Lake
 
 from conf.settings import load

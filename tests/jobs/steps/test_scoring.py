@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from jobs.scorer import decide, traced
+from jobs.steps.scoring import decide, traced
 
 from schemas.traces import TRACES
 
@@ -108,7 +108,7 @@ def test_a_video_without_a_usable_trace_is_left_to_people(decided):
 
 
 def test_decisions_keep_their_contract(decided, spark):
-    from schemas.contract import audit
+    from schemas.checks import audit
 
     from schemas.decisions import DECISIONS
 

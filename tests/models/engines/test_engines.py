@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from models import engine as engines
+from models.engines import process
 from models.engines.promise import EngineDead, EngineSpec, Sampling
 
 LABELS = ("rising", "falling", "mixed")
@@ -232,13 +232,13 @@ def test_new_weights_take_effect_at_once(vllm_engine, ask, collect, random_model
 def test_one_engine_per_process(random_model):
     spec = EngineSpec("transformers", random_model)
     try:
-        first = engines.open_engine(spec)
-        assert engines.open_engine(EngineSpec("transformers", random_model)) is first
-        other = engines.open_engine(EngineSpec("transformers", random_model, max_model_len=256))
+        first = process.open_engine(spec)
+        assert process.open_engine(EngineSpec("transformers", random_model)) is first
+        other = process.open_engine(EngineSpec("transformers", random_model, max_model_len=256))
         assert other is not first and first.dead and not other.dead
         other.dead = True
-        assert engines.open_engine(other._spec) is not other
-        with pytest.raises(ValueError, match="expected vllm or transformers, found 'sglang'"):
-            engines.open_engine(EngineSpec("sglang", random_model))
+        assert process.open_engine(other._spec) is not other
+        with pytest.raises(ValueError, match="expected vllm, transformers or module:Class, found 'sglang'"):
+            process.open_engine(EngineSpec("sglang", random_model))
     finally:
-        engines.close_engine()
+        process.close_engine()

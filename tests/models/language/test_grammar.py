@@ -11,7 +11,7 @@ from models.language.grammar import SEGMENTS, Parsed, Span, answer_start, parse,
 
 LABELS = ("Normal", "offensive", "hateful")
 GOOD = "<think>a man waves</think>\n<answer>offensive</answer>"
-TRACES = Path(__file__).parents[3] / "shared/data/traces/videorft_videommmu_390.jsonl"
+TRACES = Path(__file__).parents[4] / "shared/data/traces/videorft_videommmu_390.jsonl"
 
 
 def test_a_good_trace_gives_all_its_fields():
