@@ -59,7 +59,10 @@ class Decode(Section):
 
 
 class Engine(Section):
-    kind: Literal["vllm", "transformers"]
+    kind: str = Field(
+        pattern=r"^(vllm|transformers|[\w.]+:\w+)$",
+        description="vllm, transformers, or module:Class of another engine that keeps the same promise",
+    )
     dtype: Literal["float32", "bfloat16", "float16"]
     max_model_len: int = Field(ge=64, description="tokens, video included")
     max_num_seqs: int = Field(ge=1, description="sequences decoded together")

@@ -60,9 +60,10 @@ def _name_once(judged: DataFrame, key: tuple[str, ...]) -> DataFrame:
     doubled = good.groupBy(*key).count().where("count > 1").select(*key)  # of key columns alone, and mostly empty
     if doubled.isEmpty():
         return judged
-    plain = [name for name, kind in judged.dtypes if not kind.startswith(("map", "array", "struct"))]
+    values = [name for name, kind in judged.dtypes if not kind.startswith(("map", "array", "struct"))]
+    values.remove("file_name")
     again = F.struct(F.lit(TWICE).alias("reason"), F.lit("another row has the same key").alias("message"))
-    place = F.row_number().over(Window.partitionBy(*key).orderBy(F.xxhash64(*plain)))
+    place = F.row_number().over(Window.partitionBy(*key).orderBy(F.xxhash64(*values), "file_name"))
     ranked = good.join(F.broadcast(doubled), list(key), "left_semi").withColumn("_place", place)
     ranked = ranked.withColumn("_refusal", F.when(F.col("_place") > 1, again)).drop("_place")
     others = judged.where("_refusal IS NOT NULL").unionByName(good.join(F.broadcast(doubled), list(key), "left_anti"))

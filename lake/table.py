@@ -19,6 +19,8 @@ SCHEMA_VERSION = "2"
 VERSION_PROPERTY = "deepintuit.schemaVersion"
 _PROPERTIES = {
     VERSION_PROPERTY: SCHEMA_VERSION,
+    # Whoever opens a table reads what came after its last checkpoint, file by file.
+    "delta.checkpointInterval": "10",
     # Every wave leaves its mark in the log; after a month nobody can settle that wave any more.
     "delta.setTransactionRetentionDuration": "interval 30 days",
 }

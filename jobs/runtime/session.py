@@ -115,19 +115,23 @@ def _own_scratch(site: str | None) -> Path:
 
 
 def remove_leftovers(site: str | None, log_hours: float) -> int:
-    """Remove the scratch space of processes that are gone, and logs older than so many hours. Returns bytes."""
+    """Remove what processes that are gone left here: their scratch space, and logs older than so many hours. Returns bytes."""
     freed = 0
     scratch = Path(site) if site else folder() / "scratch"
-    for place in scratch.glob("*-*") if scratch.is_dir() else []:
-        pid, _, ticks = place.name.partition("-")
-        if pid.isdigit() and ticks.isdigit() and start_ticks(int(pid)) != int(ticks):
-            freed += sum(file.stat().st_size for file in place.rglob("*") if file.is_file() and not file.is_symlink())
-            shutil.rmtree(place, ignore_errors=True)
-    for log in (folder() / "logs").glob("*.log"):
+    for place in filter(_owner_is_gone, scratch.glob("*-*")):
+        freed += sum(file.stat().st_size for file in place.rglob("*") if file.is_file() and not file.is_symlink())
+        shutil.rmtree(place, ignore_errors=True)
+    for log in filter(_owner_is_gone, (folder() / "logs").glob("*.log")):
         if log.stat().st_mtime < time.time() - log_hours * 3600:
             freed += log.stat().st_size
             log.unlink(missing_ok=True)
     return freed
+
+
+def _owner_is_gone(place: Path) -> bool:
+    """Whether this is named after a process of ours, and that has ended."""
+    pid, _, ticks = place.stem.partition("-")
+    return pid.isdigit() and ticks.isdigit() and start_ticks(int(pid)) != int(ticks)
 
 
 def _interrupted(*_: object) -> None:

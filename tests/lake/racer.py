@@ -8,9 +8,11 @@ import random
 import sys
 import time
 
-from things import THINGS, rows_of, staged, wave
+import pyarrow as pa
+from things import THINGS, staged, wave
 
 from lake import commit
+from lake.table import open_table
 
 
 def main() -> None:
@@ -23,14 +25,21 @@ def main() -> None:
 
     commit._put = slow
     rng, number, collisions = random.Random(who), 0, 0
-    while lacking := sorted({f"k{n}" for n in range(keys)} - {row["id"] for row in rows_of(root)}):
+    snapshot = open_table(THINGS, root)
+    while lacking := sorted({f"k{n}" for n in range(keys)} - keys_of(snapshot)):
         number += 1
-        key, wave_id = rng.choice(lacking[:4]), wave(who, number)
-        landed = commit.append(THINGS, root, staged(root, wave_id, key), f"{wave_id}/things", wave_id)
+        key, wave_id, looked_at = rng.choice(lacking[:4]), wave(who, number), snapshot.version()
+        landed = commit.append(THINGS, root, staged(root, wave_id, key), f"{wave_id}/things", wave_id, looked_at)
         collisions += landed.collisions
         if landed.rows:
             print("acknowledged", key, flush=True)
+        snapshot.update_incremental()
     print("collisions", collisions, flush=True)
+
+
+def keys_of(snapshot) -> set[str]:
+    """Each file has one row, so that the log tells its key."""
+    return set(pa.table(snapshot.get_add_actions(flatten=True))["min.id"].to_pylist())
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
-from schemas.checks import Contract, audit, between, holds, matches, not_null, one_of
+from lake.audit import Audit, audit
+from schemas.checks import between, holds, matches, not_null, one_of
 
-CHECKS = (
+CONTRACT = (
     not_null("id"),
     one_of("kind", ("cat", "dog")),
     between("score", 0, 1),
@@ -15,7 +16,6 @@ CHECKS = (
     matches("code", "^[a-z]+\\d$"),
     holds("big_dogs_only", "kind <> 'dog' OR size > 10", "a small dog"),
 )
-CONTRACT = Contract(CHECKS, unique=("id",))
 SCHEMA = "id string, kind string, score double, size int, code string"
 GOOD = ("cat", 0.5, 3, "a1")
 # What breaks which check, and what does not: NULL, NaN and the limits themselves.
@@ -49,88 +49,104 @@ REFUSED = {
 }
 
 
+# The rows above, one without an id, one there three times, and one that fails two checks.
+ALL = [(name, *row) for name, row in ROWS.items()]
+ALL += [(None, *GOOD), ("good", *GOOD), ("good", "cat", 0.6, 4, "b2"), ("both", "bird", 2.0, 3, "a1")]
+
+
 @pytest.fixture(scope="module")
-def audited(spark):
-    """The rows above, one without an id, one there three times, and one that fails two checks."""
-    rows = [(name, *row) for name, row in ROWS.items()]
-    rows += [(None, *GOOD), ("good", *GOOD), ("good", "cat", 0.6, 4, "b2"), ("both", "bird", 2.0, 3, "a1")]
-    return audit(spark.createDataFrame(rows, SCHEMA), CONTRACT)
+def staged(spark, tmp_path_factory):
+    """staged(rows, schema, files): the rows read from Parquet files, as a wave's are."""
+
+    def write(rows: list[tuple], schema: str = SCHEMA, files: int = 1):
+        folder = str(tmp_path_factory.mktemp("staged") / "rows")
+        spark.createDataFrame(rows, schema).repartition(files).write.parquet(folder)
+        return spark.read.schema(schema).parquet(folder)
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def audited(staged):
+    return audit(staged(ALL), CONTRACT, ("id",))
+
+
+def refusals(found: Audit) -> dict[str, int]:
+    """Rows by reason, over all files."""
+    sums: dict[str, int] = {}
+    for (_, reason), count in found.refused.items():
+        sums[reason] = sums.get(reason, 0) + count
+    return sums
 
 
 def test_each_row_is_judged_by_itself(audited):
-    refused = {
-        row["id"]: row["refused_reason"] for row in audited.refused.collect() if row["refused_reason"] != "key_twice"
-    }
+    rows = [row for row in audited.judged.collect() if row["refused_reason"] != "key_twice"]
+    refused = {row["id"]: row["refused_reason"] for row in rows if row["refused_reason"]}
     assert refused == REFUSED | {None: "id_is_given", "both": "kind_is_known"}
-    assert sorted(row["id"] for row in audited.kept.collect()) == sorted(ROWS.keys() - REFUSED.keys())
+    kept = [row["id"] for row in rows if not row["refused_reason"]]
+    assert sorted(kept) == sorted(ROWS.keys() - REFUSED.keys())
 
 
 def test_refused_rows_bring_their_values_and_a_message(audited):
-    rows = {row["id"]: row for row in audited.refused.collect()}
+    rows = {row["id"]: row for row in audited.judged.where("refused_reason IS NOT NULL").collect()}
     assert (rows["small"]["refused_message"], rows["small"]["size"]) == ("a small dog", 10)
-    assert (
-        rows["above"]["refused_message"] == "score is outside [0, 1]"
-        and rows[None]["refused_message"] == "id is missing"
-    )
+    assert rows["above"]["refused_message"] == "score is outside [0, 1]"
+    assert rows[None]["refused_message"] == "id is missing"
 
 
 def test_kept_and_refused_are_all_staged_rows(audited):
-    assert (audited.rows, audited.rows_kept, audited.rows_refused, audited.rows_broken) == (19, 6, 13, 11)
-    assert audited.kept.count() + audited.refused.count() == 19
+    assert (audited.rows, sum(audited.refused.values())) == (19, 13)
+    assert audited.judged.count() == 19 and audited.judged.where("refused_reason IS NULL").count() == 6
+    assert refusals(audited)["key_twice"] == 2
 
 
-def test_of_several_good_rows_with_one_key_always_the_same_one_is_kept(audited):
-    twice = {entry["check"]: entry for entry in audited.results}["id_is_unique"]
-    assert (twice["unexpected"], twice["success"]) == (2, False)
-    refused = audited.refused.where("refused_reason = 'key_twice'").collect()
-    assert [row["id"] for row in refused] == ["good", "good"]
-    (kept,) = {audited.kept.repartition(n).where("id = 'good'").first()["code"] for n in (1, 3)}
-    assert sorted([kept, *(row["code"] for row in refused)]) == ["a1", "a1", "b2"]
+def test_refusals_are_told_by_file(staged):
+    """Only the files that hold them are written anew."""
+    found = audit(staged(ALL, files=4), CONTRACT, ("id",))
+    by_file: dict[tuple, int] = {}
+    for row in found.judged.where("refused_reason IS NOT NULL").collect():
+        place = (row["file_name"], row["refused_reason"])
+        by_file[place] = by_file.get(place, 0) + 1
+    assert found.refused == by_file and len({name for name, _ in by_file}) > 1
+
+
+def test_of_several_good_rows_with_one_key_always_the_same_one_is_kept(staged):
+    rows = [("x", "cat", 0.1 * n, n + 1, f"a{n}") for n in range(8)]
+    kept = set()
+    for files, order in ((1, rows), (3, rows[::-1])):
+        found = audit(staged(order, files=files), CONTRACT, ("id",))
+        assert refusals(found) == {"key_twice": 7}
+        (row,) = found.judged.where("refused_reason IS NULL").collect()
+        kept.add(row["code"])
+        unique = found.results[-1]
+        assert (unique["check"], unique["unexpected"], unique["success"]) == ("id_is_unique", 7, False)
+    assert len(kept) == 1
 
 
 def test_great_expectations_counts_what_the_predicates_refuse(audited, spark):
-    rows = [(name, *row) for name, row in ROWS.items()]
-    rows += [(None, *GOOD), ("good", *GOOD), ("good", "cat", 0.6, 4, "b2"), ("both", "bird", 2.0, 3, "a1")]
-    staged = spark.createDataFrame(rows, SCHEMA)
-    wanted = {check.name: staged.where(f"NOT coalesce(({check.sql}), false)").count() for check in CHECKS}
+    rows = spark.createDataFrame(ALL, SCHEMA)
+    wanted = {check.name: rows.where(f"NOT coalesce(({check.sql}), false)").count() for check in CONTRACT}
     found = {entry["check"]: entry["unexpected"] for entry in audited.results if entry["check"] != "id_is_unique"}
     assert found == wanted and min(wanted.values()) > 0
     assert not any(entry["success"] for entry in audited.results)
-    assert [entry["check"] for entry in audited.results] == [*(check.name for check in CHECKS), "id_is_unique"]
+    assert [entry["check"] for entry in audited.results] == [*(check.name for check in CONTRACT), "id_is_unique"]
 
 
-def test_a_number_that_is_none_is_out_of_any_range(spark):
-    staged = spark.createDataFrame([("a", math.nan), ("b", 2.0)], "id string, x double")
+def test_a_number_that_is_none_is_out_of_any_range(staged):
+    rows = staged([("a", math.nan), ("b", 2.0)], "id string, x double")
     for check in (between("x", 0), between("x", None, 5), between("x")):
-        found = audit(staged, Contract((check,), ("id",)))
-        assert (found.rows_kept, found.rows_refused, found.results[0]["unexpected"]) == (1, 1, 1)
+        found = audit(rows, (check,), ("id",))
+        assert (found.rows, refusals(found), found.results[0]["unexpected"]) == (2, {check.name: 1}, 1)
         assert not found.results[0]["success"]
 
 
-def test_rows_that_the_stage_refused_are_refused_but_break_nothing(spark):
-    rows = [
-        ("fine", "cat", None, None),
-        ("broken", "bird", None, None),
-        ("unread", None, "not_a_video", "no stream"),
-        ("also", "bird", "too_large", "9 bytes"),
-    ]
-    staged = spark.createDataFrame(rows, "id string, kind string, refused_reason string, refused_message string")
-    found = audit(staged, Contract((not_null("kind"), one_of("kind", ("cat",))), ("id",)))
-    assert (found.rows, found.rows_kept, found.rows_refused, found.rows_broken) == (4, 1, 3, 1)
-    refused = {row["id"]: (row["refused_reason"], row["refused_message"]) for row in found.refused.collect()}
-    assert refused["unread"] == ("not_a_video", "no stream") and refused["also"] == ("too_large", "9 bytes")
-    assert refused["broken"][0] == "kind_is_known"
-    assert [entry["unexpected"] for entry in found.results] == [0, 1, 0]
-
-
-def test_an_empty_frame_keeps_its_contract(spark):
-    found = audit(spark.createDataFrame([], SCHEMA), CONTRACT)
-    assert (found.rows, found.rows_kept, found.rows_refused) == (0, 0, 0)
+def test_an_empty_frame_keeps_its_contract(staged):
+    found = audit(staged([]), CONTRACT, ("id",))
+    assert (found.rows, found.refused) == (0, {})
     assert all(entry["success"] and entry["unexpected"] == 0 for entry in found.results)
-    assert len(found.results) == len(CHECKS) + 1
+    assert len(found.results) == len(CONTRACT) + 1
 
 
-def test_a_check_that_cannot_run_is_a_fault_and_no_verdict(spark):
-    staged = spark.createDataFrame([("a",)], "id string")
+def test_a_check_that_cannot_run_is_a_fault_and_no_verdict(staged):
     with pytest.raises(Exception, match="nothing_here"):
-        audit(staged, Contract((not_null("nothing_here"),), ("id",)))
+        audit(staged([("a",)], "id string"), (not_null("nothing_here"),), ("id",))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
+import pyarrow as pa
 import pytest
-from schemas.lake import BY_NAME
+from lake.catalog import Lake, create_all
+from lake.commit import append_once
+from lake.parquet import PartWriter
+from lake.table import arrow_schema
+from schemas.tables import BY_NAME
+from schemas.views import VIEWS
 
-from schemas import lake
-
-LIVE = [{"task": "t", "recipe_id": "r", "scorer_id": "s1", "rule_id": "u1"}]
+DAY = date(2026, 1, 1)
 
 
 def at(day: int) -> datetime:
@@ -43,6 +47,8 @@ SCORED = [
     score("v1", "s2", "u1", 0.8, True),  # another scorer
     score("v2", "s1", "u1", 0.55, True),
     score("v3", "s1", "u1", 0.51, True),
+    score("v4", "s2", "u1", 0.9, False),  # only what was live before knows it
+    score("v5", "s3", "u1", 0.9, False),  # never promoted
 ]
 ROWS = {
     "files": [
@@ -54,7 +60,7 @@ ROWS = {
         file("replaced", "V-before"),
         file("replaced", "V-after"),
     ],
-    "videos": [{"video_id": video, "uri": f"/{video}"} for video in ("v1", "v2", "v3")],
+    "videos": [{"video_id": video, "uri": f"/{video}"} for video in ("v1", "v2", "v3", "v4", "v5")],
     "labels": [
         label("v1", "a", 1),
         label("v1", "b", 3, source="corrected"),
@@ -90,15 +96,31 @@ ROWS = {
 def now(spark, tmp_path_factory):
     """view name -> its rows, over a lake that holds the rows above."""
     root = str(tmp_path_factory.mktemp("views"))
-    lake.create_all(root)
+    create_all(root)
     for name, rows in ROWS.items():
-        table = BY_NAME[name]
-        columns = [column.name for column in table.columns]
-        assert all(row.keys() <= set(columns) for row in rows)
-        values = [tuple(row.get(column) for column in columns) for row in rows]
-        spark.createDataFrame(values, table.spark_schema()).write.format("delta").mode("append").save(table.path(root))
-    lake.register_views(spark, root, LIVE)
-    return {name: [row.asDict() for row in spark.table(name).collect()] for name in (*lake.VIEWS, "live")}
+        put_down(root, name, rows)
+    lake = Lake(root, lambda: spark)
+    for scorer, rule, day in (("s2", "u1", 1), ("s1", "u2", 2), ("s1", "u1", 3)):  # the last one is live
+        lake.registry.promote("t", pair(scorer, rule, day))
+    lake.register_views()
+    return {name: [row.asDict() for row in spark.table(name).collect()] for name in VIEWS}
+
+
+def pair(scorer: str, rule: str, day: int) -> dict:
+    """Versions as `promote` puts them down."""
+    return {"task": "t", "recipe_id": "r", "scorer_id": scorer, "rule_id": rule, "promoted_at": at(day).isoformat()}
+
+
+def put_down(root: str, name: str, rows: list[dict]) -> None:
+    """Commit literal rows, without asking their contract."""
+    table = BY_NAME[name]
+    columns = {column.name for column in table.columns}
+    defaults = {"ingested_on": DAY} if "ingested_on" in columns else {}
+    assert all(row.keys() <= columns for row in rows)
+    values = [{name: None for name in columns} | defaults | row for row in rows]
+    with PartWriter(table, root, "test.w00001") as parts:
+        parts.write(pa.Table.from_pylist(values, arrow_schema(table)))
+        append_once(table, root, parts.close(), f"test/{name}/{id(rows)}", "test.w00001")
 
 
 def test_the_latest_statement_wins_however_late_it_was_written(now):
@@ -144,18 +166,41 @@ def test_of_several_attempts_the_last_counts(now):
     assert found == {("r", 0): "ok", ("r", 1): "ok", ("q", 1): "parse_error"}
 
 
-def test_scores_are_those_of_the_live_scorer_and_rule(now):
-    assert now["live"] == LIVE
+def test_scores_are_those_of_the_live_scorer_and_rule_where_they_know_the_video(now):
+    assert [(row["scorer_id"], row["rule_id"]) for row in now["live"]] == [("s1", "u1")]
     found = {row["video_id"]: (row["scorer_id"], row["rule_id"], row["label"]) for row in now["current_scores"]}
-    assert found == {"v1": ("s1", "u1", "a"), "v2": ("s1", "u1", None), "v3": ("s1", "u1", None)}
-    assert len(now["current_scores"]) == 3
+    live = ("s1", "u1")
+    assert found == {"v1": (*live, "a"), "v2": (*live, None), "v3": (*live, None), "v4": ("s2", "u1", "a")}
+    assert {row["video_id"] for row in now["current_scores"] if not row["is_live"]} == {"v4"}
+    assert len(now["current_scores"]) == 4
+
+
+def test_a_promotion_empties_nothing(spark, tmp_path):
+    """Given scores of s1, when s2 goes live with no score yet, then those of s1 are shown until s2 has its own."""
+    root = str(tmp_path)
+    create_all(root)
+    old, new = score("v1", "s1", "u1", 0.9, False), score("v1", "s2", "u1", 0.6, True)
+    put_down(root, "videos", [{"video_id": "v1", "uri": "/v1"}])
+    put_down(root, "scores", [old[0]])
+    put_down(root, "decisions", [old[1]])
+    lake = Lake(root, lambda: spark)
+    shown = []
+    for scorer, day in (("s1", 1), ("s2", 2), ("s1", 3)):  # ... and back again
+        lake.registry.promote("t", pair(scorer, "u1", day))
+        shown.append([(row["scorer_id"], row["is_live"]) for row in lake.view("current_scores").collect()])
+        if scorer == "s2":
+            put_down(root, "scores", [new[0]])
+            put_down(root, "decisions", [new[1]])
+            shown.append([(row["scorer_id"], row["is_live"]) for row in lake.view("current_scores").collect()])
+    assert shown == [[("s1", True)], [("s1", False)], [("s2", True)], [("s1", True)]]
 
 
 def test_the_review_queue_holds_what_abstained_least_certain_first(now):
     assert [row["video_id"] for row in now["review_queue"]] == ["v3", "v2"]
 
 
-def test_one_view_alone_says_the_same(now, spark, tmp_path):
-    lake.create_all(str(tmp_path))
-    for name in lake.VIEWS:
-        assert lake.view(spark, str(tmp_path), name, LIVE).collect() == []
+def test_one_view_alone_says_the_same(spark, tmp_path):
+    create_all(str(tmp_path))
+    lake = Lake(str(tmp_path), lambda: spark)
+    for name in VIEWS:
+        assert lake.view(name).collect() == []

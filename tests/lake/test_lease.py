@@ -9,8 +9,9 @@ import time
 
 import pytest
 
-from jobs import lease
-from lake.lease import Lease, alive, owner, read
+from lake import storage
+from lake.lease import Lease, alive, owner, read, start_ticks
+from lake.staging import run_folder
 
 SILENCE = 100.0
 
@@ -23,7 +24,7 @@ def record(heartbeat: float = 0.0, **changes) -> dict:
 def process():
     """A process of our own that does nothing, and its owner record."""
     started = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    yield started, {"pid": started.pid, "started": lease._start_ticks(started.pid)}
+    yield started, {"pid": started.pid, "started": start_ticks(started.pid)}
     started.kill()
     started.wait()
 
@@ -60,16 +61,40 @@ def test_elsewhere_the_heartbeat_decides(elsewhere):
     assert not alive(found, SILENCE, now=1101.0)
 
 
-def test_a_lease_beats_until_it_is_closed(tmp_path):
-    assert read(str(tmp_path)) is None
-    held = Lease(str(tmp_path), "rollout", silence_seconds=0.2)
-    first = read(str(tmp_path))
-    assert first["job"] == "rollout" and first["owner"] == owner() and alive(first, SILENCE)
+def later(root: str, heartbeat: float) -> dict:
+    """The record once it has another heartbeat."""
     deadline = time.monotonic() + 10
-    while read(str(tmp_path))["heartbeat"] == first["heartbeat"]:
+    while (found := read(root, "run"))["heartbeat"] == heartbeat:
         assert time.monotonic() < deadline, "the lease never beat again"
         time.sleep(0.02)
+    return found
+
+
+def test_a_lease_beats_until_it_is_closed(tmp_path):
+    root = str(tmp_path)
+    assert read(root, "run") is None
+    held = Lease(root, "run", "rollout", silence_seconds=0.2)
+    first = read(root, "run")
+    assert first["job"] == "rollout" and first["owner"] == owner() and alive(first, SILENCE) and held.held()
+    assert later(root, first["heartbeat"])["started_at"] == first["started_at"]
     held.close()
-    last = read(str(tmp_path))["heartbeat"]
+    last = read(root, "run")["heartbeat"]
     time.sleep(0.3)
-    assert read(str(tmp_path))["heartbeat"] == last
+    assert read(root, "run")["heartbeat"] == last
+
+
+def test_a_lease_that_was_taken_away_does_not_come_back(tmp_path):
+    """A beat after the removal would make the folder of a run that others have cleaned up after."""
+    held = Lease(str(tmp_path), "run", "rollout", silence_seconds=0.2)
+    storage.delete(run_folder(str(tmp_path), "run"))
+    time.sleep(0.3)
+    assert not held.held() and read(str(tmp_path), "run") is None
+    held.close()
+
+
+def test_half_a_lease_names_its_file(tmp_path):
+    Lease(str(tmp_path), "run", "rollout", silence_seconds=100).close()
+    path = tmp_path / "staging" / "run" / "run.json"
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(storage.Damaged, match=f"{path}: expected a JSON document, found 20 bytes"):
+        read(str(tmp_path), "run")

@@ -1,22 +1,38 @@
-"""Progress: what tasks write is added up, and what people read is right about rates and time left."""
+"""Progress: what tasks write is added up, and what people read is right about rates, time left and what is waited for."""
 
 from __future__ import annotations
 
 import io
 import json
+import os
+import pty
+import re
 import sys
 import time
+from contextlib import suppress
 
 import pytest
-from jobs.progress import Watch, clock, describe
 
-from jobs import progress
+from jobs.runtime import progress
+from jobs.runtime.progress import Watch, clock, describe
+from jobs.runtime.record import Record
 from lake import storage
 from udfs.progress import TaskProgress, engines, total
 
 
 def task(folder, name: str, videos: int, tokens: int) -> None:
     storage.write(f"{folder}/{name}.json", json.dumps({"videos": videos, "tokens": tokens}).encode())
+
+
+def watch(folder, before: int = 0, all_videos: int = 100, quiet: bool = False) -> Watch:
+    return Watch(Record("rollout", "t", str(folder), quiet), str(folder), before, all_videos, "starting engines")
+
+
+def wait_for(happened, what: str) -> None:
+    deadline = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -38,11 +54,6 @@ def test_a_clock_reads_minutes_or_hours(seconds, text):
 def test_rates_and_time_left_by_hand():
     assert describe(videos=20, tokens=6000, videos_left=40, seconds=10) == "2.0 videos/s  600 tokens/s  0:20 left"
     assert describe(videos=5, tokens=0, videos_left=0, seconds=10) == "0.5 videos/s  0:00 left"
-
-
-def test_before_the_first_video_no_time_is_promised():
-    assert describe(videos=0, tokens=0, videos_left=9, seconds=10) == "0.0 videos/s  starting"
-    assert describe(videos=0, tokens=0, videos_left=9, seconds=0) == "0.0 videos/s  starting"
 
 
 def test_tasks_are_added_up_and_engines_counted_apart(tmp_path):
@@ -72,31 +83,82 @@ def test_a_task_writes_at_most_once_a_second(tmp_path, monkeypatch):
     assert total(str(tmp_path))["videos"] == 4
 
 
-def test_a_watch_prints_lines_where_there_is_no_terminal(tmp_path, monkeypatch):
-    monkeypatch.setattr(progress, "_LINE_S", 0.02)
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
-    task(tmp_path, "task-0", 1000, 0)
-    with Watch("rollout", str(tmp_path), before=500, all_videos=3000):
-        deadline = time.monotonic() + 10
-        while not sys.stderr.getvalue():
-            assert time.monotonic() < deadline, "nothing was printed"
-            time.sleep(0.01)
-    assert sys.stderr.getvalue().splitlines()[0].startswith("[rollout] 1,500/3,000 videos  ")
-    assert sys.stderr.getvalue().splitlines()[0].endswith(" left")
+def test_before_the_first_video_the_line_says_that_engines_start_and_for_how_long(tmp_path):
+    """And promises no time: their start says nothing of the rate."""
+    seen = watch(tmp_path, before=5)
+    assert seen._look() == (5, "starting engines, 0:00")
+    seen._entered -= 75
+    seen._began -= 75
+    assert seen._look() == (5, "starting engines, 1:15")
 
 
 def test_the_start_of_the_engines_does_not_slow_the_rate(tmp_path):
-    watch = Watch("rollout", str(tmp_path), before=0, all_videos=100)
-    watch._began -= 1000
-    assert watch._look()[1] == "0.0 videos/s  starting"
+    seen = watch(tmp_path)
+    seen._began -= 1000
+    seen._look()
     task(tmp_path, "task-0", 50, 0)
-    watch._began -= 10
-    assert watch._look() == (50, "5.0 videos/s  0:10 left")
+    seen._began -= 10
+    assert seen._look() == (50, "5.0 videos/s  0:10 left")
+
+
+def test_the_time_left_is_that_of_the_whole_run(tmp_path):
+    """Of 300 videos, 100 are done from earlier waves and 50 of this one, in 10 s."""
+    seen = watch(tmp_path, before=100, all_videos=300)
+    task(tmp_path, "task-0", 50, 1000)
+    seen._began -= 10
+    assert seen._look() == (150, "5.0 videos/s  100 tokens/s  0:30 left")
+
+
+def test_where_there_is_no_terminal_a_line_comes_every_ten_seconds(tmp_path, monkeypatch):
+    assert progress._LINE_S == 10.0
+    monkeypatch.setattr(progress, "_LINE_S", 0.02)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with watch(tmp_path, before=500, all_videos=3000):
+        wait_for(lambda: sys.stderr.getvalue().count("\n") >= 2, "nothing was printed")
+        task(tmp_path, "task-0", 1000, 0)
+        wait_for(lambda: "left" in sys.stderr.getvalue(), "no rate was printed")
+    lines = sys.stderr.getvalue().splitlines()
+    assert lines[0] == lines[1] == "[rollout] 500/3,000 videos  starting engines, 0:00"
+    assert re.fullmatch(r"\[rollout\] 1,500/3,000 videos  [\d.]+ videos/s  0:0\d left", lines[-1])
+
+
+def test_a_stage_that_ends_before_the_first_line_prints_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with watch(tmp_path):
+        pass
+    assert sys.stderr.getvalue() == ""
+
+
+def test_on_a_terminal_one_bar_redraws_and_is_gone_at_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "_LOOK_S", 0.05)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    master, terminal = pty.openpty()
+    os.set_blocking(master, False)
+    drawn = b""
+
+    def shows(text: str) -> bool:
+        nonlocal drawn
+        with suppress(BlockingIOError):
+            drawn += os.read(master, 1 << 16)
+        return text in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.decode(errors="replace"))
+
+    with os.fdopen(terminal, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with watch(tmp_path, all_videos=40):
+            wait_for(lambda: shows("starting engines, 0:00"), "no bar was drawn")
+            task(tmp_path, "task-0", 10, 0)
+            wait_for(lambda: shows("10/40") and shows(" left"), "the bar stood still")
+        assert shows("40")
+    # Drawn over itself again and again, never on a new line but once at its end; and that line is erased.
+    assert drawn.count(b"\n") <= 1 and drawn.count(b"\r") >= 2
+    assert drawn.endswith(b"\x1b[2K")
+    os.close(master)
 
 
 def test_a_quiet_watch_says_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(progress, "_LINE_S", 0.01)
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    with Watch("rollout", str(tmp_path), 0, 10, quiet=True):
+    with watch(tmp_path, quiet=True):
         time.sleep(0.05)
     assert sys.stderr.getvalue() == ""

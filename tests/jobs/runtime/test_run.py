@@ -1,72 +1,123 @@
-"""A run's budget: what a deadline means, and what still fits before it."""
+"""A run: what it makes of a lake's root, the rows it leaves of itself, and what is gone when it ends."""
 
 from __future__ import annotations
 
-import time
-from datetime import UTC, datetime, timedelta
-
 import pytest
-from jobs.runtime.run import Budget, Run, UsageError, parse_deadline
+from support import Lake
 
-NOW = datetime(2026, 5, 4, 12, 30, 15, 123, tzinfo=UTC)
+from jobs.runtime.budget import Budget
+from jobs.runtime.errors import UsageError
+from jobs.runtime.run import Run
+from lake import storage
+from lake.table import LakeError
+from lake.waves import Held
 
 
 @pytest.fixture
-def local_clock(monkeypatch):
-    """local_clock(zone): the machine's own time zone."""
-    yield lambda zone: (monkeypatch.setenv("TZ", zone), time.tzset())
-    monkeypatch.undo()
-    time.tzset()
+def lake(tmp_path):
+    """A lake that no test here needs Spark for."""
+    made = Lake(tmp_path / "lake")
+    with run_of(made, "ingest"):
+        pass
+    return made
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("45s", 45), ("90m", 5400), ("2h", 7200), ("1.5h", 5400), ("0m", 0)])
-def test_a_length_counts_from_now(text, seconds):
-    assert parse_deadline(text, NOW) == NOW + timedelta(seconds=seconds)
+def run_of(lake: Lake, job: str = "rollout", quiet: bool = True, **budget) -> Run:
+    return Run(job, lake.settings(), Budget(**budget), quiet=quiet)
+
+
+def events(lake: Lake, run: Run) -> dict[str, dict]:
+    """A run's rows by event."""
+    return {row["event"]: row for row in lake.rows("runs") if row["run_id"] == run.record.run_id}
+
+
+def test_nothing_is_made_before_a_run_is_entered(tmp_path):
+    run = run_of(Lake(tmp_path / "lake"), "ingest", max_videos=3)
+    assert run.budget.max_videos == 3 and run.record.run_id.startswith("ingest-")
+    assert run_of(Lake(tmp_path / "lake"), "ingest").record.run_id != run.record.run_id
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_counts_add_up(tmp_path):
+    record = run_of(Lake(tmp_path)).record
+    record.add({"videos": 2, "engines": 0})
+    record.add({"videos": 3})
+    assert record.counts == {"videos": 5, "engines": 0}
+
+
+def test_only_what_brings_files_in_makes_a_lake(tmp_path):
+    with pytest.raises(LakeError, match=r"expected a lake, found no table files; is lake.root right\?"):
+        run_of(Lake(tmp_path / "mistyped")).__enter__()
+    assert not (tmp_path / "mistyped").exists()
+
+
+def test_a_finished_run_leaves_two_rows_and_no_folder(lake):
+    with run_of(lake) as run:
+        run.record.add({"videos": 7})
+        run.record.versions["recipe_id"] = "r"
+        storage.write(run.path("plan/part.parquet"), b"scratch")
+        assert events(lake, run).keys() == {"started"}
+    found = events(lake, run)
+    assert found.keys() == {"started", "finished"}
+    assert dict(found["finished"]["counts"]) == {"videos": 7}
+    assert dict(found["finished"]["versions"]) == {"recipe_id": "r"} and found["finished"]["message"] is None
+    assert storage.children(storage.join(str(lake.root), "staging")) == []
+
+
+def test_waves_are_numbered_and_each_is_a_row(lake):
+    begun = []
+
+    def write(wave):
+        begun.append(wave.id)
+        return [], {"videos": len(begun)}
+
+    with run_of(lake) as run:
+        settled = [run.waves.commit(write, {"recipe_id": "r"}) for _ in range(2)]
+    assert begun == [f"{run.record.run_id}.w00001", f"{run.record.run_id}.w00002"]
+    assert [wave.wave_id for wave in settled] == begun
+    found = events(lake, run)
+    assert [dict(found[f"wave w0000{n}"]["counts"])["videos"] for n in (1, 2)] == [1, 2]
+
+
+def test_work_left_by_the_budget_is_deferred(lake):
+    with run_of(lake) as run:
+        run.record.deferred = True
+    assert events(lake, run).keys() == {"started", "deferred"}
 
 
 @pytest.mark.parametrize(
-    ("zone", "text", "wanted"),
+    ("error", "event", "message"),
     [
-        ("UTC", "18:00", datetime(2026, 5, 4, 18, 0, tzinfo=UTC)),
-        ("UTC", "06:30", datetime(2026, 5, 5, 6, 30, tzinfo=UTC)),
-        ("UTC", "12:30", datetime(2026, 5, 5, 12, 30, tzinfo=UTC)),
-        ("UTC", "12:31", datetime(2026, 5, 4, 12, 31, tzinfo=UTC)),
-        ("UTC", "0:00", datetime(2026, 5, 5, tzinfo=UTC)),
-        ("XYZ-2", "14:31", datetime(2026, 5, 4, 12, 31, tzinfo=UTC)),  # two hours east of Greenwich
-        ("XYZ-2", "06:30", datetime(2026, 5, 5, 4, 30, tzinfo=UTC)),
+        (UsageError("expected a\nfolder"), "failed", "expected a"),
+        (storage.StoreError("s3://b/x: cannot be read: it is away"), "failed", "s3://b/x: cannot be read: it is away"),
+        (Held("wave w is held: too many"), "held", "wave w is held: too many"),
+        (KeyError("lost"), "failed", "crashed: KeyError: 'lost'"),
+        (
+            KeyboardInterrupt(),
+            "failed",
+            "stopped; what is staged is published by the next run, the rest is pending again",
+        ),
     ],
 )
-def test_a_time_of_day_is_the_next_one_by_the_local_clock(local_clock, zone, text, wanted):
-    local_clock(zone)
-    assert parse_deadline(text, NOW) == wanted
+def test_a_run_that_fails_says_why_in_one_line_and_cleans_up(lake, error, event, message):
+    with pytest.raises(type(error)), run_of(lake) as run:
+        storage.write(run.path("plan"), b"scratch")
+        raise error
+    assert events(lake, run)[event]["message"] == message
+    assert storage.children(storage.join(str(lake.root), "staging")) == []
 
 
-def test_a_time_of_day_is_by_the_clock_also_across_a_change_of_the_clock(local_clock):
-    local_clock("Europe/Berlin")  # 25 October 2026: 03:00 becomes 02:00
-    before = datetime(2026, 10, 24, 20, 0, tzinfo=UTC)
-    assert parse_deadline("06:30", before) == datetime(2026, 10, 25, 5, 30, tzinfo=UTC)
+def test_who_else_is_at_work_is_said(lake, capsys):
+    with run_of(lake) as first, run_of(lake, "nightly", quiet=False):
+        said = capsys.readouterr().err
+    assert said.startswith(f"[nightly] also at work on this lake: {first.record.run_id}; ")
 
 
-@pytest.mark.parametrize("text", ["", "soon", "90", "2d", "-5m", "25:00", "12:60", "6", "6:5", "1h30m", " 2h", "2h\n"])
-def test_anything_else_is_refused_with_examples(text):
-    with pytest.raises(UsageError, match="expected a length such as 90m, 2h or 45s, or a time of day such as 06:30"):
-        parse_deadline(text, NOW)
+def test_what_an_id_stands_for_is_noted_once(lake):
+    from schemas.recipes import RECIPES
 
-
-def test_a_budget_allows_what_ends_before_its_deadline():
-    soon = Budget(ends_at=datetime.now(UTC) + timedelta(seconds=60))
-    assert soon.allows(0) and soon.allows(50) and not soon.allows(61)
-    assert not Budget(ends_at=datetime.now(UTC) - timedelta(seconds=1)).allows(0)
-    assert Budget().allows(1e9)
-
-
-def test_counts_add_up_and_waves_are_numbered(tmp_path):
-    from conf.settings import load
-
-    run = Run("rollout", load(None, [f"lake.root={tmp_path}"]), quiet=True)
-    run.add({"videos": 2, "engines": 0})
-    run.add({"videos": 3})
-    assert run.counts == {"videos": 5, "engines": 0}
-    assert [run.next_wave().id for _ in range(2)] == [f"{run.run_id}.w00001", f"{run.run_id}.w00002"]
-    assert Run("rollout", run.settings).run_id != run.run_id
-    assert list(tmp_path.iterdir()) == []  # nothing is made before the run is entered
+    for _ in range(2):
+        with run_of(lake) as run:
+            run.register(RECIPES, "0123456789abcdef", {"b": 1, "a": 2})
+    (row,) = lake.rows("recipes")
+    assert (row["recipe_id"], row["task"], row["json"]) == ("0123456789abcdef", "handwriting", '{"a":2,"b":1}')
