@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from deltalake import WriterProperties
 
 from lake import storage
-from lake.commit import fence, run_of
+from lake.commit import all_files, fence, run_of
 from lake.lease import read as read_lease
 from lake.listing import walk
 from lake.parquet import wave_of
@@ -46,7 +46,7 @@ def upkeep(table: Table, root: str, target_bytes: int, retention_hours: float) -
 
 
 def _count(table: Table, root: str) -> int:
-    return len(open_table(table, root).file_uris())
+    return len(all_files(open_table(table, root)))
 
 
 def safe_hours(root: str, retention_hours: float) -> float:
@@ -79,36 +79,23 @@ def remove_orphans(table: Table, root: str, retention_hours: float) -> tuple[int
     A run whose folder in staging is gone has ended, or was cleaned up after; should it only stand still, a fence keeps it
     from naming what is removed here. Files that no run of ours wrote must be older than the retention.
     """
-    folder = path(table, root)
-    found = [(entry, _inside(folder, entry.uri)) for entry in walk(folder)]
-    data = [(entry, name) for entry, name in found if not name.startswith("_delta_log/")]
-    owners = {run for _, name in data if (run := run_of(wave_of(name) or ""))}
-    ended = {run for run in owners if not storage.exists(run_folder(root, run))}
+    folder = f"/tables/{table.name}/"  # whichever way a store spells what comes before it
+    found = {entry.uri.rpartition(folder)[2]: entry for entry in walk(path(table, root))}
+    owners = {name: run_of(wave_of(name) or "") for name in found if not name.startswith("_delta_log/")}
+    ended = {run for run in set(owners.values()) - {""} if not storage.exists(run_folder(root, run))}
     # Only now: what an ended run committed, it committed before this snapshot.
     snapshot = open_table(table, root)
-    named = {_inside(folder, uri) for uri in snapshot.file_uris()}
-    named |= set(snapshot.vacuum(0, dry_run=True, enforce_retention_duration=False))
+    named = {name for name, _ in all_files(snapshot)}
+    named |= set(snapshot.vacuum(0, dry_run=True, enforce_retention_duration=False))  # `vacuum` sees to these
     long_ago = time.time() - retention_hours * 3600
-    lost: list[str] = []
-    fenced: set[str] = set()
-    for entry, name in data:
-        run = run_of(wave_of(name) or "")
-        if name in named or (run not in ended if run else entry.modified_at.timestamp() > long_ago):
-            continue
-        if run and run not in fenced:
-            fence(table, root, run)
-            fenced.add(run)
-        lost.append(entry.uri)
-    return _remove(lost)
-
-
-def _inside(folder: str, uri: str) -> str:
-    """A file's name relative to its table's folder, however its store spells the URI."""
-    return (
-        uri.rpartition(f"/{folder.rstrip('/').rpartition('/')[2]}/")[2]
-        if folder not in uri
-        else uri.split(folder, 1)[1].strip("/")
-    )
+    lost = {
+        name: run
+        for name, run in owners.items()
+        if name not in named and (run in ended or (not run and found[name].modified_at.timestamp() < long_ago))
+    }
+    for run in set(lost.values()) - {""}:
+        fence(table, root, run)
+    return _remove([found[name].uri for name in lost])
 
 
 def _remove(uris: list[str]) -> tuple[int, int]:

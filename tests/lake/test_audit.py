@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from lake.audit import Audit, audit
 from schemas.checks import between, holds, matches, not_null, one_of
 

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 
 import pyarrow as pa
 import pytest
+
 from lake.catalog import Lake, create_all
 from lake.commit import append_once
 from lake.parquet import PartWriter
@@ -117,7 +118,7 @@ def put_down(root: str, name: str, rows: list[dict]) -> None:
     columns = {column.name for column in table.columns}
     defaults = {"ingested_on": DAY} if "ingested_on" in columns else {}
     assert all(row.keys() <= columns for row in rows)
-    values = [{name: None for name in columns} | defaults | row for row in rows]
+    values = [dict.fromkeys(columns) | defaults | row for row in rows]
     with PartWriter(table, root, "test.w00001") as parts:
         parts.write(pa.Table.from_pylist(values, arrow_schema(table)))
         append_once(table, root, parts.close(), f"test/{name}/{id(rows)}", "test.w00001")

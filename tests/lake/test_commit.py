@@ -9,12 +9,13 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import pytest
 from support import PROJECT
 from things import DAY, THINGS, ids_of, land, rows_of, staged, wave
 
-from lake import commit, storage, table
+from lake import commit, storage
 from lake.commit import Fenced, append, append_once, fence, note_once
 from lake.table import create, open_table
 
@@ -71,7 +72,9 @@ def test_files_without_a_known_key_are_committed_as_they_were_staged(root):
 
 def test_a_key_is_looked_for_in_its_own_folder_only(root):
     land(root, wave("a"), "a")
-    elsewhere = land(root, wave("b"), "a", day=OTHER_DAY)  # things of one key have one day: this is a fault of the caller
+    elsewhere = land(
+        root, wave("b"), "a", day=OTHER_DAY
+    )  # things of one key have one day: this is a fault of the caller
     assert elsewhere.rows == 1
     anywhere = replace(THINGS, key_is_local=False)
     files = staged(root, wave("c"), "a", day=date(2026, 1, 4))
@@ -159,8 +162,8 @@ def test_compaction_and_a_log_that_was_cut_hide_no_row(root, looked):
     assert land(root, wave("mine", 1), "a", missing_at=planned_at).known == 1
 
     open_table(THINGS, root).create_checkpoint()
-    (entry,) = [path for path in os.listdir(f"{root}/tables/things/_delta_log") if path.endswith("5.json")]
-    os.remove(f"{root}/tables/things/_delta_log/{entry}")
+    (entry,) = Path(root, "tables/things/_delta_log").glob("*5.json")
+    entry.unlink()
     assert commit.added_since(THINGS, root, open_table(THINGS, root), planned_at) is None
     assert land(root, wave("mine", 2), "a", "old1", "b", missing_at=planned_at).known == 2
     assert ids_of(root) == ["a", "b", "old0", "old1", "old2"]
@@ -171,7 +174,10 @@ def test_side_rows_are_there_once_under_their_mark(made):
         append_once(THINGS, made, staged(made, wave("a"), "a"), "a/side", wave("a"))
         note_once(THINGS, made, [{"id": "b", "n": 1, "day": DAY}], "b/side", wave("b"))
     note_once(THINGS, made, [{"id": "a", "day": DAY}], "c/side", wave("c"))  # the mark decides, not the key
-    assert sorted((row["id"], row["n"]) for row in rows_of(made) if row["wave_id"] != wave("a")) == [("a", None), ("b", 1)]
+    assert sorted((row["id"], row["n"]) for row in rows_of(made) if row["wave_id"] != wave("a")) == [
+        ("a", None),
+        ("b", 1),
+    ]
     assert ids_of(made) == ["a", "a", "b"]
 
 
@@ -190,7 +196,7 @@ def test_a_run_behind_a_fence_commits_nothing_more(root):
     land(root, wave("slow", 1), "a")
     fence(THINGS, root, "slow")
     fence(THINGS, root, "slow")
-    with pytest.raises(Fenced, match="run slow was taken for dead .* pending again"):
+    with pytest.raises(Fenced, match=r"run slow was taken for dead .* pending again"):
         append(THINGS, root, mine, "slow2/things", wave("slow", 2))
     assert land(root, wave("slow", 1), "a").rows == 1 and ids_of(root) == ["a"]  # what had landed is said to have
 
@@ -205,7 +211,7 @@ def test_a_run_that_looked_before_the_fence_does_not_get_past_it(root, interrupt
 def test_a_log_that_takes_no_entry_is_one_error(root, monkeypatch):
     monkeypatch.setattr(commit, "_PAUSE_S", 0.0)
     monkeypatch.setattr(commit, "_put", lambda *arguments: OSError("nobody knows"))
-    with pytest.raises(storage.StoreError, match="things: the log takes no entry, .*: nobody knows"):
+    with pytest.raises(storage.StoreError, match=r"things: the log takes no entry, .*: nobody knows"):
         land(root, wave("a"), "a")
 
 
@@ -217,7 +223,9 @@ def race(root: str, *writers: list[str]) -> tuple[list[str], int]:
     said = [writer.communicate(timeout=600)[0].splitlines() for writer in racing]
     assert all(writer.returncode == 0 for writer in racing)
     words = [line.split() for lines in said for line in lines]
-    return [key for word, key in words if word == "acknowledged"], sum(int(n) for word, n in words if word == "collisions")
+    return [key for word, key in words if word == "acknowledged"], sum(
+        int(n) for word, n in words if word == "collisions"
+    )
 
 
 @pytest.mark.timeout(900)

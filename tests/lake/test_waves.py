@@ -1,137 +1,326 @@
-"""A gate: too many broken rows hold a wave until a person releases or discards it. No model runs."""
+"""Waves: whatever dies or goes wrong between two steps, each row is there once and the next run goes on."""
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
+import os
+import random
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from jobs.runtime.run import Run
-from schemas.lake import create_all
-from support import Lake
+from sealed import LABELS, TASK, frame, put_down, score_rows, seal
+from things import rows_of
 
-from jobs import cli, staging
-from lake import storage
+from lake import commit, recovery, storage, table, waves
+from lake.catalog import Lake, create_all
+from lake.lease import Lease
+from lake.recovery import recover
+from lake.staging import Wave, run_folder
+from lake.waves import Held, Superseded, Waves, settle
+from lake.write import stage
+from schemas.decisions import DECISIONS
+from schemas.quality import QUALITY
+from schemas.quarantine import QUARANTINE
+from schemas.runs import RUNS
 from schemas.scores import SCORES
+from schemas.traces import TRACES
+
+SILENCE = 120
 
 
 @pytest.fixture(scope="module")
-def at_work(spark, tmp_path_factory):
-    """A lake with every table, and a way to say `deepintuit waves ...` on it."""
-    lake = Lake(tmp_path_factory.mktemp("waves") / "lake")
-    create_all(str(lake.root))
-    return lake
+def made(spark, tmp_path_factory):
+    root = tmp_path_factory.mktemp("waves") / "lake"
+    create_all(str(root))
+    return Lake(str(root), lambda: spark)
 
 
-def said(capsys, lake: Lake, *words: str) -> tuple[int, dict | None, str]:
-    """Exit code, the document on standard output and standard error of a command."""
-    capsys.readouterr()
-    code = cli.main([*words, "--conf", "conf/local.yaml", "--set", f"lake.root={lake.root}", "--quiet"])
-    out, err = capsys.readouterr()
-    return code, json.loads(out.splitlines()[-1]) if out.strip() else None, err
+@pytest.fixture
+def lake(made):
+    """A lake with every table, and nothing in staging."""
+    storage.delete(storage.join(made.root, "staging"))
+    return made
 
 
-def score_row(video: str, rising: float) -> tuple:
-    probs = {"falling": 0.1, "mixed": 0.2, "rising": rising}
-    return (video, "handwriting", "s" * 16, probs, 4, 4, 1.0, None, datetime.now(UTC))
+def of_wave(lake: Lake, wave: Wave, wanted=SCORES) -> list[dict]:
+    return [row for row in rows_of(lake.root, wanted) if row["wave_id"] == wave.id]
 
 
-def put_down(spark, lake: Lake, good: int, broken: int, allowed: float = 0.05) -> tuple[Run, staging.Wave]:
-    """A sealed wave of scores of a run of its own, some of which do not sum to 1; its process is gone."""
-    run = Run("score", lake.settings(f"waves.max_refused={allowed}"), quiet=True)
-    wave = run.next_wave()
-    rows = [score_row(f"{wave.id}-{number}", 0.7 if number < good else 0.9) for number in range(good + broken)]
-    frame = spark.createDataFrame(rows, SCORES.spark_schema())
-    output = staging.stage(spark, wave, SCORES, frame, "scores/test")
-    staging.seal(wave, run.manifest(wave, [output], {"scores": output.rows}), 1.0)
-    gone = {"host": "gone", "boot": "", "pid": 1, "started": 1}
-    lease = {"job": "score", "owner": gone, "heartbeat": 0.0, "started_at": 0.0}
-    storage.write(storage.join(staging.run_folder(run.root, run.run_id), "run.json"), json.dumps(lease).encode())
-    return run, wave
+def staging(lake: Lake) -> list[str]:
+    return storage.children(storage.join(lake.root, "staging"))
 
 
-def landed(lake: Lake, wave: staging.Wave) -> int:
-    return sum(row["wave_id"] == wave.id for row in lake.rows("scores"))
+def mended(lake: Lake) -> tuple[int, int]:
+    """Waves that a recovery settled and dropped; none may be held."""
+    found = recover(lake, SILENCE)
+    assert not found.held and not found.warnings
+    return found.settled, found.discarded
 
 
-def test_a_held_wave_waits_for_a_person_and_is_released(spark, at_work, capsys):
-    _, wave = put_down(spark, at_work, good=18, broken=2)
-    for _ in range(2):  # the next run refuses, and the one after it
-        code, document, err = said(capsys, at_work, "promote")
-        assert (code, document) == (3, None)
-        assert err.count("\n") == 1 and f"wave {wave.id} is held: scores: 2 of 20 rows" in err
-        assert f"deepintuit waves release {wave.id}" in err and "probs_sum_to_one" in err
-    assert landed(at_work, wave) == 0
-
-    code, document, _ = said(capsys, at_work, "waves", "list")
-    (shown,) = document["waves"]
-    assert code == 0 and (shown["wave_id"], shown["state"], shown["rows"]) == (wave.id, "held", {"scores": 20})
-    assert "probs_sum_to_one" in shown["faults"][0]
-
-    code, document, _ = said(capsys, at_work, "waves", "release", wave.id)
-    assert code == 0 and document == {"released": wave.id, "tables": {"scores": {"landed": 18, "refused": 2}}}
-    assert landed(at_work, wave) == 18
-    refused = [row for row in at_work.rows("quarantine") if row["wave_id"] == wave.id]
-    assert sorted(row["row_key"] for row in refused) == [f"{wave.id}-{n}/{'s' * 16}" for n in (18, 19)]
-    assert {(row["table"], row["reason"]) for row in refused} == {("scores", "probs_sum_to_one")}
-    assert json.loads(refused[0]["original"])["probs"]["rising"] == 0.9
-    checks = [row["check"] for row in at_work.rows("quality") if row["wave_id"] == wave.id]
-    assert len(checks) == len(set(checks)) > 5  # noted when it was held, not again when it was released
-    held = [row for row in at_work.rows("runs") if row["event"] == "held"]
-    assert len(held) == 2 and all(wave.id in row["message"] for row in held)
-
-    assert said(capsys, at_work, "waves", "list")[1] == {"waves": []}
-    code, _, err = said(capsys, at_work, "waves", "release", wave.id)
-    assert code == 2 and err.startswith("deepintuit: waves release: no staged wave")
-
-
-def test_a_held_wave_is_discarded_and_leaves_nothing(spark, at_work, capsys):
-    run, wave = put_down(spark, at_work, good=1, broken=1)
-    with pytest.raises(staging.Held):
-        staging.recover(spark, run.root, 120)
-    code, document, _ = said(capsys, at_work, "waves", "discard", wave.id)
-    assert (code, document) == (0, {"discarded": wave.id})
-    assert staging.recover(spark, run.root, 120) == {"waves_recovered": 0, "waves_discarded": 0}
-    assert landed(at_work, wave) == 0 and storage.children(storage.join(run.root, "staging")) == []
-
-
-def test_a_share_that_is_allowed_exactly_passes_the_gate(spark, at_work):
-    run, wave = put_down(spark, at_work, good=9, broken=1, allowed=0.1)
-    settled = staging.settle(spark, wave)
-    assert (settled.landed["scores"].rows, settled.refused["scores"]) == (9, 1)
-    staging.recover(spark, run.root, 120)
-
-
-def test_what_dead_runs_left_is_rolled_forward_or_dropped(spark, at_work):
-    run, sealed = put_down(spark, at_work, good=3, broken=0)
-    unsealed = run.next_wave()
-    storage.write(storage.join(unsealed.data("scores"), "part.parquet"), b"half")
-    assert staging.recover(spark, run.root, 120) == {"waves_recovered": 1, "waves_discarded": 1}
-    assert landed(at_work, sealed) == 3 and storage.children(storage.join(run.root, "staging")) == []
-    events = [row["event"] for row in at_work.rows("runs") if row["run_id"] == run.run_id]
+def test_what_dead_runs_left_is_rolled_forward_or_dropped(lake):
+    sealed = put_down(lake, good=3, broken=0)
+    unsealed = Wave(lake.root, sealed.run_id, "w00002")
+    storage.write(unsealed.path("progress/task"), b"half")
+    assert mended(lake) == (1, 1)
+    assert len(of_wave(lake, sealed)) == 3 and staging(lake) == []
+    events = [row["event"] for row in rows_of(lake.root, RUNS) if row["run_id"] == sealed.run_id]
     assert events == [f"wave {sealed.name}"]
+    assert mended(lake) == (0, 0)
 
 
-def test_waves_of_a_run_that_is_alive_are_left_alone(spark, at_work, capsys):
-    from lake.lease import Lease
+def test_a_share_that_is_allowed_exactly_passes_the_gate(lake):
+    settled = settle(lake, put_down(lake, good=9, broken=1, allowed=0.1))
+    assert (settled.landed["scores"].rows, settled.refused(SCORES)) == (9, 1)
 
-    run, wave = put_down(spark, at_work, good=1, broken=0)
-    alive = Lease(staging.run_folder(run.root, run.run_id), "score", 120)
+
+def test_two_refusing_waves_of_one_run_leave_both_their_refusals(lake):
+    first = put_down(lake, good=9, broken=1, allowed=0.5)
+    second = put_down(lake, good=8, broken=2, allowed=0.5, run_id=first.run_id, number=2)
+    assert mended(lake) == (2, 0)
+    for wave, good, broken in ((first, 9, 1), (second, 8, 2)):
+        refused = of_wave(lake, wave, QUARANTINE)
+        assert (len(of_wave(lake, wave)), len(refused)) == (good, broken)
+        assert {(row["table"], row["reason"]) for row in refused} == {("scores", "probs_sum_to_one")}
+        checks = [row["check"] for row in of_wave(lake, wave, QUALITY)]
+        assert len(checks) == len(set(checks)) > 5
+
+
+def test_waves_of_a_run_that_is_alive_are_left_alone(lake):
+    wave = put_down(lake, good=1, broken=0)
+    alive = Lease(lake.root, wave.run_id, "score", SILENCE)
     try:
-        assert staging.recover(spark, run.root, 120) == {"waves_recovered": 0, "waves_discarded": 0}
-        code, _, err = said(capsys, at_work, "waves", "discard", wave.id)
-        assert code == 2 and "belongs to a run that is alive" in err and wave.manifest() is not None
+        assert mended(lake) == (0, 0) and wave.manifest() is not None
     finally:
         alive.close()
-        staging.remove_wave(wave)
-        storage.delete(staging.run_folder(run.root, run.run_id))
 
 
-def test_staging_that_was_changed_from_outside_is_not_published(spark, at_work):
-    _, wave = put_down(spark, at_work, good=2, broken=0)
-    added = spark.createDataFrame([score_row("added", 0.7)], SCORES.spark_schema())
-    added.write.mode("append").parquet(wave.data("scores"))
-    with pytest.raises(RuntimeError, match="expected 2 staged rows, found 3; staging was changed from outside"):
-        staging.settle(spark, wave)
-    assert landed(at_work, wave) == 0
-    storage.delete(staging.run_folder(wave.root, wave.run_id))
+class Killed(BaseException):
+    """As a SIGKILL: nothing catches it."""
+
+
+# A step, and whether the kill comes after it.
+KILLS = [
+    (waves, "audit_output", False),
+    (Wave, "note_audit", True),
+    (waves, "publish", True),
+    (waves, "note_quality", False),
+    (waves, "record", True),
+    (Wave, "remove", True),
+]
+
+
+@pytest.mark.parametrize(("where", "step", "after"), KILLS, ids=[name for _, name, _ in KILLS])
+def test_a_kill_between_any_two_steps_loses_and_doubles_nothing(lake, monkeypatch, where, step, after):
+    wave = put_down(lake, good=19, broken=1)
+    real = getattr(where, step)
+
+    def dying(*arguments, **named):
+        if after:
+            real(*arguments, **named)
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(where, step, dying)
+        settle(lake, wave)
+    again = mended(lake)
+    assert again == ((0, 0) if step == "remove" else (1, 0))
+    complete(lake, wave, good=19, broken=1)
+
+
+def complete(lake: Lake, wave: Wave, good: int, broken: int) -> None:
+    """Everything that a wave leaves is there, once."""
+    ids = Counter(row["video_id"] for row in of_wave(lake, wave))
+    assert len(ids) == good and set(ids.values()) == {1}
+    assert len(of_wave(lake, wave, QUARANTINE)) == broken
+    checks = [row["check"] for row in of_wave(lake, wave, QUALITY)]
+    assert len(checks) == len(set(checks)) > 5
+    events = [row for row in rows_of(lake.root, RUNS) if row["run_id"] == wave.run_id]
+    assert [row["event"] for row in events] == [f"wave {wave.name}"]
+    assert staging(lake) == []
+
+
+def test_a_kill_between_the_tables_of_a_wave_is_mended(lake, monkeypatch):
+    wave = Wave(lake.root, "score-twotables-1", "w00001")
+    rows = score_rows(wave, 5, 0)
+    decided = [row | {"rule_id": "u", "abstain": True, "reason": "below_threshold", "top_prob": 0.7} for row in rows]
+    decided = [row | {"prediction_set": ["rising"], "decided_at": row["scored_at"]} for row in decided]
+    outputs = [stage(wave, SCORES, frame(lake, SCORES, rows)), stage(wave, DECISIONS, frame(lake, DECISIONS, decided))]
+    seal(wave, *outputs)
+    storage.write(storage.join(run_folder(lake.root, wave.run_id), "run.json"), b"")  # and its lease is cut short, too
+
+    def dying(wanted, *arguments, **named):
+        if wanted is DECISIONS:
+            raise Killed
+        return commit_append(wanted, *arguments, **named)
+
+    commit_append = commit.append
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(commit, "append", dying)
+        settle(lake, wave)
+    assert (len(of_wave(lake, wave)), len(of_wave(lake, wave, DECISIONS))) == (5, 0)
+    os.utime(Path(run_folder(lake.root, wave.run_id)) / "run.json", (0, 0))
+    assert recover(lake, 0).settled == 1
+    assert (len(of_wave(lake, wave)), len(of_wave(lake, wave, DECISIONS))) == (5, 5)
+
+
+def test_a_kill_between_the_files_of_a_wave_leaves_nothing_to_see(lake):
+    """Given a stage of two files of which one was written, when its run dies, then no reader sees it and it is dropped."""
+    wave = Wave(lake.root, "score-halfstaged-1", "w00001")
+    (first, *_) = stage(wave, SCORES, frame(lake, SCORES, score_rows(wave, 4, 0))).files
+    assert storage.exists(storage.join(table.path(SCORES, lake.root), first.name))
+    storage.write(wave.path("progress/task"), b"half")
+    storage.write(storage.join(run_folder(lake.root, wave.run_id), "run.json"), b"{}"[:1])
+    assert recover(lake, 0).discarded == 1
+    assert of_wave(lake, wave) == [] and staging(lake) == []
+
+
+def test_a_kill_inside_the_removal_does_not_bring_a_released_wave_back(lake, monkeypatch):
+    """What is left of it must not read as a wave that still waits: its table would be blocked, although all is there."""
+    wave = put_down(lake, good=1, broken=1)
+    with pytest.raises(Held):
+        settle(lake, wave)
+
+    def half(folder, **named):
+        for name in ("held.json", "audited.json"):
+            (Path(folder) / name).unlink()
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(storage.shutil, "rmtree", half)
+        settle(lake, wave, release=True)
+    assert mended(lake) == (0, 1)
+    complete(lake, wave, good=1, broken=1)
+
+
+def test_a_settled_wave_cannot_be_settled_again(lake):
+    wave = put_down(lake, good=1, broken=0)
+    settle(lake, wave)
+    with pytest.raises(Superseded, match="another run has settled the wave"):
+        settle(lake, wave)
+
+
+@pytest.fixture
+def cut_short(lake):
+    """A sealed wave one of whose files was cut short afterwards, and that file."""
+    wave = put_down(lake, good=4, broken=0)
+    file = Path(table.path(SCORES, lake.root), wave.manifest().outputs[0].files[0].name)
+    os.truncate(file, file.stat().st_size // 2)
+    return wave, file
+
+
+def test_a_staged_file_cut_short_holds_its_wave_and_is_named(lake, cut_short):
+    wave, file = cut_short
+    found = recover(lake, SILENCE)
+    (line,) = found.warnings
+    assert f"wave {wave.id} is held: {file}: expected " in line and f"`deepintuit waves discard {wave.id}`" in line
+    assert found.held.keys() == {("scores", TASK)} and "\n" not in line
+    assert recovery.state(wave, SILENCE) == "held" and of_wave(lake, wave) == []
+
+
+def test_a_held_wave_keeps_its_own_table_closed_and_no_other(lake, cut_short):
+    held = recover(lake, SILENCE).held
+    lease = Lease(lake.root, "score-other-1", "score", SILENCE)
+    try:
+        other = Waves(lake, lease, "score", TASK, LABELS, 0.05, held)
+        other.must_be_open(TRACES, DECISIONS)
+        with pytest.raises(Held, match="is held"):
+            other.must_be_open(TRACES, SCORES)
+        Waves(lake, lease, "score", "another task", LABELS, 0.05, held).must_be_open(SCORES)
+    finally:
+        lease.close()
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "audited.json"])
+def test_half_a_file_of_a_wave_is_told_and_blocks_nobody_else(lake, name):
+    wave = put_down(lake, good=1, broken=0)
+    storage.write(wave.path(name), b'{"wave_id": "sc')
+    found = recover(lake, SILENCE)
+    (line,) = found.warnings
+    assert f"{wave.path(name)}: expected a JSON document, found 15 bytes" in line
+    assert recovery.state(wave, SILENCE) == ("damaged" if name == "manifest.json" else "held")
+    wave.remove()
+    assert mended(lake) == (0, 0) and staging(lake) == []
+
+
+def test_staged_files_with_other_rows_than_were_staged_are_not_published(lake):
+    wave = put_down(lake, good=2, broken=0)
+    manifest = wave.manifest()
+    (output,) = manifest.outputs
+    wave.seal(
+        replace(manifest, outputs=(replace(output, files=(replace(output.files[0], rows=5), *output.files[1:])),))
+    )
+    with pytest.raises(storage.Damaged, match=r"expected \d staged rows, found 2; they were changed from outside"):
+        settle(lake, wave)
+    assert of_wave(lake, wave) == []
+
+
+def test_a_run_that_was_taken_for_dead_ends_by_itself_and_harms_nothing(lake):
+    """Given a run that stood still while another cleaned up after it, when it wakes, then it publishes nothing."""
+    lease = Lease(lake.root, "score-sleeper-1", "score", SILENCE)
+    mine = Waves(lake, lease, "score", TASK, LABELS, 0.05, {})
+
+    def write(wave: Wave):
+        staged = stage(wave, SCORES, frame(lake, SCORES, score_rows(wave, 2, 0)))
+        recovery.remove_run(lake.root, wave.run_id)
+        return [staged], {}
+
+    try:
+        with pytest.raises(Superseded, match="run score-sleeper-1 stood still for longer than its lease"):
+            mine.commit(write, {})
+    finally:
+        lease.close()
+    assert of_wave(lake, Wave(lake.root, "score-sleeper-1", "w00001")) == [] and staging(lake) == []
+
+
+def written() -> int:
+    """Bytes that this process and everything it started have sent to a disk, now gone or not."""
+    parents, sums = {}, {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                lines = (folder / "io").read_text().splitlines()
+                sums[int(folder.name)] = int(dict(line.split(": ") for line in lines)["write_bytes"])
+            except OSError:
+                continue
+    mine, total = os.getpid(), 0
+    for pid, count in sums.items():
+        ancestor = pid
+        while ancestor not in (mine, 0, None):
+            ancestor = parents.get(ancestor)
+        total += count if ancestor == mine else 0
+    return total
+
+
+def test_a_payload_is_written_once(lake):
+    """From the stage to the published table: three times it was when staging was copied and Delta wrote it again."""
+    wave, rng = Wave(lake.root, "rollout-payload-1", "w00001"), random.Random(0)
+    size, count = 1 << 16, 256
+    rows = [
+        {
+            "video_id": f"{number:064x}",
+            "task": TASK,
+            "recipe_id": "r",
+            "rollout_index": 0,
+            "attempt": 0,
+            "status": "parse_error",
+            "text": rng.randbytes(size // 2).hex(),
+            "logprob_sum": -1.0,
+            "tokens": 1,
+            "ingested_on": score_rows(wave, 1, 0)[0]["ingested_on"],
+        }
+        for number in range(count)
+    ]
+    staged_rows = frame(lake, TRACES, rows)
+    settle(lake, put_down(lake, good=1, broken=0))  # whatever is made the first time
+    before = written()
+    seal(wave, stage(wave, TRACES, staged_rows))
+    settle(lake, wave)
+    folder = Path(table.path(TRACES, lake.root))
+    files = sum((folder / name).stat().st_size for name in commit.files_of(TRACES, lake.root, wave.id))
+    spent = written() - before
+    if spent == 0:
+        pytest.skip("this file system does not count what is written to it")
+    assert len(of_wave(lake, wave, TRACES)) == count and files > count * size / 2.5
+    assert files <= spent < 1.5 * files, (spent, files)

@@ -75,7 +75,7 @@ def test_the_folders_of_other_days_are_not_even_opened(run, videos, spark, tmp_p
     rows = spark.read.schema(SCHEMA).option("basePath", str(table)).parquet(str(table))
     scope = fix(run, "two-days", videos({"a": 1, "c": 60}))
     assert ids(scope.of(rows)) == ["a", "c"] and scope.without(rows).count() == 0
-    with pytest.raises(Exception, match="Parquet|parquet"):
+    with pytest.raises(Exception, match=r"(?i)parquet"):
         rows.collect()
 
 
@@ -92,7 +92,7 @@ def test_work_is_cut_oldest_first_and_a_video_is_in_one_part(run, videos):
     ages = {f"v{n:02}": 40 - n // 10 * 10 for n in range(50)}
     found = [ids(part) for part in cut(run, "cut", videos(ages, times=2), 4)]
     assert len(found) == 4 and min(map(len, found)) > 0
-    assert sorted(sum(found, [])) == sorted([*ages, *ages])
+    assert sorted(name for part in found for name in part) == sorted([*ages, *ages])
     assert all(part.count(name) == 2 for part in found for name in part)
     oldest_first = sorted(ages, key=lambda name: (ages[name], name))
     assert [name for part in found for name in sorted(set(part), key=oldest_first.index)] == oldest_first

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
-from jobs.steps.scoring import decide, traced
+from datetime import date
+from functools import cache
 
+import pytest
+from pyspark.sql import functions as F
+
+from jobs.steps.scoring import decide, traced
+from lake.audit import audit
+from lake.table import spark_schema
+from schemas.decisions import DECISIONS
 from schemas.traces import TRACES
+
+DAY, NEXT_DAY = date(2026, 3, 1), date(2026, 3, 2)
 
 ROWS = [
     # video, recipe, index, attempt, status, think
@@ -28,11 +37,14 @@ ROWS = [
 def ready(spark):
     """ready(attempts) -> {video: [(index, think), ...]} at K = 2."""
     names = ("video_id", "recipe_id", "rollout_index", "attempt", "status", "think")
-    values = [tuple(dict(zip(names, row, strict=True)).get(column.name) for column in TRACES.columns) for row in ROWS]
-    traces = spark.createDataFrame(values, TRACES.spark_schema())
+    given = [dict(zip(names, row, strict=True)) | {"ingested_on": DAY} for row in ROWS]
+    values = [tuple(row.get(column.name) for column in TRACES.columns) for row in given]
+    traces = spark.createDataFrame(values, spark_schema(TRACES))
 
+    @cache
     def compute(attempts: int) -> dict:
         rows = traced(traces, "r", 2, attempts).collect()
+        assert all(row["ingested_on"] == DAY for row in rows)  # the folder that the score will lie in
         return {row["video_id"]: [(t["rollout_index"], t["think"]) for t in row["traces"]] for row in rows}
 
     return compute
@@ -66,11 +78,13 @@ SCORES = {
 
 @pytest.fixture(scope="module")
 def decided(spark):
-    rows = [(name, "t", "s", probs, ok) for name, (probs, ok) in SCORES.items()]
+    rows = [(name, "t", "s", probs, ok, NEXT_DAY) for name, (probs, ok) in SCORES.items()]
     scores = spark.createDataFrame(
-        rows, "video_id string, task string, scorer_id string, probs map<string,double>, rollouts_ok int"
+        rows,
+        "video_id string, task string, scorer_id string, probs map<string,double>, rollouts_ok int, ingested_on date",
     )
 
+    @cache
     def compute(threshold: float, coverage: float) -> dict:
         rule = {"threshold": threshold, "coverage": coverage}
         return {row["video_id"]: row.asDict() for row in decide(scores, rule, "rule").collect()}
@@ -107,11 +121,14 @@ def test_a_video_without_a_usable_trace_is_left_to_people(decided):
     assert found["prediction_set"] == ["a"]
 
 
-def test_decisions_keep_their_contract(decided, spark):
-    from schemas.checks import audit
-
-    from schemas.decisions import DECISIONS
-
+def test_decisions_keep_their_contract(decided, spark, tmp_path):
     rows = [tuple(row.get(column.name) for column in DECISIONS.columns) for row in decided(0.6, 0.9).values()]
-    found = audit(spark.createDataFrame(rows, DECISIONS.spark_schema()), DECISIONS.contract(("a", "b", "c")))
-    assert found.rows_kept == len(SCORES)
+    staged = spark.createDataFrame(rows, spark_schema(DECISIONS)).withColumn("wave_id", F.lit("r.w00001"))
+    staged.write.parquet(str(tmp_path / "rows"))
+    found = audit(
+        spark.read.schema(spark_schema(DECISIONS)).parquet(str(tmp_path / "rows")),
+        DECISIONS.contract(("a", "b", "c")),
+        DECISIONS.key,
+    )
+    assert (found.rows, found.refused) == (len(SCORES), {})
+    assert {row["ingested_on"] for row in decided(0.6, 0.9).values()} == {NEXT_DAY}

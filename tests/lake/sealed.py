@@ -1,0 +1,64 @@
+"""Waves of scores as a run leaves them behind that died right after it sealed them. No model runs."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from datetime import UTC, date, datetime
+
+from lake import storage
+from lake.catalog import Lake
+from lake.staging import Manifest, Staged, Wave, run_folder
+from lake.table import spark_schema
+from lake.write import stage
+from schemas.scores import SCORES
+from schemas.table import Table
+
+TASK = "handwriting"
+LABELS = ("falling", "mixed", "rising")
+GONE = {"host": "gone", "boot": "", "pid": 1, "started": 1}
+
+
+def score_rows(wave: Wave, good: int, broken: int) -> list[dict]:
+    """Scores of as many videos; those of the broken ones do not sum to 1."""
+    return [
+        {
+            "video_id": f"{wave.id}-{number}",
+            "task": TASK,
+            "scorer_id": "s" * 16,
+            "probs": {"falling": 0.1, "mixed": 0.2, "rising": 0.7 if number < good else 0.9},
+            "rollouts": 4,
+            "rollouts_ok": 4,
+            "agreement": 1.0,
+            "scored_at": datetime.now(UTC),
+            "ingested_on": date(2026, 1, 2),
+        }
+        for number in range(good + broken)
+    ]
+
+
+def frame(lake: Lake, table: Table, rows: list[dict]):
+    values = [tuple(row.get(column.name) for column in table.columns) for row in rows]
+    return lake.spark.createDataFrame(values, spark_schema(table)).drop("wave_id").coalesce(2)
+
+
+def seal(wave: Wave, *outputs: Staged, allowed: float = 0.05) -> Wave:
+    wave.seal(Manifest(wave.id, "score", TASK, LABELS, allowed, outputs, {"scores": sum(o.rows for o in outputs)}))
+    return wave
+
+
+def put_down(
+    lake: Lake, good: int, broken: int, allowed: float = 0.05, run_id: str | None = None, number: int = 1
+) -> Wave:
+    """A sealed wave of a run whose process is gone."""
+    run_id = run_id or f"score-20260102T030405-{secrets.token_hex(3)}"
+    wave = Wave(lake.root, run_id, f"w{number:05d}")
+    staged = stage(wave, SCORES, frame(lake, SCORES, score_rows(wave, good, broken)))
+    abandon(lake, run_id)
+    return seal(wave, staged, allowed=allowed)
+
+
+def abandon(lake: Lake, run_id: str) -> None:
+    """The lease of a run that is gone."""
+    lease = {"job": "score", "owner": GONE, "heartbeat": 0.0, "started_at": 0.0}
+    storage.write(storage.join(run_folder(lake.root, run_id), "run.json"), json.dumps(lease).encode())
