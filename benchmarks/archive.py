@@ -56,6 +56,7 @@ VIDEOS_A_NIGHT = 20_000
 WAVES_A_NIGHT = 2  # of rollouts, each followed by one of scores and one of decisions
 REFUSED_A_NIGHT = 10  # files that are no video
 ROLLOUTS = 4
+_ROWS_A_SECOND = 100.0  # the speed that its waves tell of: the next night is cut by it
 LAST_NIGHT = date(2025, 12, 31)
 _COMPACT_EVERY = 30  # nights: `deepintuit maintain` for the side tables
 _SIDE_TABLES = (RUNS, QUALITY, QUARANTINE)
@@ -251,7 +252,7 @@ def _event(night: Night, versions: Versions, event: str, seconds: float, **count
         "event": event,
         "job": "nightly",
         "task": versions.task,
-        "at": night.began + timedelta(seconds=seconds),
+        "at": night.began,
         "seconds": seconds,
         "versions": versions.ids(),
         "counts": list(counts.items()),
@@ -271,7 +272,12 @@ def _side_rows(
     yield _note(root, QUALITY, night, wave, QUALITY.name, checked)
     counts = {f"{table.name}_landed": rows for table in tables} | ({"rollouts": rows} if TRACES in tables else {})
     yield _note(
-        root, RUNS, night, wave, RUNS.name, [_event(night, versions, f"wave w{wave:05d}", 500.0 * wave, **counts)]
+        root,
+        RUNS,
+        night,
+        wave,
+        RUNS.name,
+        [_event(night, versions, f"wave w{wave:05d}", rows / _ROWS_A_SECOND, **counts)],
     )
 
 

@@ -7,9 +7,11 @@ PyArrow, Spark's Parquet reader and Delta's log are counted alike; bytes read tw
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
+import resource
 import struct
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _SLOTS, _SLOT = 64, struct.Struct("64sQQ")  # as reads.c has them
 
 
@@ -31,13 +34,15 @@ class JobFailed(RuntimeError):
 class Cost:
     """What one job cost.
 
-    seconds: of the job inside its process; whole_seconds: with the start and the end of the interpreter. read: bytes by
+    seconds: of the job inside its process; whole_seconds: with the start and the end of the interpreter; cpu_seconds: of all
+    its processes together, which says more than seconds where others use the machine, too. read: bytes by
     table, those of its log under <table>/_delta_log; opened: files in the same way. waves: tables, spark_jobs, actions and
     seconds of each. document: what the job printed last.
     """
 
     seconds: float
     whole_seconds: float
+    cpu_seconds: float
     read: dict[str, int]
     opened: dict[str, int]
     driver_mb: float
@@ -65,7 +70,8 @@ def run(root: Path, *arguments: str) -> Cost:
             "READS_ROOT": str(root.resolve() / "tables"),
             "READS_FOLDER": str(counters),
         }
-        began = time.monotonic()
+        _adopt_orphans()
+        began, before = time.monotonic(), _cpu_of_children()
         ended = subprocess.run(
             [sys.executable, "-m", "benchmarks.metered", str(figures), *arguments],
             cwd=PROJECT,
@@ -76,11 +82,31 @@ def run(root: Path, *arguments: str) -> Cost:
         whole = time.monotonic() - began
         if ended.returncode:
             raise JobFailed(f"{' '.join(arguments)}: exit code {ended.returncode}: {ended.stderr[-2000:]}")
+        _wait_for_orphans()
+        cpu = _cpu_of_children() - before
         read, opened = _counts(counters)
         said = ended.stdout.strip().splitlines()
         document = json.loads(said[-1]) if said and said[-1].startswith('{"') else {}
         found = json.loads(figures.read_text())
-    return Cost(whole_seconds=whole, read=read, opened=opened, document=document, **found)
+    return Cost(whole_seconds=whole, cpu_seconds=cpu, read=read, opened=opened, document=document, **found)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of the job's processes whose own parent ends first: then nobody's time is lost."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _wait_for_orphans() -> None:
+    while True:
+        try:
+            os.wait()
+        except ChildProcessError:
+            return
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def library() -> Path:

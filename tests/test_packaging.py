@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 import zipfile
 
 from support import PROJECT
+
+ROOMS = ("conf", "jobs", "lake", "models", "schemas", "udfs")
 
 
 def test_the_archive_for_executors_imports_on_its_own(tmp_path):
@@ -17,9 +20,15 @@ def test_the_archive_for_executors_imports_on_its_own(tmp_path):
     command = command.replace("dist/deepintuit.zip", str(archive)).replace(".venv/bin/python", sys.executable)
     subprocess.run(["bash", "-c", command], cwd=PROJECT, check=True)
     assert "udfs/rollout.py" in zipfile.ZipFile(archive).namelist()
-    code = f"import sys; sys.path.insert(0, {str(archive)!r}); import udfs.probe, udfs.score as r; print(r.__file__)"
+    imports = "import udfs.probe, udfs.calibrator, udfs.imported, udfs.inventory, udfs.rollout, lake.write"
+    ours = "{name: module.__file__ for name, module in sys.modules.items() if name.partition('.')[0] in rooms}"
+    code = (
+        f"import sys, json; sys.path.insert(0, {str(archive)!r}); rooms = {ROOMS}; {imports}; print(json.dumps({ours}))"
+    )
     found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert found.stdout.startswith(str(archive))
+    places = json.loads(found.stdout)
+    assert {name.partition(".")[0] for name in places} == {"lake", "models", "schemas", "udfs"}  # no job, no settings
+    assert all(place.startswith(str(archive)) for place in places.values())
 
 
 def test_every_target_of_the_makefile_says_what_it_does():

@@ -47,7 +47,9 @@ def video_rows(probes: DataFrame, known: DataFrame) -> DataFrame:
     """Rows for the table videos: each content that is not known once, under its first uri; refused files as refused rows."""
     first = Window.partitionBy("video_id").orderBy("uri")
     good = probes.where("reason IS NULL").withColumn("rank", F.row_number().over(first)).where("rank = 1").drop("rank")
-    new = good.join(known, "video_id", "left_anti")
+    # The archive is looked through for what came again, and neither sorted nor moved.
+    again = known.join(F.broadcast(good.select("video_id")), "video_id", "left_semi")
+    new = good.join(F.broadcast(again), "video_id", "left_anti")
     # What says nothing of the file is no refusal: it is tried again next time.
     refused = probes.where(F.col("reason").isNotNull() & ~F.col("reason").isin(*PASSING))
     return new.unionByName(refused).select(

@@ -1,82 +1,101 @@
 """Runs the rollout job in a process of its own and, at one named point of the second wave, kills everything it started.
 
-    python doomed.py LAKE POINT     POINT: mid_decode | unsealed | sealed | audited | published | recorded
+    python doomed.py LAKE POINT
 
 SIGKILL to the whole process group: driver, JVM and workers go at once, as when a machine loses power. Nothing in the
 product knows of this; the points are the product's own functions, wrapped here.
 """
 
-import argparse
 import os
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
-from jobs.runtime.run import Run
-
+from benchmarks import null_engine
 from conf.settings import load
-from jobs import rollout, staging
-from lake import storage
+from jobs.runtime import cli
+from jobs.steps import rollouts
+from lake import storage, waves
+from lake.staging import Wave, run_folder
 from udfs import progress
 
-SETTINGS = ("engine.per_cluster=1", "waves.seconds=1", "waves.first_rate=8", "engine.kv_cache_mb=64")
+SETTINGS = ("engine.per_cluster=2", "waves.seconds=1", "waves.first_rate=8", f"engine.kind={null_engine.KIND}")
+# Before which function of the product each point is.
+POINTS = {
+    "unsealed": (Wave, "seal"),
+    "sealed": (waves, "audit_output"),
+    "audited": (waves, "publish"),
+    "published": (waves, "record"),
+    "recorded": (Wave, "remove"),
+}
 
 
-def die(*_: object, **__: object) -> None:
+def die() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def at_second_wave(function, wave_of):
-    """The function, but fatal when it is called for the second wave of this run."""
+def before(where, name: str) -> None:
+    """Let the function be fatal when it is called for the second wave of this run."""
+    function = getattr(where, name)
 
     def wrapped(*arguments, **named):
-        if wave_of(*arguments).name == "w00002" and wave_of(*arguments).run_id.startswith(THIS["run_id"]):
+        (wave,) = [argument for argument in arguments if isinstance(argument, Wave)]
+        if wave.run_id in THIS and wave.name == "w00002":
             die()
         return function(*arguments, **named)
 
-    return wrapped
+    setattr(where, name, wrapped)
 
 
-THIS = {"run_id": "?"}
+THIS: set[str] = set()  # the id of the run that is to die, once it has one
 
 
-def arm(point: str, root: str) -> None:
-    second = {
-        "sealed": "audit_wave",
-        "audited": "publish_wave",
-        "published": "record_wave",
-    }
-    if point in second:
-        name = second[point]
-        setattr(staging, name, at_second_wave(getattr(staging, name), lambda spark, wave, *_: wave))
-    elif point == "unsealed":
-        staging.seal = at_second_wave(staging.seal, lambda wave, *_: wave)
-    elif point == "recorded":
-        staging.remove_wave = at_second_wave(staging.remove_wave, lambda wave: wave)
-    elif point == "mid_decode":
-        threading.Thread(target=when_first_video_is_done, args=(root,), daemon=True).start()
+def removing() -> None:
+    """Die once the first file of the second wave's folder is gone."""
+    delete = storage.delete
 
-
-def when_first_video_is_done(root: str) -> None:
-    while True:
-        time.sleep(0.02)
-        folder = storage.join(staging.run_folder(root, THIS["run_id"]), "w00002", "progress")
-        if progress.total(folder)["videos"] >= 1:
+    def wrapped(uri):
+        delete(uri)
+        if uri.endswith("w00002/manifest.json") and uri.split("/")[-3] in THIS:
             die()
+
+    storage.delete = wrapped
+
+
+def watch(root: str, point: str) -> None:
+    """Die once the first video of the second wave is done, or the first of its files is in the table's folder."""
+    traces = Path(root, "tables/traces")
+    while True:
+        time.sleep(0.005)
+        for run_id in tuple(THIS):
+            folder = storage.join(run_folder(root, run_id), "w00002", "progress")
+            if point == "mid_decode" and progress.total(folder)["videos"] >= 1:
+                die()
+            if point == "between_files" and any(traces.rglob(f"{run_id}.w00002-*.parquet")):
+                die()
 
 
 def main() -> None:
     root, point = sys.argv[1:]
     os.setpgid(0, 0)
     progress._INTERVAL_S = 0.0
-    rollout.measured_rate = lambda run, recipe_id: None  # waves of two videos, whatever this machine's speed
-    arm(point, root)
-    job = Run("rollout", load("conf/local.yaml", [f"lake.root={root}", *SETTINGS]), quiet=True)
-    THIS["run_id"] = job.run_id
-    with job as run:
-        rollout.run(run, argparse.Namespace(split=None))
-    print(run.counts)
+    rollouts.measured_rate = lambda run, recipe_id: None  # waves of two videos, whatever this machine's speed
+    begin = waves.Waves.__init__
+
+    def noting(self, lake, lease, *arguments, **named):
+        THIS.add(lease.run_id)
+        begin(self, lake, lease, *arguments, **named)
+
+    waves.Waves.__init__ = noting
+    if point in POINTS:
+        before(*POINTS[point])
+    elif point == "removing":
+        removing()
+    else:
+        threading.Thread(target=watch, args=(root, point), daemon=True).start()
+    cli.perform("rollout", load("conf/local.yaml", [f"lake.root={root}", *SETTINGS]), quiet=True)
 
 
 if __name__ == "__main__":

@@ -2,25 +2,28 @@
 
     python rival.py LAKE SOURCE
 
-Both look at the counter of a compare-and-set before either appends: whoever comes second must collide.
+Both have looked at the newest version of a table before either puts its entry down: whoever comes second must collide.
 """
 
-import argparse
 import json
 import os
 import sys
 import time
 from pathlib import Path
 
-from jobs.runtime.run import Run
-
+from benchmarks import null_engine
 from conf.settings import load
 from jobs import nightly
-from schemas import table
+from jobs.runtime import cli
+from lake import commit
+from schemas.files import FILES
+from schemas.scores import SCORES
+from schemas.traces import TRACES
+from schemas.videos import VIDEOS
 
-PATIENCE = 120.0  # seconds; a rival that has nothing to publish under a scope never comes
+PATIENCE = 60.0  # seconds; a rival that has nothing to publish in a table never comes
 
-look = table.transaction_version
+put, begin = commit._put, nightly.run
 
 
 def meet(folder: Path) -> None:
@@ -38,18 +41,18 @@ def meet(folder: Path) -> None:
 def main() -> None:
     root, source = sys.argv[1:]
 
-    def look_and_meet(path: str, scope: str) -> int:
-        version = look(path, scope)
-        if scope.startswith(("traces/", "scores/", "files", "videos")):
-            meet(Path(root).parent / "met" / scope)
-        return version
+    def meet_and_put(table, *arguments):
+        if table in (FILES, VIDEOS, TRACES, SCORES):
+            meet(Path(root).parent / "met" / table.name)
+        return put(table, *arguments)
 
-    table.transaction_version = look_and_meet
-    settings = load("conf/local.yaml", [f"lake.root={root}", "engine.per_cluster=1", "engine.kv_cache_mb=64"])
-    with Run("nightly", settings, quiet=True) as run:
+    def ready(run, arguments):
         print("READY", flush=True)
-        nightly.run(run, argparse.Namespace(source=source))
-    print(json.dumps(run.counts), flush=True)
+        begin(run, arguments)
+
+    commit._put, nightly.run = meet_and_put, ready
+    settings = load("conf/local.yaml", [f"lake.root={root}", f"engine.kind={null_engine.KIND}"])
+    print(json.dumps(cli.perform("nightly", settings, quiet=True, source=source).record.counts), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from jobs.runtime.run import UsageError
 
 from jobs import align, demo_data
+from jobs.runtime.errors import UsageError
 from models.handwriting import train
 from models.training.trainer import TrainSpec
 

@@ -49,10 +49,10 @@ def test_figures_by_hand(frame):
 @pytest.fixture(scope="module")
 def single(frame):
     """Traces of four videos as single predictions."""
-    near, far = math.log(0.6), math.log(0.2)
+    near, far = math.log(0.62), math.log(0.19)  # away from the edges of the bins
     rows = [
         ("tie", "ok", "a", {"a": near, "b": far, "c": far}),
-        ("tie", "ok", "b", {"a": far, "b": math.log(0.7), "c": math.log(0.1)}),
+        ("tie", "ok", "b", {"a": far, "b": math.log(0.71), "c": math.log(0.1)}),
         ("most", "ok", "c", {"a": far, "b": far, "c": near}),
         ("most", "ok", "c", {"a": far, "b": far, "c": near}),
         ("most", "ok", "a", {"a": 0.0, "b": -50.0, "c": -50.0}),
@@ -68,7 +68,7 @@ def single(frame):
 def test_a_trace_speaks_by_its_label_and_the_probabilities_where_its_answer_begins(single):
     (row, _) = single.where("video_id = 'tie'").orderBy("guess").collect()
     assert row["guess"] == "a" and row["method"] == "single"
-    assert row["probs"] == {"a": pytest.approx(0.6), "b": pytest.approx(0.2), "c": pytest.approx(0.2)}
+    assert row["probs"] == {"a": pytest.approx(0.62), "b": pytest.approx(0.19), "c": pytest.approx(0.19)}
 
 
 def test_failed_rollouts_have_no_guess_and_uniform_probabilities(single):
@@ -84,11 +84,17 @@ def test_failed_rollouts_count_as_wrong(single, frame):
 
 
 def test_every_video_weighs_the_same_however_much_was_said_of_it(single, frame):
-    truth = frame([("most", "c"), ("bare", "b"), ("unseen", "a")], "video_id string, label string")
+    """One of four right, one of two, and nothing said of the third; rows that weigh the same would give 2 of 7."""
+    truth = frame([("most", "a"), ("tie", "a"), ("unseen", "b")], "video_id string, label string")
     found = figures(single, truth, LABELS)["single"]
-    # Two of four right, one of one, and nothing said of the third.
-    assert found["accuracy"] == pytest.approx((2 / 4 + 1 + 0) / 3)
-    assert found["f1/c"] == pytest.approx(2 * 0.5 / (1 + 0.5))
+    hits = 1 / 4 + 1 / 2
+    assert found["accuracy"] == pytest.approx(hits / 3)
+    assert found["f1/a"] == pytest.approx(2 * hits / (2 + hits))
+    most = -(2 * math.log(0.19) + math.log(1) + math.log(1 / 3)) / 4
+    tie = -(math.log(0.62) + math.log(0.19)) / 2
+    assert found["nll"] == pytest.approx((most + tie + math.log(3)) / 3)
+    # At 0.62 half of one video is right, at 0.71 none of half a video, at 1/3 none of one and a quarter, at 1 all.
+    assert found["ece"] == pytest.approx((0.12 + 0.5 * 0.71 + 1.25 / 3) / 3)
 
 
 def test_the_majority_decides_and_ties_go_to_the_higher_mean_probability(single):

@@ -5,6 +5,7 @@ One lake, one life after another: each run first mends what the last one left, c
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,8 +17,22 @@ import pyarrow.parquet as pq
 import pytest
 from support import PROJECT, Lake
 
+from benchmarks import null_engine
+from lake.commit import all_files
+from lake.table import open_table
+from schemas.traces import TRACES
+
 pytestmark = pytest.mark.timeout(1500)
-POINTS = ("mid_decode", "unsealed", "sealed", "audited", "published", "recorded")
+POINTS = (
+    "mid_decode",
+    "between_files",
+    "unsealed",
+    "sealed",
+    "audited",
+    "published",
+    "recorded",
+    "removing",
+)
 # In these lives the second wave was sealed before the kill: it must be published as it was, without the model.
 SEALED = ("sealed", "audited", "published", "recorded")
 
@@ -33,10 +48,20 @@ def live(root: Path, point: str) -> subprocess.CompletedProcess:
     )
 
 
-def published_files(lake: Lake) -> dict[str, int]:
-    """Parquet file -> modification time, of the table traces."""
+def data_files(lake: Lake) -> dict[str, int]:
+    """Parquet file -> modification time, of all that is in the folder of the table traces, published or not."""
     folder = lake.root / "tables" / "traces"
-    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*.parquet") if "_delta_log" not in path.parts}
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns
+        for path in folder.glob("recipe_id=*/*/*.parquet")
+        if not path.name.startswith(".")
+    }
+
+
+def published_files(lake: Lake) -> dict[str, int]:
+    """The same of those that the table names."""
+    named = {name for name, _ in all_files(open_table(TRACES, str(lake.root)))}
+    return {name: modified for name, modified in data_files(lake).items() if name in named}
 
 
 def keys(lake: Lake) -> Counter:
@@ -48,33 +73,39 @@ def said(row: dict) -> tuple:
     return row["text"], row["created_at"].replace(tzinfo=None)
 
 
-def staged_rows(lake: Lake) -> dict[tuple[str, int], str]:
+def staged_rows(lake: Lake) -> dict[tuple[str, int], tuple]:
     """What sealed waves hold: (video, rollout) -> text and time of creation."""
     found = {}
     for manifest in lake.root.glob("staging/*/*/manifest.json"):
-        for row in pq.read_table(manifest.parent / "data" / "traces").to_pylist():
-            found[row["video_id"], row["rollout_index"]] = said(row)
+        for output in json.loads(manifest.read_text())["outputs"]:
+            for file in output["files"]:
+                for row in pq.ParquetFile(lake.root / "tables" / "traces" / file["name"]).read().to_pylist():
+                    found[row["video_id"], row["rollout_index"]] = said(row)
     return found
 
 
 @pytest.fixture(scope="module")
 def killed(spark, clip_factory, tmp_path_factory):
     """The lake after all lives, with what was seen between them."""
-    lake = Lake(tmp_path_factory.mktemp("killed") / "lake")
-    lake.job("ingest", source=str(clip_factory("calibrate", 24)))
+    lake = Lake(tmp_path_factory.mktemp("killed") / "lake", f"engine.kind={null_engine.KIND}")
+    lake.job("ingest", source=str(clip_factory("calibrate", 36)))
     lake.seen = {}
     for point in POINTS:
         ended = live(lake.root, point)
         assert ended.returncode == -signal.SIGKILL, (point, ended.returncode, ended.stderr[-3000:])
-        lake.seen[point] = {"files": published_files(lake), "staged": staged_rows(lake), "keys": keys(lake)}
-    lake.last = live(lake.root, "never")
-    assert lake.last.returncode == 0, lake.last.stderr[-3000:]
+        lake.seen[point] = {
+            "files": published_files(lake),
+            "staged": staged_rows(lake),
+            "keys": keys(lake),
+            "unsealed": data_files(lake).keys() - published_files(lake).keys(),
+        }
+    lake.last = lake.job("rollout")
     return lake
 
 
 def test_ids_are_complete_and_unique(killed):
     videos = {row["video_id"] for row in killed.rows("videos")}
-    assert len(videos) == 24
+    assert len(videos) == 36
     assert keys(killed) == Counter((video, index) for video in videos for index in range(4))
 
 
@@ -99,8 +130,10 @@ def test_a_sealed_wave_is_published_without_running_the_model(killed, point):
 
 
 def test_a_wave_that_was_not_sealed_is_done_again(killed):
-    for point in ("mid_decode", "unsealed"):
+    for point in ("mid_decode", "between_files", "unsealed", "removing"):
         assert not killed.seen[point]["staged"]
+    assert killed.seen["between_files"]["unsealed"]  # files of it were there, and no reader saw them
+    assert killed.last.counts["rollouts"] < 36 * 4 - sum(killed.seen["removing"]["keys"].values()) + 4 * 4
 
 
 def test_side_rows_are_there_once(killed):
@@ -112,5 +145,16 @@ def test_side_rows_are_there_once(killed):
     assert set(events.values()) == {1}
 
 
-def test_nothing_is_left_behind(killed):
+def test_nothing_is_left_in_staging(killed):
     assert list((killed.root / "staging").iterdir()) == []
+
+
+def test_maintain_removes_what_the_kills_left_and_nothing_else(killed):
+    """After the lake has been looked at: what is in its folders and no commit names, and Spark's scratch space."""
+    named, rows = published_files(killed), sorted(keys(killed).items())
+    lost = data_files(killed).keys() - named.keys()
+    assert lost >= killed.seen["between_files"]["unsealed"]
+    done = killed.job("maintain")
+    assert done.counts["orphans"] >= len(lost) and done.counts["scratch_bytes_freed"] > 0
+    assert data_files(killed).keys() >= named.keys() and not data_files(killed).keys() & lost
+    assert len(published_files(killed)) < len(named) and sorted(keys(killed).items()) == rows

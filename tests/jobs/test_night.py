@@ -17,6 +17,11 @@ from datetime import UTC, datetime
 import pytest
 from support import PROJECT, Lake
 
+from lake.audit import audit
+from lake.commit import all_files
+from lake.table import open_table
+from schemas.tables import TABLES
+
 pytestmark = pytest.mark.timeout(900)
 LABELS = {"rising", "falling", "mixed"}
 
@@ -162,9 +167,7 @@ def test_training_the_calibrator_again_gives_the_same_one(night):
 
 
 def test_the_ten_queries_answer(night, spark):
-    from schemas import lake
-
-    lake.register_views(spark, str(night.root), night.runs["nightly"].registry.live_rows())
+    night.at_hand().register_views()
     text = (PROJECT / "docs" / "queries.sql").read_text()
     queries = [part.strip() for part in text.split(";") if part.strip()]
     assert len(queries) == 10
@@ -172,27 +175,20 @@ def test_the_ten_queries_answer(night, spark):
         assert spark.sql(query).collect(), query
 
 
-def test_delta_rs_and_spark_read_the_same(night, spark):
-    from schemas.lake import TABLES
-
-    from schemas.table import read
-
+def test_delta_rs_and_spark_read_the_same(night):
+    lake = night.at_hand()
     for table in TABLES:
         rows = night.table(table.name)
-        assert rows.num_rows == read(spark, table, str(night.root)).count(), table.name
+        assert rows.num_rows == lake.read(table).count(), table.name
         assert set(rows.column_names) == {column.name for column in table.columns}
 
 
-def test_every_table_keeps_its_contract(night, spark):
-    from schemas.checks import audit
-    from schemas.lake import TABLES
-
-    from schemas.table import read
-
+def test_every_table_keeps_its_contract(night):
+    lake = night.at_hand()
     for table in TABLES:
-        rows = read(spark, table, str(night.root))
-        found = audit(rows, table.contract(tuple(sorted(LABELS))))
-        assert found.rows_kept == found.rows, (table.name, [r for r in found.results if not r["success"]])
+        names = [name for name, _ in all_files(open_table(table, lake.root))]
+        found = audit(lake.read_files(table, names), table.contract(tuple(sorted(LABELS))), table.key)
+        assert not found.refused, (table.name, [r for r in found.results if not r["success"]])
 
 
 # Two nightly drivers at once on a copy of that lake, new videos arriving between their starts.

@@ -7,15 +7,16 @@ import os
 import pytest
 from support import Lake
 
-from jobs import rollout as job
+from benchmarks import null_engine
+from jobs.steps import rollouts
 from udfs import rollout as udf
 
 pytestmark = pytest.mark.timeout(600)
 
 
 def test_the_culprit_is_found_by_halving(spark, clip_factory, tmp_path, monkeypatch):
-    # Every death costs the start of another engine: the one that starts sooner will do.
-    lake = Lake(tmp_path / "lake", "engine.per_cluster=1", "engine.kind=transformers")
+    # Every death costs the start of another engine: one that starts at once will do.
+    lake = Lake(tmp_path / "lake", "engine.per_cluster=1", f"engine.kind={null_engine.KIND}")
     lake.job("ingest", source=str(clip_factory("refine", 4)))
     poison = sorted(row["video_id"] for row in lake.rows("videos"))[0]
 
@@ -34,7 +35,7 @@ def test_the_culprit_is_found_by_halving(spark, clip_factory, tmp_path, monkeypa
 
         return run
 
-    monkeypatch.setattr(job, "rollout", deadly)
+    monkeypatch.setattr(rollouts, "rollout", deadly)
     run = lake.job("rollout")
     by_video: dict[str, list] = {}
     for row in lake.rows("traces"):

@@ -82,12 +82,8 @@ def test_other_engines_read_the_rows_and_skip_files_by_their_bounds(spark, root)
     uri = f"{root}/tables/things"
     frame = spark.read.format("delta").load(uri)
     assert sorted(row["id"] for row in frame.collect()) == list("abcdef")
-    assert len(frame.where("id = 'c'").inputFiles()) == 3  # what a plan may read ...
-    scanned = frame.where("id = 'c'")
-    assert [row["id"] for row in scanned.collect()] == ["c"]
-    plan = scanned._jdf.queryExecution().executedPlan()
-    metrics = plan.collectLeaves().head().metrics()
-    assert metrics.get("numFiles").get().value() == 1  # ... and what it read
+    one = frame.where("id = 'c'")
+    assert [row["id"] for row in one.collect()] == ["c"] and len(one.inputFiles()) == 1
     assert polars.scan_delta(uri).filter(polars.col("id") == "c").select("id", "day").collect().rows() == [
         ("c", lake_day())
     ]

@@ -147,7 +147,7 @@ def hate_files(folder, sizes: dict[str, int], leaked: str):
     folder.mkdir()
     for part, size in sizes.items():
         ids = [f"-{part}{number:04}_x" for number in range(size)]
-        ids[0] = leaked if part != "valid" else ids[0]
+        ids[0] = leaked
         lines = ["Video_ID\tMajority_Voting\tLabel", *(f"{name}\tOffensive\t['a', 'b']" for name in ids)]
         (folder / f"English_{part}.tsv").write_text("\n".join(lines) + "\n")
     return folder
@@ -155,8 +155,8 @@ def hate_files(folder, sizes: dict[str, int], leaked: str):
 
 @pytest.mark.parametrize("real", [False, True], ids=["generated", "real"])
 def test_one_video_in_two_splits_is_found_across_loads(spark, tmp_path, request, real):
-    folder = hate_files(tmp_path / "tsv", {"train": 7, "valid": 1, "test": 4}, "leaked-1")
-    rows, leaked = 12, "leaked-1"
+    folder = hate_files(tmp_path / "tsv", {"train": 7, "test": 4}, "leaked-1")
+    rows, leaked = 11, "leaked-1"
     if real:
         folder = request.getfixturevalue("shared") / "data" / "multihateclip"
         if not folder.is_dir():
@@ -167,9 +167,11 @@ def test_one_video_in_two_splits_is_found_across_loads(spark, tmp_path, request,
         rows, leaked = 1001, next(name for name, count in Counter(ids).items() if count == 2)
         assert len(ids) == 1001 and len(set(ids)) == 1000
     lake = Lake(tmp_path / "lake", conf="conf/multihateclip.yaml")
+    loads = {"train": "align", "valid": "calibrate", "test": "test"}
     runs = [
-        lake.job("ingest", labels=str(folder / f"English_{part}.tsv"), split=stage)
-        for part, stage in (("train", "align"), ("valid", "calibrate"), ("test", "test"))
+        lake.job("ingest", labels=str(path), split=stage)
+        for part, stage in loads.items()
+        if (path := folder / f"English_{part}.tsv").exists()
     ]
     total = {name: sum(run.counts[name] for run in runs) for name in ("label_rows", "splits_new", "split_leakage")}
     assert total == {"label_rows": rows, "splits_new": rows - 1, "split_leakage": 1}
