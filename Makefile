@@ -20,15 +20,19 @@ help:  ## list the targets
 demo: setup  ## one night end to end on this machine: videos in, calibrated scores out
 	$(BIN)/deepintuit demo
 
-test: setup  ## lint, the arrows between the rooms, every test
+test: setup  ## lint, the arrows between the rooms, types, every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
 ##@ Work
 
 setup: $(SETUP) .jars  ## virtual environment, locked packages, Delta's jars (demo and test do it by themselves)
+
+mutants: setup  ## plant small faults one at a time and see that a test fails for each
+	$(BIN)/python -m benchmarks.mutants
 
 tiny: setup  ## train the embedded model again from nothing, under 20 minutes on 2 cores
 	rm -rf build/tiny
@@ -53,7 +57,7 @@ dist: setup  ## what executors import, as one archive for spark-submit --py-file
 	@echo "spark-submit --py-files dist/deepintuit.zip jobs/nightly.py --conf conf/prod.yaml"
 
 clean:  ## remove what was built in this tree; environments and jars stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache spark-warehouse
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache spark-warehouse
 
 $(SETUP): $(LOCK) requirements/overrides.txt setup.py
 	@PYTHON="$(PYTHON)" sh requirements/check.sh
@@ -67,4 +71,4 @@ $(SETUP): $(LOCK) requirements/overrides.txt setup.py
 	$(BIN)/python -m jobs.runtime.jars .jars
 	touch .jars
 
-.PHONY: help demo test setup tiny format lock dist clean
+.PHONY: help demo test setup mutants tiny format lock dist clean

@@ -78,9 +78,9 @@ def _say(run: Run, name: str, settled: Settled, before: int) -> None:
     refused = run.lake.read(QUARANTINE).where(F.col("wave_id") == settled.wave_id)
     for reason, count in sorted(reasons.items()):
         rows = refused.where(F.col("reason") == reason).select("original", "message").limit(_NAMES).collect()
-        names = ", ".join(str(json.loads(row["original"]).get("external_id")) for row in rows)
+        examples = ", ".join(str(json.loads(row["original"]).get("external_id")) for row in rows)
         run.record.say(
-            f"refused as {reason}: {count}, for example {names}: {rows[0]['message']}; see the table quarantine"
+            f"refused as {reason}: {count}, for example {examples}: {rows[0]['message']}; see the table quarantine"
         )
 
 

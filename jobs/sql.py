@@ -16,7 +16,7 @@ import sys
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
-from jobs.runtime import cli
+from jobs.runtime import cli, session
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from lake import catalog
@@ -39,7 +39,7 @@ def ask(run: Run, query: str) -> DataFrame:
     plan = run.lake.spark._jsparkSession.sessionState().sqlParser().parsePlan(query)
     kinds = ("Command", "ParsedStatement")  # DDL and SET; INSERT, also behind a WITH
     classes = [
-        run.lake.spark._jvm.java.lang.Class.forName(f"org.apache.spark.sql.catalyst.plans.logical.{k}") for k in kinds
+        session.java_class(run.lake.spark, f"org.apache.spark.sql.catalyst.plans.logical.{kind}") for kind in kinds
     ]
     while plan.getClass().getSimpleName() == "UnresolvedWith":
         plan = plan.child()

@@ -92,15 +92,23 @@ def _land(
         failure = _put(table, snapshot, files, mark, rows + 1)
         if failure is None:
             return Landed(rows, planned - rows, collisions)
-        if open_table(table, root).version() > since:  # somebody came first, perhaps this very entry
-            collisions, fails = collisions + 1, 0
-            continue
-        fails += 1
-        if fails == _TRIES:
-            raise storage.StoreError(
-                f"{path(table, root)}: the log takes no entry, although nobody else writes there: {failure}"
-            ) from failure
-        time.sleep(_PAUSE_S * 2**fails)
+        fails = _failed_again(table, root, snapshot, failure, fails)
+        collisions += fails == 0
+
+
+def _failed_again(table: Table, root: str, snapshot: DeltaTable, failure: Exception, fails: int) -> int:
+    """How often in a row a put failed although nobody else wrote; 0 if somebody came first, perhaps this very entry.
+
+    Waits before the next try. Raises StoreError once that was too often.
+    """
+    if open_table(table, root).version() > snapshot.version():
+        return 0
+    if fails + 1 == _TRIES:
+        raise storage.StoreError(
+            f"{path(table, root)}: the log takes no entry, although nobody else writes there: {storage.cause(failure)}"
+        ) from failure
+    time.sleep(_PAUSE_S * 2 ** (fails + 1))
+    return fails + 1
 
 
 def note_once(table: Table, root: str, rows: list[dict[str, Any]], mark: str, wave_id: str) -> None:
@@ -127,12 +135,17 @@ def fence(table: Table, root: str, run_id: str) -> None:
     """Keep a dead run from committing to this table: what it had staged there can then be removed.
 
     A run that only stood still, and had looked before this, finds that another entry came first, looks again, and sees it.
+    Raises StoreError.
     """
+    fails = 0
     while True:
         snapshot = open_table(table, root)
-        if snapshot.transaction_version(fence_of(run_id)) or _put(table, snapshot, [], fence_of(run_id), 1) is None:
+        if snapshot.transaction_version(fence_of(run_id)):
             return
-        time.sleep(_PAUSE_S)
+        failure = _put(table, snapshot, [], fence_of(run_id), 1)
+        if failure is None:
+            return
+        fails = _failed_again(table, root, snapshot, failure, fails)
 
 
 def _put(

@@ -137,7 +137,8 @@ def _key_ranges(bucket: str, prefix: str) -> list[tuple[str, str]]:
 
     Ranges and not folders: a million folders of one file each take as few requests as one folder of a million files.
     """
-    level, cuts = [prefix], []
+    level: list[str] = [prefix]
+    cuts: list[str] = []
     for _ in range(3):  # folders of a few levels are enough to keep all listers busy
         level = [folder for place in level[:_LISTERS] for folder in _folders(bucket, place)]
         cuts = sorted({*cuts, *level})

@@ -107,8 +107,8 @@ def _keep(lake: Lake, wave: Wave, faults: list[str], found: Recovered) -> None:
         manifest = wave.manifest()
     except storage.Damaged:  # what it was meant for can no longer be told: it blocks nobody
         return
-    for output in manifest.outputs if manifest else ():
-        found.held[output.table, manifest.task] = message
+    if manifest is not None:
+        found.held |= {(output.table, manifest.task): message for output in manifest.outputs}
 
 
 def state(wave: Wave, silence_seconds: float) -> str:

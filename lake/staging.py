@@ -42,8 +42,8 @@ class Staged:
 
     @staticmethod
     def parse(value: dict[str, Any]) -> Staged:
-        made = {name: tuple(DataFile(**file) for file in value.pop(name)) for name in ("files", "quarantine")}
-        return Staged(**made, **value)
+        files, quarantine = (tuple(DataFile(**file) for file in value.pop(name)) for name in ("files", "quarantine"))
+        return Staged(files=files, quarantine=quarantine, **value)
 
 
 @dataclass(frozen=True)

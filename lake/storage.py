@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -33,6 +34,8 @@ class Damaged(ValueError):
     """A file does not hold what this program wrote into it."""
 
 
+_NUMBER = re.compile(r"\b(?:os error |Os { code: )(\d+)")
+_PAINT = re.compile(r"\x1b\[[\d;]*m|↳")  # what delta-rs writes for terminals
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free space on it and run this again",
     errno.EDQUOT: "the quota is used up: free space and run this again",
@@ -50,12 +53,23 @@ def doing(what: str, uri: str) -> Iterator[None]:
     except (FileNotFoundError, TooLarge, StoreError):
         raise
     except OSError as error:
-        cause = _REMEDIES.get(error.errno or 0) or f"{type(error).__name__}: {error.strerror or error}"
-        raise StoreError(f"{uri}: cannot be {what}: {cause}") from error
+        raise StoreError(f"{uri}: cannot be {what}: {cause(error)}") from error
     except Exception as error:  # boto3 and what lies below it raise more kinds than can be listed
         if type(error).__module__.partition(".")[0] not in ("botocore", "boto3", "s3transfer", "urllib3"):
             raise
         raise StoreError(f"{uri}: cannot be {what}: {type(error).__name__}: {error}") from error
+
+
+def cause(error: Exception) -> str:
+    """Why a store failed, in one line: what to do, where the operating system says what is wrong.
+
+    Of its errors delta-rs keeps the number only in the text.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    text = " ".join(_PAINT.sub("", str(error)).split())
+    if number is None and (told := _NUMBER.search(text)):
+        number = int(told[1])
+    return _REMEDIES.get(number or 0) or f"{type(error).__name__}: {text}"
 
 
 def join(root: str, *parts: str) -> str:
@@ -220,7 +234,8 @@ def children(uri: str) -> list[str]:
     if path is not None:
         return sorted(entry.name for entry in path.iterdir() if entry.name[0] != ".") if path.is_dir() else []
     bucket, key = bucket_key(uri)
-    prefix, names = _folder(key), set()
+    prefix = _folder(key)
+    names: set[str] = set()
     for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/"):
         names.update(entry["Key"] for entry in page.get("Contents", []))
         names.update(entry["Prefix"] for entry in page.get("CommonPrefixes", []))

@@ -68,7 +68,10 @@ def open_table(table: Table, root: str) -> DeltaTable:
 
 
 def create(table: Table, root: str) -> None:
-    """Make the table if it is not there; safe against others doing the same. Raises LakeError on another version."""
+    """Make the table if it is not there; safe against others doing the same.
+
+    Raises LakeError on another version, StoreError where the store does not take it.
+    """
     if not exists(table, root):
         uri = path(table, root)
         try:
@@ -84,9 +87,9 @@ def create(table: Table, root: str) -> None:
                 commit_properties=CommitProperties(max_commit_retries=0),
                 raise_if_key_not_exists=False,
             )
-        except (CommitFailedError, DeltaError):
+        except (CommitFailedError, DeltaError, OSError) as error:
             if not exists(table, root):
-                raise
+                raise storage.StoreError(f"{uri}: cannot be made: {storage.cause(error)}") from error
     check_version(table, root)
 
 

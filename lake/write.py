@@ -70,10 +70,10 @@ def _loose(kind: DataType) -> DataType:
     return MapType(_loose(kind.keyType), _loose(kind.valueType), True) if isinstance(kind, MapType) else kind
 
 
-def _writing(table: Table, root: str, wave_id: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _writing(table: Table, root: str, wave_id: str) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """For mapInArrow: rows in, one row per file out (and one that counts refusals, or tells why writing failed)."""
 
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         reasons: dict[str, int] = {}
         told: list[dict[str, str | None]] = []
         with PartWriter(table, root, wave_id) as good, PartWriter(QUARANTINE, root, wave_id) as bad:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -30,13 +30,13 @@ SCORE_COLUMNS = pa.schema(
         ("ingested_on", pa.date32()),
     ]
 )
-ArrowUdf = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+ArrowUdf = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 def featurize(spec: FeatureSpec) -> ArrowUdf:
     """For mapInArrow: video_id, target, held_out, traces in; FEATURE_COLUMNS out."""
 
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             rows = batch.to_pylist()
             features = [vector(row["traces"], spec) for row in rows]
@@ -54,7 +54,7 @@ def featurize(spec: FeatureSpec) -> ArrowUdf:
 def score(folder: str) -> ArrowUdf:
     """For mapInArrow: video_id, ingested_on, traces in; SCORE_COLUMNS out. folder: the calibrator's in the registry."""
 
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         calibrator = None
         for batch in batches:
             if calibrator is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
@@ -17,7 +17,7 @@ LISTED_COLUMNS = pa.schema(
 _AT_ONCE = 16  # questions that wait for a store side by side
 
 
-def look_up(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def look_up(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """For mapInArrow: uri in, LISTED_COLUMNS out, a row for every row; of a file that is not there the etag is 'absent'."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for batch in batches:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -55,10 +55,10 @@ def content_and_probe(uri: str, limits: Limits) -> tuple[str | None, Probe | Med
         return video_id, error
 
 
-def probe_files(plan: ProbePlan) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def probe_files(plan: ProbePlan) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """For mapInArrow: batches with `uri` and `etag` in, PROBE_COLUMNS out, one row for every row."""
 
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         items = (row for batch in batches for row in batch.select(["uri", "etag"]).to_pylist())
         rows: list[dict[str, Any]] = []
         done = 0

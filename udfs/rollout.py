@@ -10,7 +10,7 @@ import faulthandler
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from itertools import chain
 
@@ -51,13 +51,13 @@ assert tuple(TRACE_COLUMNS.names) == (*COLUMNS, "ingested_on")
 _DEAD_ENGINE_EXIT, _STALLED_ENGINE_EXIT = 70, 71
 
 
-def rollout(plan: Plan) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def rollout(plan: Plan) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """The function for mapInArrow. The engine starts with the first row of a worker's first task and stays with it.
 
     A dead or stalled engine ends the whole worker process: it must not be used again, and may hold the device.
     """
 
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         days: dict[str, date] = {}
         tasks = _tasks(batches, days)
         first = next(tasks, None)
@@ -82,11 +82,11 @@ def rollout(plan: Plan) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.Reco
 
 def _stalled() -> None:
     print("the engine gave no row for too long; this is where it stands:", file=sys.stderr, flush=True)
-    faulthandler.dump_traceback(sys.__stderr__)
+    faulthandler.dump_traceback(2)
     os._exit(_STALLED_ENGINE_EXIT)
 
 
-def _tasks(batches: Iterator[pa.RecordBatch], days: dict[str, date]) -> Iterator[Task]:
+def _tasks(batches: Iterable[pa.RecordBatch], days: dict[str, date]) -> Iterator[Task]:
     """The tasks in a task's batches; notes when each video was ingested, which is the lake's business and no model's."""
     for batch in batches:
         for row in batch.to_pylist():

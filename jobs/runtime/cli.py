@@ -48,7 +48,9 @@ def parser(chosen: str | None) -> argparse.ArgumentParser:
     jobs = top.add_subparsers(dest="job", required=True, metavar="JOB")
     for job, text in JOBS.items():
         module = module_of(job) if job == chosen else None
-        one = jobs.add_parser(job, help=text, description=module and module.__doc__, formatter_class=_AsWritten)
+        one = jobs.add_parser(
+            job, help=text, description=module.__doc__ if module else None, formatter_class=_AsWritten
+        )
         if module is None:
             continue
         conf = getattr(module, "CONF", None)

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import traceback
 from typing import Any
 
@@ -13,6 +15,7 @@ from py4j.protocol import Py4JJavaError, Py4JNetworkError
 from pyspark.errors import PySparkException, PythonException
 
 from conf.settings import SettingsError
+from lake import storage
 from lake.commit import Fenced
 from lake.registry import RegistryError
 from lake.storage import Damaged, StoreError
@@ -96,14 +99,22 @@ def worker_lost(error: BaseException) -> bool:
 
 def _store_failure(error: BaseException) -> str | None:
     """A disk that Spark itself could not write to; the operating system's words are all that Java keeps of it."""
-    for cause in java_causes(error):
+    causes = java_causes(error)
+    for cause in causes:
         if cause.getClass().getName() in ("java.io.IOException", "java.nio.file.FileSystemException"):
             said = str(cause.getMessage())
-            if "No space left on device" in said:
-                return f"a disk that Spark writes to is full ({said}): free space on it and run this again"
-            if "Read-only file system" in said:
-                return f"a file system that Spark writes to is read-only ({said}): mount it for writing"
+            for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                if os.strerror(number) in said:
+                    return f"{_written_to(causes)}: cannot be written: {storage.cause(OSError(number, said))}"
     return None
+
+
+def _written_to(causes: list[Any]) -> str:
+    """What a stage was writing when it failed; Spark's scratch space where that was no folder of a table."""
+    for cause in causes:
+        if cause.getClass().getSimpleName() == "SparkException" and (path := cause.getMessageParameters().get("path")):
+            return path.removeprefix("file:")
+    return "a file of Spark's own (spark.local.dir)"
 
 
 def _raised_by_udf(error: BaseException) -> str:

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkRuntimeError
@@ -77,13 +78,19 @@ def start(name: str, spark: Spark) -> SparkSession:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _interrupted)
     try:
-        session._jvm.java.lang.Class.forName("io.delta.sql.DeltaSparkSessionExtension")
+        java_class(session, "io.delta.sql.DeltaSparkSessionExtension")
     except Exception:
         raise SessionError(
             "Delta's jars are not on Spark's class path: run `make setup`, give spark-submit "
             f"--packages {DELTA}, or point spark.jars_dir at a folder that holds them"
         ) from None
     return session
+
+
+def java_class(session: SparkSession, name: str) -> Any:
+    """A class of the JVM behind a session. Raises Py4JJavaError where it has none of that name."""
+    jvm: Any = session._jvm
+    return jvm.java.lang.Class.forName(name)
 
 
 def launch(conf: SparkConf, log: Path):
@@ -115,7 +122,7 @@ def _own_scratch(site: str | None) -> Path:
 
 
 def remove_leftovers(site: str | None, log_hours: float) -> int:
-    """Remove what processes that are gone left here: their scratch space, and logs older than so many hours. Returns bytes."""
+    """Remove what processes that are gone left: their scratch space, and logs older than so many hours. Returns bytes."""
     freed = 0
     scratch = Path(site) if site else folder() / "scratch"
     for place in filter(_owner_is_gone, scratch.glob("*-*")):
@@ -153,8 +160,8 @@ def check_slots(conf: SparkConf) -> None:
     """
     if conf.get("spark.executor.resource.gpu.amount") is None:
         return
-    gpus = float(conf.get("spark.executor.resource.gpu.amount")), float(conf.get("spark.task.resource.gpu.amount", "0"))
-    if gpus != (1, 1):  # with whole GPUs Spark runs as many tasks in an executor as it has GPUs
+    gpus = [float(conf.get(f"spark.{who}.resource.gpu.amount", "0") or 0) for who in ("executor", "task")]
+    if gpus != [1, 1]:  # with whole GPUs Spark runs as many tasks in an executor as it has GPUs
         raise SessionError(
             f"expected one GPU and one task slot per executor, found {gpus[0]:g} GPUs and {gpus[1]:g} per task; "
             "conf/spark/prod.conf shows how: spark.executor.resource.gpu.amount and spark.task.resource.gpu.amount are 1"

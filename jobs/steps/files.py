@@ -157,25 +157,26 @@ def _write_listing(run: Run, source: str) -> str:
     """List the source into Parquet files, a chunk at a time; returns their folder."""
     extensions, folder = run.settings.ingest.extensions, run.path("listing")
     other = part = 0
-    entries: Iterator[storage.Entry] = iter(())
-    try:
-        entries = walk(source)
-        while (chunk := list(islice(entries, _FILES_PER_CHUNK))) or part == 0:  # an empty source gives an empty listing
-            videos = [entry for entry in chunk if entry.uri.rpartition(".")[2].lower() in extensions]
-            other, part = other + len(chunk) - len(videos), part + 1
-            buffer = io.BytesIO()
-            pq.write_table(pa.Table.from_pylist([asdict(entry) for entry in videos], LISTED_COLUMNS), buffer)
-            storage.write(storage.join(folder, f"part-{part:05d}.parquet"), buffer.getvalue())
-    except FileNotFoundError:
-        raise UsageError(f"--source {source}: expected a folder, a glob or a file that exists, found nothing") from None
-    except (
-        ValueError,
-        storage.StoreError,
-    ) as error:  # a scheme that storage does not know; a folder that is closed to us
-        raise UsageError(f"--source {source}: {error}") from None
+    entries = _walked(source)
+    while (chunk := list(islice(entries, _FILES_PER_CHUNK))) or part == 0:  # an empty source gives an empty listing
+        videos = [entry for entry in chunk if entry.uri.rpartition(".")[2].lower() in extensions]
+        other, part = other + len(chunk) - len(videos), part + 1
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist([asdict(entry) for entry in videos], LISTED_COLUMNS), buffer)
+        storage.write(storage.join(folder, f"part-{part:05d}.parquet"), buffer.getvalue())
     if other:
         run.record.say(f"{other} files are left out: their extension is not in ingest.extensions")
     return folder
+
+
+def _walked(source: str) -> Iterator[storage.Entry]:
+    """What lies at the source. Raises UsageError where that cannot be listed."""
+    try:
+        yield from walk(source)
+    except FileNotFoundError:
+        raise UsageError(f"--source {source}: expected a folder, a glob or a file that exists, found nothing") from None
+    except (ValueError, storage.StoreError) as error:  # a scheme that storage does not know; a folder closed to us
+        raise UsageError(f"--source {source}: {error}") from None
 
 
 def _waves(run: Run, todo: DataFrame, taken: int) -> Iterator[DataFrame]:

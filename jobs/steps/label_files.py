@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def _check_columns(path: str, found: list[str], wanted: list[str]) -> None:
 
 
 def _mapped(
-    path: str, table: DataFrame, column: str, words: dict[str, str], known: tuple[str, ...], kind: str, setting: str
+    path: str, table: DataFrame, column: str, words: Mapping[str, str], known: tuple[str, ...], kind: str, setting: str
 ) -> Column:
     """The column in this project's words. Raises UsageError for values that are neither mapped nor known."""
     value = F.trim(F.col(f"`{column}`"))

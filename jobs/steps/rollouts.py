@@ -240,7 +240,7 @@ def _make(run: Run, wave: Wave, recipe: Recipe, plan: Plan, todo: DataFrame, dep
         return [stage(wave, TRACES, trace_rows(made, run.task, recipe.id))]
     except (PySparkException, Py4JJavaError) as error:
         # An engine that never started is no video's fault.
-        if not engines(plan.on_progress.folder) or not worker_lost(error):
+        if not engines(wave.path("progress")) or not worker_lost(error):
             raise
     if todo.select("video_id").distinct().count() == 1:
         run.record.warn("one video keeps killing its engine: its rollouts get the status generation_error")

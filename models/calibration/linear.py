@@ -121,7 +121,8 @@ def _regress(
             part.backward()
             loss, count = loss + part.detach(), count + len(targets)
         for parameter in model.parameters():
-            parameter.grad /= count
+            if parameter.grad is not None:
+                parameter.grad /= count
         penalty = l2 * (model.weight**2).sum()
         penalty.backward()
         return loss / count + penalty.detach()

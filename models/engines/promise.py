@@ -130,9 +130,9 @@ def check(request: Request, video_token: str) -> None:
         found = f"{getattr(frames, 'dtype', type(frames).__name__)} {list(getattr(frames, 'shape', ()))}"
         raise RequestRefused(f"frames: expected uint8 [T, H, W, 3], found {found}")
     if request.prompt.count(video_token) != 1:
-        found = request.prompt.count(video_token)
+        times = request.prompt.count(video_token)
         raise RequestRefused(
-            f"prompt: expected the video placeholder {video_token} exactly once, found it {found} times"
+            f"prompt: expected the video placeholder {video_token} exactly once, found it {times} times"
         )
     if not request.fps > 0:
         raise RequestRefused(f"fps: expected a positive rate, found {request.fps}")

@@ -97,7 +97,8 @@ class Rollouts:
 
     def rows(self, tasks: Iterable[Task]) -> Iterator[dict]:
         """Rows in the order they finish. Raises EngineDead, and RuntimeError if a row was lost or made twice."""
-        plan, open_rows = self._plan, {}
+        plan = self._plan
+        open_rows: dict[str, int] = {}
         asked = done = 0
 
         def noted(tasks: Iterable[Task]) -> Iterator[Task]:

@@ -160,8 +160,9 @@ class TransformersEngine:
             text=completion_text(self._tokenizer, ids, self._end_ids, stop),
             token_ids=ids,
             logprob_sum=float(logprobs.gather(1, torch.tensor(ids, device=logprobs.device)[:, None]).double().sum()),
-            label_logprobs=place
-            and {label: float(logprobs[place.position, t]) for label, t in wanted.at(place).items()},
+            label_logprobs=None
+            if place is None
+            else {label: float(logprobs[place.position, t]) for label, t in wanted.at(place).items()},
             prompt_tokens=prompt_tokens,
             finish_reason=reason,
         )

@@ -188,8 +188,9 @@ def _draw_digits(rng: np.random.Generator, label: str) -> tuple[int, ...]:
         elif rng.random() < 0.5:
             shown = np.sort(rng.choice(10, 4, replace=False))[:: rng.choice((1, -1))]
             shown[rng.integers(4)] = rng.integers(10)
-        if label_of(shown) == label:
-            return tuple(int(digit) for digit in shown)
+        digits = tuple(int(digit) for digit in shown)
+        if label_of(digits) == label:
+            return digits
 
 
 def _draw_paper(rng: np.random.Generator, width: int, height: int, difficulty: float) -> tuple[np.ndarray, np.ndarray]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ def answer(text: str) -> str | None:
 
 @torch.no_grad()
 def complete(
-    model: torch.nn.Module, processor: object, videos: Sequence[np.ndarray], n: int, temperature: float, batch: int = 32
+    model: Any, processor: Any, videos: Sequence[np.ndarray], n: int, temperature: float, batch: int = 32
 ) -> list[list[str]]:
     """n completions of every video, drawn at a temperature; 0 is greedy."""
     how = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
@@ -82,5 +83,5 @@ def complete(
     return texts
 
 
-def _mean(values: object) -> float:
+def _mean(values: Iterable[float]) -> float:
     return round(float(np.mean(list(values))), 4)

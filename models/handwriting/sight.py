@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -20,7 +21,7 @@ from models.video.frames import on_screen_indices
 class Sight(torch.nn.Module):
     """The vision tower of a model with a linear head over the mean of each temporal step's tokens."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.tower = model.model.visual
         self.head = torch.nn.Linear(model.config.text_config.hidden_size, 10)
@@ -49,7 +50,7 @@ def sight_loss(model: Sight, micro: SightMicro) -> torch.Tensor:
     return cross_entropy(model(micro.pixels, micro.grid), micro.digit, ignore_index=-100, reduction="sum")
 
 
-def sight_batch(processor: object, scenes: Sequence[clips.Scene], videos: Sequence) -> SightMicro:
+def sight_batch(processor: Any, scenes: Sequence[clips.Scene], videos: Sequence) -> SightMicro:
     """Sampled scenes as one batch; `videos` are their frames, uint8 [T, H, W, 3] each."""
     inputs = processor.video_processor(
         videos=list(videos),

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -30,6 +30,10 @@ class Micro(Protocol):
 
     @property
     def tokens(self) -> int: ...
+
+
+AnyMicro = TypeVar("AnyMicro", bound=Micro)
+AnyModel = TypeVar("AnyModel", bound=torch.nn.Module)
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,9 @@ class TrainSpec:
 
 
 def train(
-    model: torch.nn.Module,
-    batches: Callable[[int], Sequence[Micro]],
-    loss_sum: Callable[[torch.nn.Module, Micro], torch.Tensor],
+    model: AnyModel,
+    batches: Callable[[int], Sequence[AnyMicro]],
+    loss_sum: Callable[[AnyModel, AnyMicro], torch.Tensor],
     spec: TrainSpec,
     checkpoints: Path | None = None,
     on_metric: OnMetric = lambda name, step, value: None,
@@ -79,10 +83,10 @@ def train(
 
 
 def _step(
-    model: torch.nn.Module,
+    model: AnyModel,
     optimizer: torch.optim.Optimizer,
-    micros: Sequence[Micro],
-    loss_sum: Callable[[torch.nn.Module, Micro], torch.Tensor],
+    micros: Sequence[AnyMicro],
+    loss_sum: Callable[[AnyModel, AnyMicro], torch.Tensor],
     spec: TrainSpec,
     step: int,
 ) -> dict[str, float]:

@@ -227,7 +227,10 @@ class _Clip:
 
     def _list_packets(self) -> _Index:
         """Read all packets without decoding. A container that breaks off midway counts as far as it goes."""
-        base, times, keys, spans = float(self.stream.time_base), [], [], []
+        base = float(self.stream.time_base)
+        times: list[float] = []
+        keys: list[float] = []
+        spans: list[float] = []
         try:
             for packet in self.container.demux(self.stream):
                 if packet.size == 0 or packet.is_discard:

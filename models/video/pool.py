@@ -13,7 +13,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, TimeoutError, wait
+from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -90,7 +90,8 @@ class DecodePool:
         `items` is pulled only as far ahead as the settings allow. An error of the pool itself, or raised by `items`,
         is raised here.
         """
-        waiting, source, ended = {}, iter(items), False
+        waiting: dict[Future, Item] = {}
+        source, ended = iter(items), False
         while waiting or not ended:
             room = not ended and len(waiting) < self._settings.workers + self._settings.ahead
             if room:

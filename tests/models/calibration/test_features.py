@@ -74,6 +74,14 @@ def test_an_answer_without_all_label_probabilities_counts_as_uniform(found):
     assert features(missing)["votes/rising"] == 1
 
 
+@pytest.mark.parametrize("status", ["parse_error", "too_long", "generation_error"])
+def test_a_failed_trace_says_nothing_whatever_probabilities_it_carries(status):
+    certain = {"rising": -0.01, "mixed": -9.0, "falling": -9.0}
+    failed = trace(status=status, label_logprobs=certain)
+    assert label_probs(failed, LABELS) == pytest.approx([1 / 3] * 3)
+    assert features(failed)["prob/rising"] == pytest.approx(1 / 3)
+
+
 def test_label_probabilities_may_come_as_pairs_and_need_not_be_normalised():
     pairs = [("rising", math.log(0.06)), ("mixed", math.log(0.03)), ("falling", math.log(0.01)), ("other", 0.0)]
     assert label_probs(trace(label_logprobs=pairs), LABELS) == pytest.approx([0.1, 0.3, 0.6])

@@ -76,6 +76,15 @@ def test_features_are_scaled_so_that_their_unit_does_not_matter(rows):
     )
 
 
+def test_features_are_centred_so_that_their_origin_does_not_matter(rows):
+    """In training and in scoring alike: the features of this fixture are nearly centred by themselves."""
+    features, targets = rows
+    origin = np.linspace(-50.0, 50.0, WIDTH)
+    assert fit(features + origin, targets).logits(features + origin) == pytest.approx(
+        fit(features, targets).logits(features), abs=1e-4
+    )
+
+
 def test_a_feature_that_never_varies_is_harmless(rows):
     fitted = fit(*rows)
     assert fitted.scale[-1] == 1.0 and np.isfinite(fitted.logits(rows[0])).all()

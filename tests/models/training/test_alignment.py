@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from models.training import alignment
 from models.handwriting import clips, teacher, tiny
 from models.handwriting.sight import sight_batch, steps_of
+from models.training import alignment
 from models.training.alignment import Example
 from models.training.trainer import TrainSpec
 

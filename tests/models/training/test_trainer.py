@@ -131,6 +131,10 @@ def test_a_batch_without_a_counting_token_is_refused():
         losses_of(batches=lambda step: [nothing])
 
 
-def test_a_loss_that_is_not_finite_stops_the_run():
+@pytest.mark.parametrize("factor", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(factor):
+    model = make_model()
+    before = [parameter.clone() for parameter in model.parameters()]
     with pytest.raises(FloatingPointError, match="step 0"):
-        train(make_model(), lambda step: [draw(step)], lambda m, t: loss_sum(m, t) * math.nan, SPEC)
+        train(model, lambda step: [draw(step)], lambda m, t: loss_sum(m, t) * factor, SPEC)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))

@@ -127,6 +127,18 @@ def test_long_clips_are_entered_at_keyframes_with_the_same_result(monkeypatch):
     assert with_seeks < 400 < 1300 < len(count_decoded) - with_seeks
 
 
+def test_in_an_avi_that_stamps_reordered_frames_wrongly_time_never_runs_back():
+    data = encode([40 * k for k in range(48)], fmt="avi", gop=12)
+    with av.open(io.BytesIO(data)) as container:
+        stamps = [frame.pts for frame in container.decode(video=0)]
+    assert stamps != sorted(stamps)  # AVI keeps one clock, of decoding
+    with frames._Clip(data, LIMITS) as clip:
+        times = [time for time, _ in clip.frames_towards(clip.index.on_screen(48))]
+    assert times == sorted(times) and len(times) >= 40
+    dense = shown(sample(data, FrameSpec(count=48, size=32), LIMITS))
+    assert dense == sorted(dense) and all(abs(number - k) <= 3 for k, number in enumerate(dense))
+
+
 def test_the_duration_is_known_also_when_the_container_is_silent():
     live = encode([40 * k for k in range(50)], fmt="matroska")
     silent = live.replace(b"\x44\x89\x88", b"\xec\x89\x88", 1)  # the Duration element becomes a Void of the same length

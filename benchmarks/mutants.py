@@ -1,0 +1,234 @@
+"""Small faults planted one at a time in a copy of the project, and the tests that must see them.
+
+    make mutants            or        python -m benchmarks.mutants [WORD ...]      only faults whose title has all words
+
+Each fault replaces one piece of one file; then its tests run and have to fail. A fault that is not seen, or a piece that is
+no longer in the code, ends the command with exit code 1. A fault that ever slipped through belongs on this list.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+ROOMS = ("benchmarks", "conf", "docs", "jobs", "lake", "models", "schemas", "tests", "udfs")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """title: what goes wrong. piece -> instead, in file; tests: what pytest is asked to run, one of which must fail."""
+
+    title: str
+    file: str
+    piece: str
+    instead: str
+    tests: str
+
+
+FAULTS = (
+    Fault(
+        "the calibrator's mean is not subtracted when scoring",
+        "models/calibration/linear.py",
+        "((features - self.mean) / self.scale) @",
+        "(features / self.scale) @",
+        "tests/models/calibration/test_linear.py",
+    ),
+    Fault(
+        "evaluate weighs every row the same",
+        "jobs/evaluate.py",
+        'share = 1.0 / F.count("*").over(Window.partitionBy("video_id", "method"))',
+        "share = F.lit(1.0)",
+        "tests/jobs/test_evaluate.py",
+    ),
+    Fault(
+        "a failed trace speaks by its label probabilities",
+        "models/calibration/features.py",
+        'if trace["status"] != "ok" or any(',
+        "if any(",
+        "tests/models/calibration/test_features.py",
+    ),
+    Fault(
+        "the refusals of a run's second wave count as noted by its first",
+        "lake/waves.py",
+        'refused, f"{wave.id}/{QUARANTINE.name}", wave.id)',
+        'refused, f"{wave.run_id}/{QUARANTINE.name}", wave.id)',
+        "tests/lake/test_waves.py -k two_refusing",
+    ),
+    Fault(
+        "a wave's removal begins with its data",
+        "lake/staging.py",
+        '        storage.delete(self.path("manifest.json"))\n',
+        "",
+        "tests/lake/test_waves.py -k inside_the_removal",
+    ),
+    Fault(
+        "time may run back in an AVI",
+        "models/video/frames.py",
+        "now = time if now is None else max(now, time)",
+        "now = time",
+        "tests/models/video/test_frames.py",
+    ),
+    Fault(
+        "an infinite loss is learnt from",
+        "models/training/trainer.py",
+        "if not math.isfinite(total):",
+        "if math.isnan(total):",
+        "tests/models/training/test_trainer.py",
+    ),
+    Fault(
+        "a commit tries again by itself behind an entry that nobody looked at",
+        "lake/commit.py",
+        "                max_commit_retries=0,\n",
+        "",
+        "tests/lake/test_commit.py -k 'rival and not s3'",
+    ),
+    Fault(
+        "creating a table tries again behind the first commit of another writer",
+        "lake/table.py",
+        "commit_properties=CommitProperties(max_commit_retries=0)",
+        "commit_properties=None",
+        "tests/lake/test_table.py -k several",
+    ),
+    Fault(
+        "a mark is left without its time",
+        "lake/commit.py",
+        "Transaction(mark, version, now_ms)",
+        "Transaction(mark, version)",
+        "tests/lake/test_table.py -k marks",
+    ),
+    Fault(
+        "a run behind a fence commits",
+        "lake/commit.py",
+        "if snapshot.transaction_version(fence_of(run_id)):\n            raise",
+        "if False:\n            raise",
+        "tests/lake/test_commit.py -k fence",
+    ),
+    Fault(
+        "what others added is looked for from the version of the first look on, for ever",
+        "lake/commit.py",
+        "for entry in range(version + 1, snapshot.version() + 1):",
+        "for entry in range(version + 2, snapshot.version() + 1):",
+        "tests/lake/test_commit.py -k 'known_to_be_missing and not s3'",
+    ),
+    Fault(
+        "all rows of a file with a known key are dropped",
+        "lake/commit.py",
+        "elif len(known) < file.rows:",
+        "elif False:",
+        "tests/lake/test_commit.py -k 'known_key or left_out and not s3'",
+    ),
+    Fault(
+        "a sealed wave is settled although its run lives",
+        "lake/recovery.py",
+        "(runs.living if lease.alive(record, silence_seconds) else runs.dead)",
+        "runs.dead",
+        "tests/lake/test_waves.py -k alive",
+    ),
+    Fault(
+        "a run that was taken for dead publishes",
+        "lake/waves.py",
+        "if not self._lease.held():",
+        "if False:",
+        "tests/lake/test_waves.py -k taken_for_dead",
+    ),
+    Fault(
+        "the size of staged files is not looked at",
+        "lake/waves.py",
+        "if size != file.size:",
+        "if False:",
+        "tests/lake/test_waves.py -k cut_short",
+    ),
+    Fault(
+        "rows are written with one reason too many in one file",
+        "lake/waves.py",
+        "if found.rows != output.kept:",
+        "if False:",
+        "tests/lake/test_waves.py -k other_rows",
+    ),
+    Fault(
+        "a predicate that is NULL lets a row pass",
+        "lake/audit.py",
+        'F.coalesce(F.expr(f"({check.sql})"), F.lit(False))',
+        'F.coalesce(F.expr(f"({check.sql})"), F.lit(True))',
+        "tests/lake/test_audit.py",
+    ),
+    Fault(
+        "which row of a key is kept depends on its file",
+        "lake/audit.py",
+        '.orderBy(F.xxhash64(*values), "file_name")',
+        '.orderBy("file_name")',
+        "tests/lake/test_audit.py -k always_the_same",
+    ),
+    Fault(
+        "a promotion empties current_scores",
+        "schemas/views.py",
+        "FROM promotions p\n",
+        "FROM live p\n",
+        "tests/lake/test_catalog.py",
+    ),
+    Fault(
+        "maintain removes the files of living runs",
+        "lake/maintenance.py",
+        'ended = {run for run in set(owners.values()) - {""} if not storage.exists(run_folder(root, run))}',
+        "ended = set(owners.values())",
+        "tests/lake/test_maintenance.py",
+    ),
+    Fault(
+        "waves take the newest videos first",
+        "jobs/steps/scope.py",
+        'repartitionByRange(number, "ingested_at"',
+        'repartitionByRange(number, F.desc("ingested_at")',
+        "tests/jobs/steps/test_scope.py",
+    ),
+)
+
+
+def plant(fault: Fault, tree: Path) -> bool:
+    """Put a fault into the tree; False where the piece is not there exactly once."""
+    path = tree / fault.file
+    text = path.read_text()
+    if text.count(fault.piece) != 1:
+        return False
+    path.write_text(text.replace(fault.piece, fault.instead))
+    return True
+
+
+def seen(fault: Fault, tree: Path) -> bool:
+    """Whether the tests fail. A run that collects nothing counts as blind."""
+    command = f"{sys.executable} -m pytest -x -q -p no:cacheprovider {fault.tests}"
+    return subprocess.run(command, shell=True, cwd=tree, capture_output=True, timeout=1200).returncode == 1
+
+
+def copy_to(tree: Path) -> None:
+    """The project as it is in the working tree; what is built or fetched is linked."""
+    for room in ROOMS:
+        shutil.copytree(PROJECT / room, tree / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "Makefile", "setup.py"):
+        shutil.copy(PROJECT / file, tree / file)
+    (tree / ".jars").symlink_to(PROJECT / ".jars")
+
+
+def main(words: list[str]) -> int:
+    chosen = [fault for fault in FAULTS if all(word in fault.title for word in words)]
+    missed = 0
+    for fault in chosen:
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            tree = Path(folder, "project")
+            tree.mkdir()
+            copy_to(tree)
+            verdict = "the code has changed" if not plant(fault, tree) else "seen" if seen(fault, tree) else "NOT SEEN"
+        missed += verdict != "seen"
+        print(f"{verdict:<21} {time.monotonic() - began:5.0f} s  {fault.title} ({fault.tests})", flush=True)
+    print(f"{len(chosen) - missed} of {len(chosen)} faults were seen")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

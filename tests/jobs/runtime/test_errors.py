@@ -1,0 +1,282 @@
+"""Failures as people meet them: one clear line that names file, cause and remedy, and the exit code of its kind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from py4j.protocol import Py4JNetworkError
+from support import Lake
+
+from conf.settings import SettingsError
+from jobs.runtime import cli
+from jobs.runtime.errors import SessionError, UsageError, explain, summary, trace, worker_lost
+from lake import commit
+from lake.catalog import create_all
+from lake.commit import Fenced
+from lake.parquet import PartWriter
+from lake.registry import RegistryError
+from lake.storage import Damaged, StoreError
+from lake.table import LakeError, arrow_schema
+from lake.waves import Held, Superseded
+from schemas.recipes import RECIPES
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (UsageError, 2),
+        (SettingsError, 2),
+        (SessionError, 2),
+        (RegistryError, 2),
+        (LakeError, 2),
+        (Damaged, 2),
+        (Held, 3),
+        (StoreError, 1),
+        (Superseded, 1),
+        (Fenced, 1),
+    ],
+)
+def test_a_foreseen_failure_says_its_own_words_and_exits_by_its_kind(kind, code):
+    assert explain(kind("what happened and what to do")) == ("what happened and what to do", code)
+
+
+def test_ctrl_c_is_neither_success_nor_a_crash():
+    assert explain(KeyboardInterrupt())[1] == 130
+
+
+@pytest.mark.parametrize("kind", [Py4JNetworkError, ConnectionRefusedError, ConnectionResetError, EOFError])
+def test_whatever_python_says_of_a_jvm_that_is_gone_it_is_said_in_one_way(kind):
+    message, code = explain(kind("[Errno 111] Connection refused"))
+    assert message.startswith("Spark's JVM is gone") and code == 1 and "\n" not in message
+
+
+def test_an_unforeseen_failure_is_a_crash_with_its_kind_first_line_and_trace():
+    try:
+        raise ZeroDivisionError("first line\nsecond line")
+    except ZeroDivisionError as error:
+        assert explain(error) == ("crashed: ZeroDivisionError: first line", 1)
+        assert "test_errors.py" in trace(error)
+    assert summary(ValueError("x" * 1000)) == "ValueError: " + "x" * 488
+
+
+# Spark's own failures
+
+
+def ran(work) -> BaseException:
+    """What came of a stage that must fail."""
+    with pytest.raises(Exception) as raised:
+        work()
+    return raised.value
+
+
+def through(spark, body):
+    """A stage of two tasks whose workers do this with each batch."""
+
+    def run(batches):
+        for batch in batches:
+            body()
+            yield batch
+
+    return lambda: spark.range(2).mapInArrow(run, "id long").collect()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda: os._exit(70),
+        lambda: os._exit(0),
+        lambda: os.kill(os.getpid(), signal.SIGKILL),
+    ],
+    ids=["exits", "exits in peace", "is killed"],
+)
+def test_a_worker_that_vanishes_is_lost(spark, body):
+    error = ran(through(spark, body))
+    assert worker_lost(error)
+    assert explain(error)[1] == 1 and "\n" not in explain(error)[0]
+
+
+def test_a_worker_that_raises_is_not_lost_and_its_own_words_are_told(spark):
+    def fail():
+        raise LookupError("no such\nengine: nowhere")
+
+    error = ran(through(spark, fail))
+    assert not worker_lost(error)
+    assert explain(error) == ("crashed: PythonException: engine: nowhere", 1)
+
+
+def test_neither_is_a_query_that_fails_nor_an_error_of_our_own(spark):
+    assert not worker_lost(ran(lambda: spark.sql("SELECT 1 / (id - id) FROM range(3)").collect()))
+    assert not worker_lost(ran(lambda: spark.sql("SELECT nothing FROM range(3)")))
+    assert not worker_lost(EOFError("the end"))
+
+
+# A process that goes away
+
+
+def test_a_killed_jvm_is_one_line(busy):
+    busy.kill_jvm()
+    code, err = busy.ended()
+    assert code == 1
+    (line,) = err.splitlines()
+    assert line.startswith("deepintuit: Spark's JVM is gone (killed, perhaps for want of memory)")
+
+
+# Files and disks
+
+
+def failed(capsys, lake: Lake, *words: str) -> tuple[int, str]:
+    """Exit code and the one line of a command that could not go on."""
+    capsys.readouterr()
+    code = cli.main([*words, "--conf", "conf/local.yaml", "--set", f"lake.root={lake.root}"])
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == "" and len(lines) < 5
+    (line,) = [line for line in lines if not line.startswith(f"[{words[0]}] ")]
+    assert line.startswith("deepintuit: ")
+    return code, line.removeprefix("deepintuit: ")
+
+
+def messages(lake: Lake) -> list[str]:
+    """What failed runs left in the lake."""
+    return [row["message"] for row in lake.rows("runs") if row["event"] == "failed"]
+
+
+def halve(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.fixture
+def lake(tmp_path):
+    create_all(str(tmp_path / "lake"))
+    return Lake(tmp_path / "lake")
+
+
+def test_half_a_live_json_is_named(lake, capsys):
+    lake.at_hand().registry.promote("handwriting", {"scorer_id": "s", "rule_id": "r", "calibrator_id": "c"})
+    file = lake.root / "registry" / "handwriting" / "live.json"
+    halve(file)
+    code, line = failed(capsys, lake, "nightly")
+    assert code == 2 and line.startswith(f"{file}: expected a JSON document, found ")
+    assert messages(lake) == [line]
+
+
+@pytest.mark.parametrize("name", ["calibrators/c/manifest.json", "promoted/s.r.json", "scored/s.json"])
+def test_so_is_half_of_any_other_file_of_the_registry(lake, name):
+    registry = lake.at_hand().registry
+    registry.save("handwriting", {"calibrator_id": "c", "created_at": "2026-03-01"}, b"weights")
+    registry.promote("handwriting", {"scorer_id": "s", "rule_id": "r", "calibrator_id": "c"})
+    registry.note_scored("handwriting", "s", 3)
+    looks = {
+        "calibrators/c/manifest.json": lambda: registry.calibrator("handwriting", "c"),
+        "promoted/s.r.json": lambda: registry.promotions("handwriting"),
+        "scored/s.json": lambda: registry.scored_up_to("handwriting"),
+    }
+    looks[name]()
+    halve(lake.root / "registry" / "handwriting" / name)
+    with pytest.raises(Damaged, match=f"{name}: expected a JSON document"):
+        looks[name]()
+
+
+class Disk:
+    """A file system of one megabyte."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir()
+        tried = self._run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder))
+        if tried.returncode:
+            pytest.skip(f"this needs the right to mount a file system: {tried.stderr.strip()}")
+
+    def fill(self, free: int = 0) -> None:
+        """Leave so many bytes."""
+        space = os.statvfs(self.folder)
+        (self.folder / "filler").write_bytes(b"x" * (space.f_bavail * space.f_frsize - free))
+
+    def make_read_only(self) -> None:
+        assert self._run("mount", "-o", "remount,ro", str(self.folder)).returncode == 0
+
+    def remove(self) -> None:
+        self._run("umount", "--lazy", str(self.folder))  # Spark forgets to close what it could not write
+
+    @staticmethod
+    def _run(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run(words, capture_output=True, text=True)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    made = Disk(tmp_path / "disk")
+    try:
+        yield made
+    finally:
+        made.remove()
+
+
+FULL = "the disk is full: free space on it and run this again"
+READ_ONLY = "the file system is read-only: mount it for writing, or point lake.root elsewhere"
+
+
+@pytest.mark.parametrize(("spoil", "cause"), [(Disk.fill, FULL), (Disk.make_read_only, READ_ONLY)])
+def test_a_disk_that_takes_no_new_lake(disk, tmp_path, capsys, spoil, cause):
+    spoil(disk)
+    code, line = failed(capsys, Lake(disk.folder / "lake"), "ingest", "--source", str(tmp_path))
+    assert code == 1
+    assert re.fullmatch(rf"{disk.folder}/lake/tables/\w+: cannot be made: {cause}", line)
+
+
+@pytest.mark.parametrize("job", ["ingest", "nightly"])
+@pytest.mark.parametrize(("spoil", "cause"), [(Disk.fill, FULL), (Disk.make_read_only, READ_ONLY)])
+def test_a_disk_that_takes_nothing_more(disk, tmp_path, capsys, spoil, cause, job):
+    create_all(str(disk.folder / "lake"))
+    spoil(disk)
+    code, line = failed(capsys, Lake(disk.folder / "lake"), job, "--source", str(tmp_path))
+    assert code == 1
+    assert re.fullmatch(rf"{disk.folder}/lake/tables/runs/\S+: cannot be written: {cause}", line)
+
+
+def test_a_log_that_takes_nothing_more(disk, monkeypatch):
+    """The rows are written, and then there is no place for the entry that names them."""
+    monkeypatch.setattr(commit, "_PAUSE_S", 0.0)
+    root = str(disk.folder / "lake")
+    create_all(root)
+    with PartWriter(RECIPES, root, "r.w00001") as parts:
+        parts.write(
+            pa.Table.from_pylist([dict.fromkeys(column.name for column in RECIPES.columns)], arrow_schema(RECIPES))
+        )
+        files = parts.close()
+    disk.fill()
+    said = rf"{root}/tables/recipes: the log takes no entry, although nobody else writes there: {FULL}"
+    with pytest.raises(StoreError, match=said):
+        commit.append_once(RECIPES, root, files, "mark", "r.w00001")
+    with pytest.raises(StoreError, match=said):
+        commit.fence(RECIPES, root, "r")
+
+
+def test_a_disk_that_fills_up_on_the_way_is_in_the_row_of_the_run(disk, tmp_path, capsys):
+    """What was half written is gone again, and leaves the room to say so."""
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    for number in range(3000):
+        (uploads / f"{hashlib.sha256(bytes([number % 256, number // 256])).hexdigest()}.mp4").touch()
+    lake = Lake(disk.folder / "lake")
+    create_all(str(lake.root))
+    disk.fill(free=100_000)
+    code, line = failed(capsys, lake, "ingest", "--source", str(uploads))
+    assert code == 1
+    assert re.fullmatch(rf"{lake.root}/staging/ingest-\S+/listing/part-00001.parquet: cannot be written: {FULL}", line)
+    assert messages(lake) == [line]
+    assert list((lake.root / "staging").iterdir()) == []
+
+
+def test_what_spark_could_not_write_is_named_too(spark, disk):
+    rows = spark.range(100_000).selectExpr("sha2(cast(id AS string), 256) AS x")
+    error = ran(lambda: rows.write.parquet(f"{disk.folder}/plan"))
+    assert str(error).count("\n") > 100  # of which this is left:
+    assert explain(error) == (f"{disk.folder}/plan: cannot be written: {FULL}", 1)
