@@ -1,4 +1,4 @@
-"""A command in a process of its own that is in the middle of its work."""
+"""Commands in processes of their own that are in the middle of their work."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support import PROJECT
+from support import PROJECT, Lake
 
 from lake.catalog import create_all
 
 # A task that leaves a file to say that it runs, and then goes on for longer than any test waits.
-_QUERY = "SELECT reflect('java.io.File', 'createTempFile', 'inside', '.query'), reflect('java.lang.Thread', 'sleep', 600000L)"
+_QUERY = (
+    "SELECT reflect('java.io.File', 'createTempFile', 'inside', '.query'), "
+    "reflect('java.lang.Thread', 'sleep', 600000L)"
+)
 
 
 class Command:
-    """A running `deepintuit sql`, as a shell starts it: a group of processes with a Python driver and its JVM."""
+    """A running `deepintuit`, as a shell starts it: a group of processes with a Python driver and its JVM.
 
-    def __init__(self, folder: Path):
-        create_all(str(folder / "lake"))
-        self._folder = folder
-        words = ["sql", _QUERY, "--conf", "conf/local.yaml", "--set", f"lake.root={folder / 'lake'}"]
+    folder: holds its lake and what it would put into the machine's temporary folder.
+    """
+
+    def __init__(self, folder: Path, *words: str):
+        self.lake, self._folder = Lake(folder / "lake"), folder
+        create_all(str(self.lake.root))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.runtime.cli", *words],
+            [sys.executable, "-m", "jobs.runtime.cli", *words, "--set", f"lake.root={self.lake.root}"],
             cwd=PROJECT,
             env={**os.environ, "TMPDIR": str(folder), "JAVA_TOOL_OPTIONS": f"-Djava.io.tmpdir={folder}"},
             stdout=subprocess.PIPE,
@@ -36,12 +41,13 @@ class Command:
             start_new_session=True,
         )
 
-    def wait_until_busy(self) -> None:
+    def wait_for(self, pattern: str) -> None:
+        """Until there is such a file below its folder."""
         deadline = time.monotonic() + 240
-        while not list(self._folder.glob("inside*.query")):
+        while not list(self._folder.glob(pattern)):
             assert self._process.poll() is None, self._process.communicate()[1]
-            assert time.monotonic() < deadline, "the query never began"
-            time.sleep(0.1)
+            assert time.monotonic() < deadline, f"there never was {pattern}"
+            time.sleep(0.05)
 
     def press_ctrl_c(self) -> None:
         """A terminal tells the whole group, the JVM too."""
@@ -58,10 +64,10 @@ class Command:
                     return int(stat.parent.name)
         raise LookupError("no JVM below the driver")
 
-    def ended(self) -> tuple[int, str]:
-        """Exit code and standard error."""
+    def ended(self) -> tuple[int, list[str]]:
+        """Exit code and lines of standard error."""
         _, err = self._process.communicate(timeout=60)
-        return self._process.returncode, err
+        return self._process.returncode, err.splitlines()
 
     def end(self) -> None:
         with suppress(ProcessLookupError):
@@ -70,11 +76,22 @@ class Command:
 
 
 @pytest.fixture
-def busy(tmp_path):
-    """A Command inside its query."""
-    command = Command(tmp_path)
-    try:
-        command.wait_until_busy()
-        yield command
-    finally:
+def started(tmp_path):
+    """started(words) -> a Command; none of them outlives the test."""
+    commands: list[Command] = []
+
+    def start(*words: str) -> Command:
+        commands.append(Command(tmp_path, *words))
+        return commands[-1]
+
+    yield start
+    for command in commands:
         command.end()
+
+
+@pytest.fixture
+def asking(started):
+    """A Command inside a query."""
+    command = started("sql", _QUERY)
+    command.wait_for("inside*.query")
+    return command

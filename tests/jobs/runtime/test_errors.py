@@ -120,12 +120,28 @@ def test_neither_is_a_query_that_fails_nor_an_error_of_our_own(spark):
 # A process that goes away
 
 
-def test_a_killed_jvm_is_one_line(busy):
-    busy.kill_jvm()
-    code, err = busy.ended()
-    assert code == 1
-    (line,) = err.splitlines()
-    assert line.startswith("deepintuit: Spark's JVM is gone (killed, perhaps for want of memory)")
+JVM_GONE = "Spark's JVM is gone (killed, perhaps for want of memory): "
+
+
+def test_a_jvm_that_is_killed_in_a_query_is_one_line(asking):
+    asking.kill_jvm()
+    code, (line,) = asking.ended()
+    assert code == 1 and line.startswith(f"deepintuit: {JVM_GONE}")
+
+
+def test_a_jvm_that_is_killed_in_a_wave_is_also_in_the_row_of_the_run(started, clip_factory, tmp_path):
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    clip = next(clip_factory("test", 12).glob("*.mp4"))
+    for number in range(200):
+        (uploads / f"{number}.mp4").symlink_to(clip)
+    ingest = started("ingest", "--conf", "conf/local.yaml", "--source", str(uploads), "--quiet")
+    ingest.wait_for("lake/staging/*/w00001/progress/task-*.json")
+    ingest.kill_jvm()
+    code, (line,) = ingest.ended()
+    assert code == 1 and line.startswith(f"deepintuit: {JVM_GONE}")
+    assert messages(ingest.lake) == [line.removeprefix("deepintuit: ")]
+    assert list((ingest.lake.root / "staging").iterdir()) == []
 
 
 # Files and disks
