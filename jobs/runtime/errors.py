@@ -9,9 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import traceback
+from contextlib import suppress
+from subprocess import TimeoutExpired
 from typing import Any
 
-from py4j.protocol import Py4JJavaError, Py4JNetworkError
+from py4j.protocol import Py4JError, Py4JJavaError, Py4JNetworkError
+from pyspark import SparkContext
 from pyspark.errors import PySparkException, PythonException
 
 from conf.settings import SettingsError
@@ -33,8 +36,9 @@ class SessionError(RuntimeError):
 
 _ASKED_WRONGLY = (UsageError, SettingsError, SessionError, RegistryError, LakeError, Damaged)
 _WENT_AWAY = (StoreError, Superseded, Fenced)
-# What Python says of a JVM that was killed: py4j finds nobody at the other end.
-_JVM_GONE = (Py4JNetworkError, ConnectionError, EOFError)
+# What Python says of a JVM that was killed: nobody is at the other end.
+_NOBODY_THERE = (Py4JNetworkError, ConnectionError, EOFError)
+_DIES_WITHIN_S = 2.0
 
 
 def explain(error: BaseException) -> tuple[str, int]:
@@ -47,7 +51,7 @@ def explain(error: BaseException) -> tuple[str, int]:
         return str(error), 1
     if isinstance(error, KeyboardInterrupt):
         return "stopped; what is staged is published by the next run, the rest is pending again", 130
-    if isinstance(error, _JVM_GONE):
+    if _jvm_is_gone(error):
         return (
             "Spark's JVM is gone (killed, perhaps for want of memory): what is staged is published by the next run, the "
             "rest is pending again"
@@ -80,9 +84,21 @@ def java_causes(error: BaseException) -> list[Any]:
         while cause is not None and len(found) < 20:
             found.append(cause)
             cause = cause.getCause()
-    except _JVM_GONE:
+    except (*_NOBODY_THERE, Py4JError):
         return []
     return found
+
+
+def _jvm_is_gone(error: BaseException) -> bool:
+    """Whether there is no JVM any more. Of a call that was cut off py4j says no more than that there was an error."""
+    if isinstance(error, _NOBODY_THERE):
+        return True
+    process = getattr(SparkContext._gateway, "proc", None)  # none under spark-submit: there we would be gone with it
+    if type(error) is not Py4JError or process is None:
+        return False
+    with suppress(TimeoutExpired):
+        process.wait(_DIES_WITHIN_S)
+    return process.returncode is not None
 
 
 def worker_lost(error: BaseException) -> bool:

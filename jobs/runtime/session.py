@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkRuntimeError
 from pyspark.java_gateway import launch_gateway
@@ -69,17 +70,15 @@ def start(name: str, spark: Spark) -> SparkSession:
         SparkContext(conf=conf.setAppName(f"deepintuit {name}"), gateway=launch(conf, log_file()))
     session = SparkSession.builder.appName(f"deepintuit {name}").config(conf=conf).getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
-    for logger in (
-        "DataFrameQueryContextLogger",
-        "SQLQueryContextLogger",
-    ):  # a JVM trace as JSON beside every exception
+    for logger in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):  # JVM traces as JSON beside every exception
         PySparkLogger.getLogger(logger).disabled = True
+    logging.getLogger().addFilter(_not_of_py4j)
     # PySpark's own handler calls the JVM out of the signal, in the middle of a call that is under way: both break.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _interrupted)
     try:
         java_class(session, "io.delta.sql.DeltaSparkSessionExtension")
-    except Exception:
+    except Py4JJavaError:
         raise SessionError(
             "Delta's jars are not on Spark's class path: run `make setup`, give spark-submit "
             f"--packages {DELTA}, or point spark.jars_dir at a folder that holds them"
@@ -139,6 +138,11 @@ def _owner_is_gone(place: Path) -> bool:
     """Whether this is named after a process of ours, and that has ended."""
     pid, _, ticks = place.stem.partition("-")
     return pid.isdigit() and ticks.isdigit() and start_ticks(int(pid)) != int(ticks)
+
+
+def _not_of_py4j(record: logging.LogRecord) -> bool:
+    """py4j tells the root logger, with a traceback, of a JVM that went away under a call; that error is raised, too."""
+    return record.module != "java_gateway"
 
 
 def _interrupted(*_: object) -> None:

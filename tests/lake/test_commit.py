@@ -215,6 +215,33 @@ def test_a_log_that_takes_no_entry_is_one_error(root, monkeypatch):
         land(root, wave("a"), "a")
 
 
+@pytest.fixture
+def proxy(s3_root, monkeypatch):
+    """Lines of a proxy through which everybody now reaches the S3 server; it loses its answer to the first commit."""
+    server = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
+    command = [sys.executable, str(PROJECT / "tests/lake/proxy.py"), server, "/_delta_log/00000000000000000001.json"]
+    between = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", between.stdout.readline().strip())
+    storage.client.cache_clear()
+    yield between.stdout
+    between.kill()
+    between.wait()
+    monkeypatch.undo()
+    storage.client.cache_clear()
+
+
+def test_a_put_that_lands_while_its_answer_is_cut_off_counts_as_landed_once(proxy, s3_root, tmp_path):
+    root = storage.join(s3_root, tmp_path.name)
+    create(THINGS, root)
+    mine = staged(root, wave("a"), "a", "b")
+    landed = append(THINGS, root, mine, "a/things", wave("a"))
+    assert proxy.readline().startswith("200 ")  # it landed, and nobody was told
+    assert (landed.rows, landed.known) == (2, 0) and ids_of(root) == ["a", "b"]
+    assert open_table(THINGS, root).version() == 1
+    again = append(THINGS, root, mine, "a/things", wave("a"))
+    assert (again.rows, again.known) == (2, 0) and ids_of(root) == ["a", "b"]
+
+
 def race(root: str, *writers: list[str]) -> tuple[list[str], int]:
     """Keys that racers were told had landed, and how often they collided."""
     env = os.environ | {"PYTHONPATH": f"{PROJECT}:{PROJECT / 'tests' / 'lake'}"}
