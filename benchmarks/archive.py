@@ -38,6 +38,7 @@ from lake.commit import append_once, note_once
 from lake.parquet import DataFile, PartWriter
 from lake.registry import Registry
 from lake.table import arrow_schema, open_table
+from models import identity
 from models.calibration.features import FeatureSpec
 from models.calibration.linear import LinearCalibrator
 from schemas.decisions import DECISIONS
@@ -191,8 +192,12 @@ def _promote(root: Path) -> Versions:
     if not registry.promotions(settings.task):
         registry.save(settings.task, manifest, calibrator.weights())
         cli.perform("promote", settings, quiet=True)
-        row = {"recipe_id": recipe.id, "task": settings.task, "json": json.dumps(recipe.json)}
-        row["created_at"] = datetime.now(UTC)
+        row = {
+            "recipe_id": recipe.id,
+            "task": settings.task,
+            "json": identity.canonical(recipe.json),
+            "created_at": datetime.now(UTC),
+        }
         note_once(RECIPES, str(root), [row], f"recipes/{recipe.id}", "promote-19700101T000000-000000.w00000")
     scorer = scorers.of_manifest(manifest, settings.decide)
     return Versions(settings.task, labels, recipe.id, scorer.id, scorer.rule_id)

@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
@@ -31,11 +31,19 @@ TARGETS = (
     ("nightly, nothing new", "seconds", 10_000_000, 1.5),
     ("nightly, 100 new", "seconds", 10_000_000, 2.0),
     ("ingest, 10,000 new files", "seconds", 1_000_000, 1.3),
+    ("nightly, nothing new", "cpu_seconds", 10_000_000, 1.5),
+    ("nightly, 100 new", "cpu_seconds", 10_000_000, 2.0),
+    ("ingest, 10,000 new files", "cpu_seconds", 1_000_000, 1.3),
     ("nightly, nothing new", "driver_mb", 10_000_000, 1.1),
     ("nightly, 100 new", "driver_mb", 10_000_000, 1.1),
     ("nightly, 100 new", "jvm_mb", 10_000_000, 1.1),
 )
-_UNITS = {"seconds": "seconds of the job", "driver_mb": "memory of the driver", "jvm_mb": "memory of the JVM"}
+_UNITS = {
+    "seconds": "seconds of the job",
+    "cpu_seconds": "seconds of CPU",
+    "driver_mb": "memory of the driver",
+    "jvm_mb": "memory of the JVM",
+}
 
 
 def new_files(folder: Path, count: int) -> Path:
@@ -59,12 +67,43 @@ def copy(lake: Path, to: Path) -> Path:
     return to
 
 
-def measure(lake: Path, folder: Path) -> Iterator[tuple[str, meters.Cost]]:
+@dataclass(frozen=True)
+class Measured:
+    """One command in a process of its own; seconds: of the job, whole_seconds: of the process."""
+
+    seconds: float
+    whole_seconds: float
+    cpu_seconds: float
+    read_mb: float
+    logs_mb: float
+    driver_mb: float
+    jvm_mb: float
+    spark_jobs: int
+    cost: meters.Cost
+
+
+def measured(process: meters.Process) -> Measured:
+    (cost,) = process.costs
+    logs = sum(count for table, count in cost.read.items() if table.endswith("_delta_log"))
+    return Measured(
+        seconds=cost.seconds,
+        whole_seconds=process.seconds,
+        cpu_seconds=process.cpu_seconds,
+        read_mb=cost.bytes_read / 1e6,
+        logs_mb=logs / 1e6,
+        driver_mb=cost.driver_mb,
+        jvm_mb=cost.jvm_mb,
+        spark_jobs=cost.spark_jobs,
+        cost=cost,
+    )
+
+
+def measure(lake: Path, folder: Path) -> Iterator[tuple[str, Measured]]:
     """Every measurement on one lake, in an order in which none spoils the next."""
     settings = [word for value in archive.overrides_of(lake) for word in ("--set", value)]
 
-    def run(*arguments: str) -> meters.Cost:
-        return meters.run(lake, *arguments, "--conf", "conf/local.yaml", *settings)
+    def run(*arguments: str) -> Measured:
+        return measured(meters.run(lake.parent, [[*arguments, "--conf", "conf/local.yaml", *settings]]))
 
     for _ in range(QUIET_NIGHTS):
         yield "nightly, nothing new", run("nightly")
@@ -77,27 +116,36 @@ def measure(lake: Path, folder: Path) -> Iterator[tuple[str, meters.Cost]]:
     yield "ingest, 10,000 new files", run("ingest", "--source", str(new_files(folder / "new" / "many", NEW_FILES)))
 
 
-Figures = dict[str, dict[str, list[meters.Cost]]]  # by size, by measurement
+Figures = dict[str, dict[str, list[Measured]]]  # by size, by measurement
 
 
-def middle(costs: list[meters.Cost], name: str) -> float:
+_COLUMNS = {
+    "s": "seconds",
+    "s, process": "whole_seconds",
+    "s, CPU": "cpu_seconds",
+    "table MB read": "read_mb",
+    "of it logs": "logs_mb",
+    "driver MB": "driver_mb",
+    "JVM MB": "jvm_mb",
+    "Spark jobs": "spark_jobs",
+}
+
+
+def middle(found: list[Measured], name: str) -> float:
     """The median of one figure over what was measured several times."""
-    return median(getattr(cost, name) for cost in costs)
+    return median(getattr(one, name) for one in found)
 
 
 def table(figures: Figures) -> Iterator[str]:
     """All figures, a row for each measurement on each size."""
-    yield "| measurement | videos | s | s in all | table MB read | of it logs | driver MB | JVM MB | Spark jobs | waves |"
-    yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+    yield f"| measurement | videos | {' | '.join(_COLUMNS)} | waves |"
+    yield f"|---|---:|{'---:|' * len(_COLUMNS)}---:|"
     for name in next(iter(figures.values())):
-        for size, found in figures.items():
-            costs = found[name]
-            logs = sum(count for table, count in costs[0].read.items() if table.endswith("_delta_log"))
-            yield (
-                f"| {name} | {size} | {middle(costs, 'seconds'):.1f} | {middle(costs, 'whole_seconds'):.1f} "
-                f"| {middle(costs, 'bytes_read') / 1e6:.1f} | {logs / 1e6:.1f} | {middle(costs, 'driver_mb'):.0f} "
-                f"| {middle(costs, 'jvm_mb'):.0f} | {costs[0].spark_jobs} | {len(costs[0].waves)} |"
-            )
+        for size, measurements in figures.items():
+            found = measurements[name]
+            values = [middle(found, column) for column in _COLUMNS.values()]
+            shown = [f"{value:.1f}" if value < 100 and value % 1 else f"{value:.0f}" for value in values]
+            yield f"| {name} | {size} | {' | '.join(shown)} | {len(found[0].cost.waves)} |"
 
 
 def targets(figures: Figures) -> Iterator[str]:
@@ -119,7 +167,7 @@ def waves(figures: Figures) -> Iterator[str]:
     yield "|---|---:|---:|---:|---:|"
     for name in ("nightly, 100 new", "ingest, 10,000 new files"):
         for size, found in figures.items():
-            for wave in found[name][0].waves:
+            for wave in found[name][0].cost.waves:
                 yield (
                     f"| {', '.join(wave['tables'])} ({name}) | {size} | {wave['actions']} | {wave['spark_jobs']} "
                     f"| {wave['seconds']:.1f} |"
@@ -135,16 +183,17 @@ def main() -> None:
     folder = arguments.folder.resolve()
     for size in sizes:
         archive.make(folder / "lakes" / size, archive.count(size), say=_say)
-    figures: Figures = {}
-    for size in sizes:
-        lake = copy(folder / "lakes" / size, folder / "work" / size)
-        for name, cost in measure(lake, folder):
-            figures.setdefault(size, {}).setdefault(name, []).append(cost)
-            _say(f"{size}: {name}: {cost.seconds:.1f} s, {cost.bytes_read / 1e6:.1f} MB read")
-        shutil.rmtree(lake)
+    figures: Figures = {size: {} for size in sizes}
+    lakes = [copy(folder / "lakes" / size, folder / "work" / size) for size in sizes]
+    # One measurement on all sizes, then the next: what is compared was measured within minutes of each other.
+    for found in zip(*(measure(lake, folder) for lake in lakes), strict=True):
+        for size, (name, one) in zip(sizes, found, strict=True):
+            figures[size].setdefault(name, []).append(one)
+            _say(f"{size}: {name}: {one.seconds:.1f} s, {one.cpu_seconds:.1f} s of CPU, {one.read_mb:.1f} MB read")
+    shutil.rmtree(folder / "work")
     for part in (table, targets, waves):
         print(*part(figures), "", sep="\n")
-    plain = {s: {n: [asdict(cost) for cost in costs] for n, costs in found.items()} for s, found in figures.items()}
+    plain = {size: {name: [asdict(one) for one in found] for name, found in m.items()} for size, m in figures.items()}
     (folder / "bookkeeping.json").write_text(json.dumps(plain, indent=1))
 
 

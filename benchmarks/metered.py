@@ -1,19 +1,24 @@
-"""The command line as `deepintuit` is, with its figures written to a file at the end: benchmarks/meters.py starts it.
+"""The command line as `deepintuit` is, with figures of what each command cost: benchmarks/meters.py starts it.
 
-python -m benchmarks.metered FIGURES.json JOB ...
+python -m benchmarks.metered FIGURES.json '[["nightly", "--conf", ...], ...]'
+
+Several commands share one process and one Spark session. Ends at the first that does not end well.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
+from benchmarks.meters import counters, less
 from jobs.runtime import cli
 from lake import waves
 
@@ -36,6 +41,12 @@ def peak_mb(pid: int | str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
+def jvm_mb() -> float:
+    """The same of this process's JVM; 0 where there is none."""
+    process = getattr(SparkContext._gateway, "proc", None)
+    return peak_mb(process.pid) if process else 0.0
+
+
 def counted(commit: Any, noted: list[dict[str, Any]]) -> Any:
     """`Waves.commit` that also notes what each wave cost."""
 
@@ -56,23 +67,35 @@ def counted(commit: Any, noted: list[dict[str, Any]]) -> Any:
 
 
 def main() -> int:
-    figures, *arguments = sys.argv[1:]
-    noted: list[dict[str, Any]] = []
-    waves.Waves.commit = counted(waves.Waves.commit, noted)
-    began = time.monotonic()
-    code = cli.main(arguments)
-    seconds = time.monotonic() - began
-    gateway = getattr(SparkContext._gateway, "proc", None)
-    found = {
-        "seconds": seconds,
-        "driver_mb": peak_mb("self"),
-        "jvm_mb": peak_mb(gateway.pid) if gateway else 0.0,
-        "spark_jobs": spark_jobs(),
-        "actions": actions(),
-        "waves": noted,
-    }
-    Path(figures).write_text(json.dumps(found))
-    return code
+    figures, commands = Path(sys.argv[1]), json.loads(sys.argv[2])
+    commit, found = waves.Waves.commit, []
+    for command in commands:
+        noted: list[dict[str, Any]] = []
+        waves.Waves.commit = counted(commit, noted)  # type: ignore[method-assign]
+        jobs, queries, (read, opened), said = spark_jobs(), actions(), counters(), io.StringIO()
+        began = time.monotonic()
+        with redirect_stdout(said):
+            code = cli.main(command)
+        seconds = time.monotonic() - began
+        if code:
+            return code
+        read_now, opened_now = counters()
+        last = (said.getvalue().strip().splitlines() or [""])[-1]
+        found.append(
+            {
+                "seconds": seconds,
+                "read": less(read_now, read),
+                "opened": less(opened_now, opened),
+                "driver_mb": peak_mb("self"),
+                "jvm_mb": jvm_mb(),
+                "spark_jobs": spark_jobs() - jobs,
+                "actions": actions() - queries,
+                "waves": noted,
+                "document": json.loads(last) if last.startswith('{"') else {},
+            }
+        )
+    figures.write_text(json.dumps(found))
+    return 0
 
 
 if __name__ == "__main__":

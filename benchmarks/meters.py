@@ -1,4 +1,4 @@
-"""One job in a process of its own, and what it cost: seconds, bytes read from the lake's tables, memory, Spark jobs.
+"""Commands in a process of their own, and what they cost: seconds, bytes read from the lake's tables, memory, Spark jobs.
 
 Bytes: all that read(2) and its kin gave to any process of the job (Python, JVM, workers) from files below tables/, their
 logs included, counted inside these processes by a small library (reads.c) that is preloaded. Python's delta-rs and
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _SLOTS, _SLOT = 64, struct.Struct("64sQQ")  # as reads.c has them
 
+Counts = dict[str, int]  # by lake and table, "<lake>/<table>"; of its log under "<lake>/<table>/_delta_log"
+
 
 class JobFailed(RuntimeError):
     """A measured job did not end well; the message holds the end of what it said."""
@@ -32,19 +35,15 @@ class JobFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Cost:
-    """What one job cost.
+    """What one command cost, and the JSON document that it printed last.
 
-    seconds: of the job inside its process; whole_seconds: with the start and the end of the interpreter; cpu_seconds: of all
-    its processes together, which says more than seconds where others use the machine, too. read: bytes by
-    table, those of its log under <table>/_delta_log; opened: files in the same way. waves: tables, spark_jobs, actions and
-    seconds of each. document: what the job printed last.
+    read: bytes by table; opened: files in the same way. driver_mb, jvm_mb: peaks. waves: tables, spark_jobs, actions and
+    seconds of each.
     """
 
     seconds: float
-    whole_seconds: float
-    cpu_seconds: float
-    read: dict[str, int]
-    opened: dict[str, int]
+    read: Counts
+    opened: Counts
     driver_mb: float
     jvm_mb: float
     spark_jobs: int
@@ -57,38 +56,49 @@ class Cost:
         return sum(self.read.values())
 
 
-def run(root: Path, *arguments: str) -> Cost:
-    """Run `deepintuit` with these arguments on the lake at root. Raises JobFailed."""
+@dataclass(frozen=True)
+class Process:
+    """What a process with all its commands cost.
+
+    seconds: with the start and the end of the interpreter. cpu_seconds: of all its processes together, which says more than
+    seconds where others use the machine, too.
+    """
+
+    costs: list[Cost]
+    seconds: float
+    cpu_seconds: float
+
+
+def run(lakes: Path, commands: Sequence[Sequence[str]]) -> Process:
+    """Run `deepintuit` with these arguments, one command after the other. lakes: the folder that holds the lakes.
+
+    Raises JobFailed.
+    """
     with tempfile.TemporaryDirectory(prefix="reads-") as folder:
-        figures = Path(folder) / "figures.json"
-        counters = Path(folder) / "counters"
-        counters.mkdir()
+        figures, counts = Path(folder) / "figures.json", Path(folder) / "counters"
+        counts.mkdir()
         environment = {
             **os.environ,
             "PYTHONPATH": str(PROJECT),
             "LD_PRELOAD": str(library()),
-            "READS_ROOT": str(root.resolve() / "tables"),
-            "READS_FOLDER": str(counters),
+            "READS_ROOT": str(lakes.resolve()),
+            "READS_FOLDER": str(counts),
         }
         _adopt_orphans()
         began, before = time.monotonic(), _cpu_of_children()
         ended = subprocess.run(
-            [sys.executable, "-m", "benchmarks.metered", str(figures), *arguments],
+            [sys.executable, "-m", "benchmarks.metered", str(figures), json.dumps([list(c) for c in commands])],
             cwd=PROJECT,
             env=environment,
             capture_output=True,
             text=True,
         )
-        whole = time.monotonic() - began
-        if ended.returncode:
-            raise JobFailed(f"{' '.join(arguments)}: exit code {ended.returncode}: {ended.stderr[-2000:]}")
+        seconds = time.monotonic() - began
         _wait_for_orphans()
         cpu = _cpu_of_children() - before
-        read, opened = _counts(counters)
-        said = ended.stdout.strip().splitlines()
-        document = json.loads(said[-1]) if said and said[-1].startswith('{"') else {}
-        found = json.loads(figures.read_text())
-    return Cost(whole_seconds=whole, cpu_seconds=cpu, read=read, opened=opened, document=document, **found)
+        if ended.returncode:
+            raise JobFailed(f"{commands}: exit code {ended.returncode}: {ended.stderr[-2000:]}")
+        return Process([Cost(**found) for found in json.loads(figures.read_text())], seconds, cpu)
 
 
 def _adopt_orphans() -> None:
@@ -97,9 +107,12 @@ def _adopt_orphans() -> None:
 
 
 def _wait_for_orphans() -> None:
-    while True:
+    """Wait for those that are ending; others of ours are left alone after a while."""
+    ends = time.monotonic() + 5
+    while time.monotonic() < ends:
         try:
-            os.wait()
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.05)
         except ChildProcessError:
             return
 
@@ -117,17 +130,17 @@ def library() -> Path:
     if not built.exists():
         built.parent.mkdir(parents=True, exist_ok=True)
         aside = built.with_suffix(f".{os.getpid()}")
-        command = [os.environ.get("CC", "cc"), "-O2", "-shared", "-fPIC", "-o", aside, source, "-ldl", "-pthread"]
-        subprocess.run(command, check=True)
+        compiler = [os.environ.get("CC", "cc"), "-O2", "-shared", "-fPIC"]
+        subprocess.run([*compiler, "-o", str(aside), str(source), "-ldl", "-pthread"], check=True)
         aside.replace(built)
     return built
 
 
-def _counts(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
-    """Bytes and opened files by table, of all processes together."""
-    read: dict[str, int] = {}
-    opened: dict[str, int] = {}
-    for file in folder.iterdir():
+def counters() -> tuple[Counts, Counts]:
+    """Bytes read and files opened so far by all processes of this measurement; called in one of them."""
+    read: Counts = {}
+    opened: Counts = {}
+    for file in Path(os.environ["READS_FOLDER"]).iterdir():
         data = file.read_bytes()
         for slot in range(_SLOTS if len(data) == _SLOTS * _SLOT.size else 0):
             name, size, opens = _SLOT.unpack_from(data, slot * _SLOT.size)
@@ -135,3 +148,8 @@ def _counts(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
                 read[name] = read.get(name, 0) + size
                 opened[name] = opened.get(name, 0) + opens
     return read, opened
+
+
+def less(now: Counts, before: Counts) -> Counts:
+    """What came in between."""
+    return {name: count - before.get(name, 0) for name, count in now.items() if count > before.get(name, 0)}

@@ -1,7 +1,7 @@
-/* Counts what a process reads below a lake's tables/, by table. Loaded with LD_PRELOAD into every process of a job, so
- * that Python, the JVM and the workers are counted alike, whichever library they read with (see meters.py).
+/* Counts what a process reads of the tables of lakes, by lake and table. Loaded with LD_PRELOAD into every process of a
+ * job, so that Python, the JVM and the workers are counted alike, whichever library they read with (see meters.py).
  *
- * READS_ROOT: the folder tables/ with its real path. READS_FOLDER: where every process keeps its own file of counters:
+ * READS_ROOT: the folder with the lakes, its real path. READS_FOLDER: where every process keeps its own file of counters:
  * SLOTS x {name[64], bytes, opens}. The file is mapped, so a process that is killed leaves its counts, too.
  */
 #define _GNU_SOURCE
@@ -53,12 +53,15 @@ __attribute__((constructor)) static void begin(void) {
     root_length = strlen(root);
 }
 
-/* The slot of "<table>" or "<table>/_delta_log" for a path below root; 0 where it is neither or there is no room. */
+/* The slot of "<lake>/<table>" or "<lake>/<table>/_delta_log" for a path below root; 0 where it is neither. */
 static unsigned char find(const char *path) {
-    const char *table = path + root_length, *end = strchr(table, '/');
+    const char *lake = path + root_length, *tables = strchr(lake, '/');
+    if (!tables || strncmp(tables, "/tables/", 8)) return 0;
+    const char *table = tables + 8, *end = strchr(table, '/');
     if (!end) return 0;
     char name[64];
-    snprintf(name, sizeof name, "%.*s%s", (int)(end - table), table, strncmp(end, "/_delta_log/", 12) ? "" : "/_delta_log");
+    snprintf(name, sizeof name, "%.*s/%.*s%s", (int)(tables - lake), lake, (int)(end - table), table,
+             strncmp(end, "/_delta_log/", 12) ? "" : "/_delta_log");
     unsigned char found = 0;
     while (atomic_flag_test_and_set(&busy)) {}
     for (int i = 1; i < SLOTS && !found; i++) {

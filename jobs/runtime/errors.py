@@ -84,7 +84,7 @@ def java_causes(error: BaseException) -> list[Any]:
         while cause is not None and len(found) < 20:
             found.append(cause)
             cause = cause.getCause()
-    except (*_NOBODY_THERE, Py4JError):
+    except (Py4JError, ConnectionError, EOFError):  # the JVM itself went away
         return []
     return found
 

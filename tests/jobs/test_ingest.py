@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 import shutil
+from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support import Lake
 
-from lake import storage
+from jobs.runtime.errors import UsageError
+from jobs.steps import files
+from lake.listing import walk
+from lake.parquet import wave_of
+from udfs.inventory import LISTED_COLUMNS
 
 
 @pytest.fixture
@@ -69,7 +77,6 @@ def test_links_and_strange_names_are_files_like_others(lake, uploads):
 
 def test_a_file_that_vanished_after_the_listing_is_left_for_another_time(lake, uploads, monkeypatch):
     vanished = uploads / "vanished.mp4"
-    walk = storage.walk
 
     def listing(source):
         shutil.copyfile(uploads / "text.mp4", vanished)
@@ -77,10 +84,87 @@ def test_a_file_that_vanished_after_the_listing_is_left_for_another_time(lake, u
         vanished.unlink()
         return iter(entries)
 
-    monkeypatch.setattr(storage, "walk", listing)
+    monkeypatch.setattr(files, "walk", listing)
     run = lake.job("ingest", source=str(uploads))
     assert counted(run) == {"files_listed": 8, "videos_new": 3, "duplicates": 1, "quarantined": 3, "deferred": 1}
     assert run.deferred and str(vanished) not in {row["uri"] for row in lake.rows("files")}
+
+
+def test_after_the_deadline_everything_is_left_for_another_time(lake, uploads):
+    run = lake.job("ingest", source=str(uploads), ends_at=datetime.now(UTC) - timedelta(seconds=1))
+    assert counted(run) == {"files_listed": 7, "deferred": 7} and run.deferred
+    assert lake.rows("files") == lake.rows("videos") == []
+
+
+def test_many_files_are_read_in_waves_of_neighbours(lake, uploads, monkeypatch):
+    """A content that comes in two of them is one video."""
+    monkeypatch.setattr(files, "FILES_PER_WAVE", 4)
+    monkeypatch.setattr(files, "_FILES_PER_CHUNK", 3)
+    run = lake.job("ingest", source=str(uploads))
+    assert counted(run) == {"files_listed": 7, "videos_new": 3, "duplicates": 1, "quarantined": 3}
+    rows = lake.rows("files")
+    waves = [row["wave_id"] for row in sorted(rows, key=lambda row: row["uri"])]
+    assert len(rows) == 7 and len(set(waves)) == 2 and waves == sorted(waves)
+    assert len({row["video_id"] for row in lake.rows("videos")}) == len(lake.rows("videos")) == 3
+    written = [wave_of(name.name) for name in (lake.root / "tables" / "files").glob("*.parquet")]
+    assert sorted(set(written)) == sorted(set(waves))
+
+
+def as_csv(path, entries) -> None:
+    """Names alone."""
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["uri"])
+        rows.writerows([entry.uri] for entry in entries)
+
+
+def as_parquet(path, entries) -> None:
+    """All that a listing says, and columns of the store's own."""
+    columns = {name: [getattr(entry, name) for entry in entries] for name in LISTED_COLUMNS.names}
+    table = pa.table(columns, LISTED_COLUMNS).append_column("storage_class", pa.array(["cold"] * len(entries)))
+    pq.write_table(table, path)
+
+
+@pytest.mark.parametrize(("name", "write"), [("LIST.CSV", as_csv), ("list.parquet", as_parquet)])
+def test_an_inventory_is_as_good_as_a_listing(lake, uploads, tmp_path, name, write):
+    (uploads / "-a b.mp4").rename(uploads / 'say "a, b" \\ #.mp4')
+    entries = list(walk(str(uploads)))
+    write(tmp_path / name, [*entries, entries[0]])  # one is named twice, and one is no video
+    run = lake.job("ingest", source=str(tmp_path / name))
+    assert counted(run) == {"files_listed": 7, "videos_new": 3, "duplicates": 1, "quarantined": 3}
+    columns = ("uri", "etag", "size", "modified_at")
+    found = [tuple(row[column] for column in columns) for row in lake.rows("files")]
+    videos = [entry for entry in entries if not entry.uri.endswith(".csv")]
+    assert sorted(found) == sorted(tuple(getattr(entry, column) for column in columns) for entry in videos)
+    listed = lake.job("ingest", source=str(uploads))
+    assert counted(listed) == {"files_listed": 7, "unchanged": 7}
+
+
+def test_what_an_inventory_names_and_nobody_has_is_left_for_another_time(lake, uploads, tmp_path):
+    clip = uploads / "deep" / "d.mp4"
+    (tmp_path / "list.csv").write_text(f"uri,owner\n{clip},x\n{uploads}/gone.mp4,x\n,x\n")
+    run = lake.job("ingest", source=str(tmp_path / "list.csv"))
+    assert counted(run) == {"files_listed": 2, "videos_new": 1, "deferred": 1} and run.deferred
+    shutil.copyfile(uploads / "empty.mp4", uploads / "gone.mp4")
+    again = lake.job("ingest", source=str(tmp_path / "list.csv"))
+    assert counted(again) == {"files_listed": 2, "unchanged": 1, "quarantined": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "no such inventory file"),
+        ("", "expected an inventory with a column uri .*, found no columns"),
+        ("file,size\na.mp4,1\n", "expected an inventory with a column uri .*, found file, size"),
+        ("uri\n/clips/a.mp4\nclips/b.mp4\n", "expected whole URIs or absolute paths, found 'clips/b.mp4'"),
+    ],
+)
+def test_an_inventory_that_will_not_do_is_refused_with_what_is_expected(lake, tmp_path, text, said):
+    path = tmp_path / "list.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UsageError, match=f"--source {path}: {said}"):
+        lake.job("ingest", source=str(path))
 
 
 def test_real_clips_are_new_duplicate_or_quarantined(spark, shared, tmp_path):

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -37,15 +38,19 @@ POINTS = (
 SEALED = ("sealed", "audited", "published", "recorded")
 
 
-def live(root: Path, point: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
+def start(root: Path, point: str) -> subprocess.Popen:
+    return subprocess.Popen(
         [sys.executable, str(PROJECT / "tests/jobs/doomed.py"), str(root), point],
         cwd=PROJECT,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
     )
+
+
+def stands_still(process: subprocess.Popen) -> bool:
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def data_files(lake: Lake) -> dict[str, int]:
@@ -91,15 +96,24 @@ def killed(spark, clip_factory, tmp_path_factory):
     lake.job("ingest", source=str(clip_factory("calibrate", 36)))
     lake.seen = {}
     for point in POINTS:
-        ended = live(lake.root, point)
-        assert ended.returncode == -signal.SIGKILL, (point, ended.returncode, ended.stderr[-3000:])
+        life = start(lake.root, point)
+        _, said = life.communicate(timeout=300)
+        assert life.returncode == -signal.SIGKILL, (point, life.returncode, said[-3000:])
         lake.seen[point] = {
             "files": published_files(lake),
             "staged": staged_rows(lake),
             "keys": keys(lake),
             "unsealed": data_files(lake).keys() - published_files(lake).keys(),
         }
-    lake.last = lake.job("rollout")
+    sleeper = start(lake.root, "stopped")
+    while not stands_still(sleeper):
+        assert sleeper.poll() is None, sleeper.communicate()
+        time.sleep(0.1)
+    lake.slept = sum(keys(lake).values())
+    time.sleep(1.5)
+    lake.last = lake.job("rollout", "waves.lease_seconds=1")
+    os.kill(sleeper.pid, signal.SIGCONT)
+    lake.woken = sleeper.communicate(timeout=120)[1], sleeper.returncode
     return lake
 
 
@@ -133,7 +147,16 @@ def test_a_wave_that_was_not_sealed_is_done_again(killed):
     for point in ("mid_decode", "between_files", "unsealed", "removing"):
         assert not killed.seen[point]["staged"]
     assert killed.seen["between_files"]["unsealed"]  # files of it were there, and no reader saw them
-    assert killed.last.counts["rollouts"] < 36 * 4 - sum(killed.seen["removing"]["keys"].values()) + 4 * 4
+
+
+def test_a_run_that_stood_still_past_its_lease_ends_by_itself_and_harms_nothing(killed):
+    """Another run went on with its work while it slept; what it had staged it must not publish."""
+    said, code = killed.woken
+    assert code == 1 and said.count("\n") == 1, said
+    assert said.startswith("deepintuit: run rollout-") and "stood still for longer than its lease" in said
+    assert killed.last.counts["rollouts"] == 36 * 4 - killed.slept
+    (failed,) = [row for row in killed.rows("runs") if row["event"] == "failed"]
+    assert "stood still" in failed["message"] and failed["run_id"] in said
 
 
 def test_side_rows_are_there_once(killed):

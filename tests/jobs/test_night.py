@@ -149,6 +149,38 @@ def test_another_threshold_costs_no_model_pass(night):
     assert scored.counts["scores"] == scored.counts["engines"] == scored.counts["rollouts"] == 0
 
 
+def test_a_new_threshold_decides_the_archive_anew_by_backfill_alone(night):
+    live, shown = night.runs["promote"].versions, night.at_hand().view("current_scores")
+    other = night.job("promote", "decide.threshold=0.9", calibrator=live["calibrator_id"]).versions
+    assert other["scorer_id"] == live["scorer_id"] and other["rule_id"] != live["rule_id"]
+    try:
+        quiet = night.job("nightly")
+        assert quiet.counts["videos_in_scope"] == 0 and "decisions" not in quiet.counts
+        assert {row["rule_id"] for row in shown.collect()} == {live["rule_id"]}  # what was live before is still shown
+        asked = night.job("backfill")
+        assert (asked.counts["estimated_videos"], asked.counts["estimated_scores"]) == (48, 0)
+        done = night.job("backfill", yes=True)
+        assert done.counts["decisions"] == 48 and done.counts["engines"] == done.counts["rollouts"] == 0
+        assert {row["rule_id"] for row in night.at_hand().view("current_scores").collect()} == {other["rule_id"]}
+    finally:
+        night.job("promote", calibrator=live["calibrator_id"])
+
+
+def test_scores_and_decisions_are_made_beside_the_rollouts(night):
+    """Every wave of rollouts is followed by its scores; none waits for the last one."""
+    run_id = night.runs["nightly"].run_id
+    events = [row for row in night.rows("runs") if row["run_id"] == run_id and row["event"].startswith("wave")]
+    kinds = [
+        next(
+            name
+            for name in ("rollouts", "scores_landed", "files_landed", "decisions_landed")
+            if name in dict(row["counts"])
+        )
+        for row in sorted(events, key=lambda row: row["event"])
+    ]
+    assert kinds[0] == "files_landed" and kinds[1] == "rollouts" and kinds[2] == "scores_landed"
+
+
 def test_more_rollouts_add_exactly_the_missing(night):
     recipe_id = night.runs["rollout"].versions["recipe_id"]
     before = {(r["video_id"], r["rollout_index"]): r for r in night.rows("traces") if r["recipe_id"] == recipe_id}

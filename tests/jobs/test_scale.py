@@ -19,36 +19,45 @@ pytestmark = [
     ),
 ]
 
-OF_THE_ARCHIVE = ("traces", "scores", "decisions")
+MADE = ("traces", "scores", "decisions")
 SIZES = ("1k", "20k")
 
 
 @pytest.fixture(scope="module")
 def nights(tmp_path_factory):
-    """For both sizes: what a night with nothing new costs, and then one with 5 new videos."""
+    """For both sizes: what a night with nothing new costs, and then one with 5 new videos. All four in one process."""
     folder = tmp_path_factory.mktemp("scale")
     clips.generate(folder / "new", "test", 5, seed=0)
-    costs = {}
+    commands = []
     for size in SIZES:
-        lake = folder / size
-        archive.make(lake, archive.count(size), workers=1)
-        settings = [word for value in archive.overrides_of(lake) for word in ("--set", value)]
-        night = ["nightly", "--conf", "conf/local.yaml", *settings]
-        costs[size] = [meters.run(lake, *night), meters.run(lake, *night, "--source", str(folder / "new"))]
-    return costs
+        archive.make(folder / size, archive.count(size), workers=1)
+        settings = [word for value in archive.overrides_of(folder / size) for word in ("--set", value)]
+        night = ["nightly", "--conf", "conf/local.yaml", "--set", "engine.per_cluster=1", *settings]
+        commands += [night, [*night, "--source", str(folder / "new")]]
+    costs = meters.run(folder, commands).costs
+    return dict(zip(SIZES, zip(costs[::2], costs[1::2], strict=True), strict=True))
+
+
+def opened(cost: meters.Cost, size: str) -> dict[str, int]:
+    """Files opened of what the model and the calibrator made, by table."""
+    return {table: cost.opened[f"{size}/{table}"] for table in MADE if f"{size}/{table}" in cost.opened}
 
 
 def test_a_night_with_nothing_new_reads_no_file_of_what_was_made(nights):
-    for quiet, busy in nights.values():
-        assert not set(OF_THE_ARCHIVE) & quiet.opened.keys()
+    for size, (quiet, busy) in nights.items():
+        assert opened(quiet, size) == {}
         assert quiet.spark_jobs == 0
-        # The meter sees them where they are read.
-        assert set(OF_THE_ARCHIVE) <= busy.opened.keys()
+        assert opened(busy, size).keys() == set(MADE)  # where they are read, the meter sees it
 
 
 def test_what_a_night_reads_does_not_grow_with_the_archive(nights):
-    for small, large in zip(nights["1k"], nights["20k"], strict=True):
+    for small, large in zip(*nights.values(), strict=True):
         assert large.bytes_read <= 1.5 * small.bytes_read
+
+
+def test_of_what_was_made_only_the_partitions_of_what_is_new_are_read(nights):
+    (_, small), (_, large) = nights.values()
+    assert opened(large, "20k") == opened(small, "1k")
 
 
 def test_every_new_video_is_decided_on_either_lake(nights):
@@ -56,9 +65,3 @@ def test_every_new_video_is_decided_on_either_lake(nights):
         counts = busy.document["counts"]
         assert (counts["videos_in_scope"], counts["videos_scored"], counts["decisions"]) == (5, 5, 5)
         assert counts["status_ok"] == 5 * archive.ROLLOUTS
-
-
-def test_on_the_large_lake_only_the_partitions_of_what_is_new_are_read(nights):
-    small, large = nights["1k"][1], nights["20k"][1]
-    for table in OF_THE_ARCHIVE:
-        assert large.opened[table] == small.opened[table]

@@ -8,14 +8,16 @@ import re
 import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
-from py4j.protocol import Py4JNetworkError
+from py4j.protocol import Py4JError, Py4JNetworkError
+from pyspark import SparkContext
 from support import Lake
 
 from conf.settings import SettingsError
-from jobs.runtime import cli
+from jobs.runtime import cli, errors
 from jobs.runtime.errors import SessionError, UsageError, explain, summary, trace, worker_lost
 from lake import commit
 from lake.catalog import create_all
@@ -55,6 +57,20 @@ def test_ctrl_c_is_neither_success_nor_a_crash():
 def test_whatever_python_says_of_a_jvm_that_is_gone_it_is_said_in_one_way(kind):
     message, code = explain(kind("[Errno 111] Connection refused"))
     assert message.startswith("Spark's JVM is gone") and code == 1 and "\n" not in message
+
+
+@pytest.mark.parametrize(("jvm", "gone"), [("exit 1", True), ("exec sleep 60", False)])
+def test_an_error_without_a_word_is_the_jvms_end_only_if_it_has_ended(jvm, gone, monkeypatch):
+    """All that py4j says of a call under which the connection was reset."""
+    monkeypatch.setattr(errors, "_DIES_WITHIN_S", 0.5)
+    process = subprocess.Popen(["sh", "-c", jvm])
+    monkeypatch.setattr(SparkContext, "_gateway", SimpleNamespace(proc=process))
+    try:
+        message, code = explain(Py4JError("An error occurred while calling o102.parquet"))
+        assert message.startswith("Spark's JVM is gone" if gone else "crashed: Py4JError: ") and code == 1
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_an_unforeseen_failure_is_a_crash_with_its_kind_first_line_and_trace():
