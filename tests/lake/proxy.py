@@ -1,7 +1,7 @@
 """A proxy before an S3 server that lets one request arrive and cuts its answer off: python proxy.py HOST:PORT ENDING
 
-Prints where it listens; then, once, the first PUT of a path with that ending and the status that nobody heard. A process of its
-own, since delta-rs holds the interpreter while it waits for an answer.
+Prints where it listens; then, once, the status that nobody heard and the path: of the first PUT with that ending. A process
+of its own, since delta-rs holds the interpreter while it waits for an answer.
 """
 
 import http.client
@@ -37,7 +37,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = pass_on
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = pass_on  # noqa: N815 - the base class has these names
 
     def log_message(self, *arguments: object) -> None:
         """Says nothing."""
