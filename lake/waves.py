@@ -26,6 +26,7 @@ from lake.catalog import Lake
 from lake.lease import Lease
 from lake.staging import Audited, Manifest, Staged, Wave
 from lake.write import stage
+from schemas.checks import Contract
 from schemas.quality import QUALITY
 from schemas.quarantine import QUARANTINE
 from schemas.runs import RUNS
@@ -74,28 +75,32 @@ def settle(lake: Lake, wave: Wave, release: bool = False) -> Settled:
 
 def audit_output(lake: Lake, wave: Wave, manifest: Manifest, output: Staged) -> Audited:
     """Step 2 for one table. Raises storage.Damaged where a staged file is not what was staged."""
-    wanted = BY_NAME[output.table]
+    contract = BY_NAME[output.table].contract(manifest.labels)
     check_files(lake.root, wave, output)
-    found = audit(lake.read_files(wanted, [f.name for f in output.files]), wanted.contract(manifest.labels), wanted.key)
+    kept, results = _judged(lake, wave, output, contract) if output.files else (output, ())
+    checks = {check.name for check in contract}
+    broken = sum(count for reason, count in kept.reasons.items() if reason in checks)
+    return Audited(kept, broken, results)
+
+
+def _judged(lake: Lake, wave: Wave, output: Staged, contract: Contract) -> tuple[Staged, tuple[dict[str, Any], ...]]:
+    """The staged rows without those that break the contract, and the contract's results."""
+    wanted = BY_NAME[output.table]
+    found = audit(lake.read_files(wanted, [file.name for file in output.files]), contract, wanted.key)
     if found.rows != output.kept:
         raise storage.Damaged(
             f"{table.path(wanted, lake.root)}: expected {output.kept} staged rows, found {found.rows}; they were changed "
             f"from outside: `deepintuit waves discard {wave.id}` drops them and makes the work pending again"
         )
-    kept = replace(output, reasons=dict(output.reasons))
-    if names := {name for name, _ in found.refused}:
-        rewritten = stage(wave, wanted, found.judged.where(F.col("file_name").isin(*names)))
-        clean = tuple(file for file in output.files if file.name.rpartition("/")[2] not in names)
-        reasons = output.reasons | {r: output.reasons.get(r, 0) + n for r, n in rewritten.reasons.items()}
-        kept = replace(
-            output,
-            files=clean + rewritten.files,
-            quarantine=output.quarantine + rewritten.quarantine,
-            reasons=reasons,
-        )
-    checks = {check.name for check in wanted.contract(manifest.labels)}
-    broken = sum(count for reason, count in kept.reasons.items() if reason in checks)
-    return Audited(kept, broken, tuple(found.results))
+    results = tuple(found.results)
+    names = {name for name, _ in found.refused}
+    if not names:
+        return output, results
+    rewritten = stage(wave, wanted, found.judged.where(F.col("file_name").isin(*names)))
+    clean = tuple(file for file in output.files if file.name.rpartition("/")[2] not in names)
+    reasons = output.reasons | {r: output.reasons.get(r, 0) + n for r, n in rewritten.reasons.items()}
+    quarantine = output.quarantine + rewritten.quarantine
+    return replace(output, files=clean + rewritten.files, quarantine=quarantine, reasons=reasons), results
 
 
 def check_files(root: str, wave: Wave, output: Staged) -> None:

@@ -135,7 +135,7 @@ def _inventory(run: Run, source: str) -> DataFrame:
     uri = storage.absolute(source)
     if not storage.exists(source):
         raise UsageError(f"--source {source}: no such inventory file")
-    rows = reader.parquet(uri) if source.lower().endswith(".parquet") else reader.csv(uri, header=True)
+    rows = reader.parquet(uri) if source.lower().endswith(".parquet") else reader.csv(uri, header=True, escape='"')
     if "uri" not in rows.columns:
         raise UsageError(
             f"--source {source}: expected an inventory with a column uri (and etag, size, modified_at where known), found "
