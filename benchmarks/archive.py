@@ -117,20 +117,22 @@ class Written:
     files: list[DataFile]
 
 
-def nights(videos: int) -> list[Night]:
+def nights(videos: int, a_night: int = VIDEOS_A_NIGHT) -> list[Night]:
     """The nights of an archive, oldest first; the last is the same day for every size."""
-    count = -(-videos // VIDEOS_A_NIGHT)
-    sizes = [min(VIDEOS_A_NIGHT, videos - n * VIDEOS_A_NIGHT) for n in range(count)]
+    count = -(-videos // a_night)
+    sizes = [min(a_night, videos - n * a_night) for n in range(count)]
     return [Night(n, LAST_NIGHT - timedelta(days=count - 1 - n), size) for n, size in enumerate(sizes)]
 
 
-def make(root: Path, videos: int, workers: int = 2, say: Any = lambda text: None) -> None:
-    """Make the lake, or what is missing of it."""
+def make(
+    root: Path, videos: int, workers: int = 2, say: Any = lambda text: None, a_night: int = VIDEOS_A_NIGHT
+) -> None:
+    """Make the lake, or what is missing of it. a_night: videos of one night."""
     root = root.resolve()
     catalog.create_all(str(root))
     versions = _promote(root)
     runs = open_table(RUNS, str(root))  # of a night that is there in part the marks of its waves tell what is missing
-    todo = [night for night in nights(videos) if runs.transaction_version(f"{night.run_id}/finished") is None]
+    todo = [night for night in nights(videos, a_night) if runs.transaction_version(f"{night.run_id}/finished") is None]
     began = time.monotonic()
     for index, written in enumerate(_written(root, todo, versions, workers)):
         for part in written:

@@ -21,6 +21,7 @@ pytestmark = [
 
 MADE = ("traces", "scores", "decisions")
 SIZES = ("1k", "20k")
+VIDEOS_A_NIGHT = 4000  # one night of 1,000 videos, five nights of 4,000
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def nights(tmp_path_factory):
     clips.generate(folder / "new", "test", 5, seed=0)
     commands = []
     for size in SIZES:
-        archive.make(folder / size, archive.count(size), workers=1)
+        archive.make(folder / size, archive.count(size), workers=1, a_night=VIDEOS_A_NIGHT)
         settings = [word for value in archive.overrides_of(folder / size) for word in ("--set", value)]
         night = ["nightly", "--conf", "conf/local.yaml", "--set", "engine.per_cluster=1", *settings]
         commands += [night, [*night, "--source", str(folder / "new")]]
