@@ -47,12 +47,12 @@ def jvm_mb() -> float:
     return peak_mb(process.pid) if process else 0.0
 
 
-def counted(commit: Any, noted: list[dict[str, Any]]) -> Any:
-    """`Waves.commit` that also notes what each wave cost."""
+def counted(make: Any, noted: list[dict[str, Any]]) -> Any:
+    """`Waves.make` that also notes what each wave cost."""
 
     def run(self: waves.Waves, *arguments: Any) -> waves.Settled:
         jobs, queries, began = spark_jobs(), actions(), time.monotonic()
-        settled = commit(self, *arguments)
+        settled = make(self, *arguments)
         noted.append(
             {
                 "tables": list(settled.landed),
@@ -68,10 +68,10 @@ def counted(commit: Any, noted: list[dict[str, Any]]) -> Any:
 
 def main() -> int:
     figures, commands = Path(sys.argv[1]), json.loads(sys.argv[2])
-    commit, found = waves.Waves.commit, []
+    make, found = waves.Waves.make, []
     for command in commands:
         noted: list[dict[str, Any]] = []
-        waves.Waves.commit = counted(commit, noted)  # type: ignore[method-assign]
+        waves.Waves.make = counted(make, noted)  # type: ignore[method-assign]
         jobs, queries, (read, opened), said = spark_jobs(), actions(), counters(), io.StringIO()
         began = time.monotonic()
         with redirect_stdout(said):

@@ -108,7 +108,7 @@ def take_in(run: Run, path: str, recipe: Recipe) -> None:
         read = rows.mapInArrow(read_traces(recipe.json["grammar"], run.labels), from_arrow_schema(IMPORTED_COLUMNS))
         return [stage(wave, TRACES, read.withColumns(known))], {}
 
-    landed = run.waves.commit(write, run.record.versions | {"recipe_id": recipe.id}).landed[TRACES.name]
+    landed = run.waves.make(write, run.record.versions | {"recipe_id": recipe.id}).landed[TRACES.name]
     run.record.add(
         {
             "teacher_traces": landed.rows,

@@ -30,7 +30,7 @@ from schemas.runs import RUNS
 from schemas.traces import TRACES
 
 CONF = str(SETTINGS / "local.yaml")
-READS_ONLY = True  # its jobs are runs of their own
+IS_A_RUN = False  # its jobs are runs of their own
 TAKES_BUDGET = False
 
 

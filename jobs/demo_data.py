@@ -22,7 +22,7 @@ from jobs.runtime import cli
 from jobs.runtime.run import Run
 from models.handwriting import clips, teacher
 
-READS_ONLY = True  # of the lake it writes nothing
+IS_A_RUN = False  # it writes nothing of a lake
 TAKES_BUDGET = False
 
 

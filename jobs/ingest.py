@@ -46,7 +46,7 @@ def read_labels(run: Run, path: str, split: str | None) -> None:
             stage(wave, SPLITS, label_files.split_rows(matched, held, run.task)),
         ], {}
 
-    settled = run.waves.commit(write, run.record.versions)
+    settled = run.waves.make(write, run.record.versions)
     _say(run, Path(path).name, settled, before)
 
 

@@ -21,7 +21,7 @@ from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from lake import catalog
 
-READS_ONLY = True
+IS_A_RUN = False
 TAKES_BUDGET = False
 
 

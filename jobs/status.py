@@ -25,7 +25,7 @@ from lake.storage import Damaged
 from schemas.quarantine import QUARANTINE
 from schemas.runs import RUNS
 
-READS_ONLY = True
+IS_A_RUN = False
 TAKES_BUDGET = False
 
 

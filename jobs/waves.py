@@ -21,7 +21,7 @@ from lake.recovery import state
 from lake.staging import Wave, all_waves
 from lake.waves import settle
 
-READS_ONLY = True
+IS_A_RUN = False
 TAKES_BUDGET = False
 
 

@@ -89,7 +89,7 @@ def _land(
         rows = sum(file.rows for file in files)
         if not rows:
             return Landed(0, planned, collisions)
-        failure = _put(table, snapshot, files, mark, rows + 1)
+        failure = _put(table, snapshot, files, mark, rows + 1)  # a fence's version is 1, so that no wave's is
         if failure is None:
             return Landed(rows, planned - rows, collisions)
         fails = _failed_again(table, root, snapshot, failure, fails)
@@ -205,11 +205,6 @@ def all_files(snapshot: DeltaTable) -> list[tuple[str, dict]]:
     names = [unquote(name) for name in actions["path"].to_pylist()]
     rows = zip(*values, strict=True) if columns else [()] * len(names)
     return [(name, dict(zip(columns, row, strict=True))) for name, row in zip(names, rows, strict=True)]
-
-
-def files_of(table: Table, root: str, wave_id: str) -> list[str]:
-    """Names of the files that a wave has in the table."""
-    return [name for name, _ in all_files(open_table(table, root)) if wave_of(name) == wave_id]
 
 
 def _without_known(

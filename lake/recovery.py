@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from lake import lease, storage
 from lake.catalog import Lake
+from lake.listing import walk
 from lake.staging import Wave, run_folder, staged_waves
 from lake.waves import Held, Superseded, held_message, settle
 
@@ -49,8 +50,6 @@ def runs_by_life(root: str, silence_seconds: float) -> Runs:
 
 
 def _silent(root: str, run_id: str, silence_seconds: float) -> bool:
-    from lake.listing import walk
-
     try:
         newest = max(entry.modified_at.timestamp() for entry in walk(run_folder(root, run_id)))
     except (FileNotFoundError, ValueError):  # nothing in it

@@ -2,14 +2,17 @@
 
 <lake>/tables/<table>/...               the files themselves, in the tables' own folders; no reader sees them yet
 <lake>/staging/<run>/run.json           the run's lease
+<lake>/staging/<run>/scratch/...        what the run looked up and keeps to itself; gone when it ends
 <lake>/staging/<run>/<wave>/manifest.json   what was staged: written last, it seals the wave
                             audited.json    what of it is kept: the contract is never asked twice
                             held.json       why a gate stopped it
+                            progress, ...   the stage's own, of no use once the wave is sealed
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -144,10 +147,15 @@ def run_folder(root: str, run_id: str) -> str:
     return storage.join(root, "staging", run_id)
 
 
+def scratch(root: str, run_id: str, name: str) -> str:
+    """A place for what a run keeps to itself."""
+    return storage.join(run_folder(root, run_id), "scratch", name)
+
+
 def staged_waves(root: str, run_id: str) -> list[Wave]:
     """All waves of a run, sealed or not."""
     names = storage.children(run_folder(root, run_id))
-    return [Wave(root, run_id, name) for name in names if name.startswith("w")]
+    return [Wave(root, run_id, name) for name in names if re.fullmatch(r"w\d{5}", name)]
 
 
 def all_waves(root: str) -> list[Wave]:

@@ -216,11 +216,12 @@ def exists(uri: str) -> bool:
     if path is not None:
         return path.exists()
     bucket, key = bucket_key(uri)
-    # Of all keys that begin with it, the key itself comes first.
-    itself = client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
-    if itself and itself[0]["Key"] == key:
-        return True
-    return "Contents" in client().list_objects_v2(Bucket=bucket, Prefix=_folder(key), MaxKeys=1)
+    with doing("looked for", uri):
+        # Of all keys that begin with it, the key itself comes first.
+        itself = client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
+        if itself and itself[0]["Key"] == key:
+            return True
+        return "Contents" in client().list_objects_v2(Bucket=bucket, Prefix=_folder(key), MaxKeys=1)
 
 
 def _folder(key: str) -> str:
@@ -236,9 +237,10 @@ def children(uri: str) -> list[str]:
     bucket, key = bucket_key(uri)
     prefix = _folder(key)
     names: set[str] = set()
-    for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/"):
-        names.update(entry["Key"] for entry in page.get("Contents", []))
-        names.update(entry["Prefix"] for entry in page.get("CommonPrefixes", []))
+    with doing("listed", uri):
+        for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/"):
+            names.update(entry["Key"] for entry in page.get("Contents", []))
+            names.update(entry["Prefix"] for entry in page.get("CommonPrefixes", []))
     below = {name.removeprefix(prefix).rstrip("/") for name in names}
     return sorted(name for name in below if name and name[0] != ".")
 
@@ -293,19 +295,19 @@ def delete(uri: str) -> None:
     with doing("removed", uri):
         if path is not None:
             if path.is_dir():
-                shutil.rmtree(path, onerror=_still_there)
+                shutil.rmtree(path, onerror=_unless_gone)
             else:
                 path.unlink(missing_ok=True)
             return
         bucket, key = bucket_key(uri)
         client().delete_object(Bucket=bucket, Key=key)
-        for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key.rstrip("/") + "/"):
+        for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=_folder(key)):
             keys = [{"Key": entry["Key"]} for entry in page.get("Contents", [])]
             if keys:
                 client().delete_objects(Bucket=bucket, Delete={"Objects": keys})
 
 
-def _still_there(function: Any, path: str, found: Any) -> None:
+def _unless_gone(function: Any, path: str, found: Any) -> None:
     """Another run may clean up the same folder: what is gone already is fine, and what came since stays."""
     if not isinstance(found[1], FileNotFoundError) and getattr(found[1], "errno", None) != errno.ENOTEMPTY:
         raise found[1]

@@ -218,7 +218,7 @@ class Waves:
             if message := self._held.get((wanted.name, self._task)):
                 raise Held(message)
 
-    def commit(self, write: Callable[[Wave], Work], versions: dict[str, str]) -> Settled:
+    def make(self, write: Callable[[Wave], Work], versions: dict[str, str]) -> Settled:
         """All five steps of one more wave. Raises Held, Superseded, storage.StoreError."""
         self._count += 1
         wave, began = Wave(self._lake.root, self._lease.run_id, f"w{self._count:05d}"), time.monotonic()

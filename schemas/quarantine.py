@@ -13,7 +13,7 @@ QUARANTINE = Table(
     name="quarantine",
     grain="one refused row",
     columns=(
-        Column("row_key", STRING, "the key of the refused row, its parts joined by '/'"),
+        Column("row_key", STRING, "the key of the refused row, its parts joined by '/'; of a file its uri"),
         Column("wave_id", STRING, "wave that refused it"),
         Column("table", STRING, "table it was meant for"),
         Column("reason", STRING, "short code: the failed check, or why a file could not be read"),

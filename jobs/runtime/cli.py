@@ -48,8 +48,9 @@ def parser(chosen: str | None) -> argparse.ArgumentParser:
     jobs = top.add_subparsers(dest="job", required=True, metavar="JOB")
     for job, text in JOBS.items():
         module = module_of(job) if job == chosen else None
+        explained = module.__doc__ if module else None
         one = jobs.add_parser(
-            job, help=text, description=module.__doc__ if module else None, formatter_class=_AsWritten
+            job, help=text, description=explained, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         if module is None:
             continue
@@ -62,10 +63,6 @@ def parser(chosen: str | None) -> argparse.ArgumentParser:
             one.add_argument("--deadline", metavar="WHEN", help="start no work that ends later: 90m, 2h or 06:30")
         module.add_arguments(one)
     return top
-
-
-class _AsWritten(argparse.RawDescriptionHelpFormatter):
-    pass
 
 
 def positive(text: str) -> int:
@@ -122,8 +119,11 @@ def _run(arguments: argparse.Namespace) -> int:
         getattr(arguments, "max_videos", None), parse_deadline(deadline, datetime.now(UTC)) if deadline else None
     )
     run = Run(arguments.job, settings, budget, arguments.quiet)
-    if getattr(job, "READS_ONLY", False):
-        job.run(run, arguments)
+    if not getattr(job, "IS_A_RUN", True):
+        try:
+            job.run(run, arguments)
+        finally:
+            run.drop_scratch()
         return 0
     with run:
         job.run(run, arguments)

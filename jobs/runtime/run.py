@@ -15,7 +15,7 @@ from jobs.runtime.record import Record
 from lake import catalog, recovery, storage
 from lake.commit import note_once
 from lake.lease import Lease
-from lake.staging import run_folder, staged_waves
+from lake.staging import run_folder, scratch, staged_waves
 from lake.waves import Held, Waves
 from models import identity
 from schemas.table import Table
@@ -24,7 +24,7 @@ from schemas.table import Table
 class Run:
     """A context manager around what the job does: inside it the run has a lease, and everything dead is mended.
 
-    Jobs that only read use it without entering.
+    Jobs that are no run use it without entering: they have no lease, no row in `runs`, no document at their end.
     """
 
     waves: Waves  # from entering on
@@ -36,6 +36,7 @@ class Run:
         self.lake = catalog.Lake(root, lambda: session.start(job, settings.spark))
         self.record = Record(job, self.task, root, quiet)
         self._lease: Lease | None = None
+        self._has_scratch = False
 
     def __enter__(self) -> Run:
         root, silence = self.lake.root, self.settings.waves.lease_seconds
@@ -79,7 +80,13 @@ class Run:
 
     def path(self, name: str) -> str:
         """A place for this run's own scratch data; gone when it ends."""
-        return storage.join(run_folder(self.lake.root, self.record.run_id), name)
+        self._has_scratch = True
+        return scratch(self.lake.root, self.record.run_id, name)
+
+    def drop_scratch(self) -> None:
+        """For jobs that are no run: what they kept to themselves goes when they end."""
+        if self._has_scratch:
+            storage.delete(run_folder(self.lake.root, self.record.run_id))
 
     def register(self, table: Table, id: str, value: dict[str, Any]) -> None:
         """Note in `recipes` or `scorers`, once, what an id stands for."""

@@ -106,7 +106,7 @@ def read_files(run: Run, source: str) -> None:
     for files in _waves(run, todo, taken):
         if not run.budget.allows(0):
             break
-        done += _commit_files(run, files, looked, done, taken)
+        done += _make_wave(run, files, looked, done, taken)
     known.unpersist()
     run.record.add({"deferred": new - done})
     run.record.deferred = new > done
@@ -204,7 +204,7 @@ class _Looked:
     files_at: int
 
 
-def _commit_files(run: Run, files: DataFrame, looked: _Looked, before: int, total: int) -> int:
+def _make_wave(run: Run, files: DataFrame, looked: _Looked, before: int, total: int) -> int:
     """One wave of files; returns how many this wave took care of."""
 
     def write(wave: Wave) -> Work:
@@ -217,7 +217,7 @@ def _commit_files(run: Run, files: DataFrame, looked: _Looked, before: int, tota
         videos = stage(wave, VIDEOS, video_rows(probes, looked.contents), looked.videos_at)
         return [videos, stage(wave, FILES, file_rows(probes), looked.files_at)], {}
 
-    settled = run.waves.commit(write, run.record.versions)
+    settled = run.waves.make(write, run.record.versions)
     landed = _rows_of_wave(run, FILES, settled, looked.files_at)
     by_reason = {row["reason"]: row["count"] for row in landed.groupBy("reason").count().collect()}
     fine = by_reason.pop(None, 0)

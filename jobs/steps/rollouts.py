@@ -199,7 +199,7 @@ def _make_wave(run: Run, todo: Todo, rows: DataFrame, scope: Scope, done: int) -
         counts = _figures(run.lake.read_files(TRACES, [file.name for file in made.files]))
         return [replace(made, missing_at=todo.planned_at)], counts | {"engines": engines(task.folder)}
 
-    settled = run.waves.commit(write, run.record.versions)
+    settled = run.waves.make(write, run.record.versions)
     landed = settled.landed[TRACES.name]
     run.record.add({name: count for name, count in settled.counts.items() if name != "videos"})
     run.record.add(

@@ -142,7 +142,7 @@ def _score(run: Run, scorer: Scorer, scope: Scope) -> None:
         made = todo.mapInArrow(score(folder), from_arrow_schema(SCORE_COLUMNS))
         return [stage(wave, SCORES, made.withColumns(known), planned_at)], {}
 
-    settled = run.waves.commit(write, run.record.versions)
+    settled = run.waves.make(write, run.record.versions)
     landed = settled.landed[SCORES.name]
     refused = settled.refused(SCORES)
     run.record.add({"scores": landed.rows, "scores_refused": refused, "collisions": landed.collisions})
@@ -158,5 +158,5 @@ def _decide(run: Run, scorer: Scorer, scope: Scope) -> None:
     def write(wave: Wave) -> Work:
         return [stage(wave, DECISIONS, decide(scores, scorer.rule, scorer.rule_id), planned_at)], {}
 
-    landed = run.waves.commit(write, run.record.versions).landed[DECISIONS.name]
+    landed = run.waves.make(write, run.record.versions).landed[DECISIONS.name]
     run.record.add({"decisions": landed.rows, "collisions": landed.collisions})

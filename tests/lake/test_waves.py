@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from sealed import LABELS, TASK, frame, put_down, score_rows, seal
-from things import rows_of
+from things import files_of, rows_of
 
 from lake import commit, recovery, storage, table, waves
 from lake.catalog import Lake, create_all
 from lake.lease import Lease
 from lake.recovery import recover
-from lake.staging import Wave, run_folder
+from lake.staging import Wave, run_folder, scratch
 from lake.waves import Held, Superseded, Waves, settle
 from lake.write import stage
 from schemas.decisions import DECISIONS
@@ -62,6 +62,7 @@ def test_what_dead_runs_left_is_rolled_forward_or_dropped(lake):
     sealed = put_down(lake, good=3, broken=0)
     unsealed = Wave(lake.root, sealed.run_id, "w00002")
     storage.write(unsealed.path("progress/task"), b"half")
+    storage.write(scratch(lake.root, sealed.run_id, "waves-r/part.parquet"), b"a plan, and no wave")
     assert mended(lake) == (1, 1)
     assert len(of_wave(lake, sealed)) == 3 and staging(lake) == []
     events = [row["event"] for row in rows_of(lake.root, RUNS) if row["run_id"] == sealed.run_id]
@@ -267,7 +268,7 @@ def test_a_run_that_was_taken_for_dead_ends_by_itself_and_harms_nothing(lake):
 
     try:
         with pytest.raises(Superseded, match="run score-sleeper-1 stood still for longer than its lease"):
-            mine.commit(write, {})
+            mine.make(write, {})
     finally:
         lease.close()
     assert of_wave(lake, Wave(lake.root, "score-sleeper-1", "w00001")) == [] and staging(lake) == []
@@ -318,7 +319,7 @@ def test_a_payload_is_written_once(lake):
     seal(wave, stage(wave, TRACES, staged_rows))
     settle(lake, wave)
     folder = Path(table.path(TRACES, lake.root))
-    files = sum((folder / name).stat().st_size for name in commit.files_of(TRACES, lake.root, wave.id))
+    files = sum((folder / name).stat().st_size for name in files_of(TRACES, lake.root, wave.id))
     spent = written() - before
     if spent == 0:
         pytest.skip("this file system does not count what is written to it")

@@ -8,8 +8,8 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from lake import table
-from lake.commit import Landed, append
-from lake.parquet import DataFile, PartWriter
+from lake.commit import Landed, all_files, append
+from lake.parquet import DataFile, PartWriter, wave_of
 from schemas.checks import not_null
 from schemas.columns import DATE, LONG, STRING, Column
 from schemas.table import Table
@@ -51,6 +51,11 @@ def rows_of(root: str, wanted: Table = THINGS) -> list[dict]:
     """All rows, read by delta-rs."""
     uri = table.path(wanted, root)
     return DeltaTable(uri, storage_options=table.store_options(uri)).to_pyarrow_table().to_pylist()
+
+
+def files_of(wanted: Table, root: str, wave_id: str) -> list[str]:
+    """Names of the files that a wave has in the table."""
+    return [name for name, _ in all_files(table.open_table(wanted, root)) if wave_of(name) == wave_id]
 
 
 def ids_of(root: str) -> list[str]:

@@ -312,3 +312,4 @@ def test_what_spark_could_not_write_is_named_too(spark, disk):
     error = ran(lambda: rows.write.parquet(f"{disk.folder}/plan"))
     assert str(error).count("\n") > 100  # of which this is left:
     assert explain(error) == (f"{disk.folder}/plan: cannot be written: {FULL}", 1)
+    assert not worker_lost(error)  # no video's fault

@@ -72,7 +72,7 @@ def test_waves_are_numbered_and_each_is_a_row(lake):
         return [], {"videos": len(begun)}
 
     with run_of(lake) as run:
-        settled = [run.waves.commit(write, {"recipe_id": "r"}) for _ in range(2)]
+        settled = [run.waves.make(write, {"recipe_id": "r"}) for _ in range(2)]
     assert begun == [f"{run.record.run_id}.w00001", f"{run.record.run_id}.w00002"]
     assert [wave.wave_id for wave in settled] == begun
     found = events(lake, run)
