@@ -23,7 +23,7 @@ from lake.commit import all_files
 from lake.table import open_table
 from schemas.traces import TRACES
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = pytest.mark.timeout(2400)
 POINTS = (
     "mid_decode",
     "between_files",

@@ -22,7 +22,7 @@ from lake.commit import all_files
 from lake.table import open_table
 from schemas.tables import TABLES
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2400)
 LABELS = {"rising", "falling", "mixed"}
 
 

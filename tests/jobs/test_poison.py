@@ -11,7 +11,7 @@ from benchmarks import null_engine
 from jobs.steps import rollouts
 from udfs import rollout as udf
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def test_the_culprit_is_found_by_halving(spark, clip_factory, tmp_path, monkeypatch):

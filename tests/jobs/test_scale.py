@@ -13,7 +13,7 @@ from benchmarks import archive, meters
 from models.handwriting import clips
 
 pytestmark = [
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(
         shutil.which("cc") is None, reason="bytes read are counted by a library that needs a C compiler"
     ),
