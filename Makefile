@@ -31,6 +31,9 @@ test: setup  ## lint, the arrows between the rooms, types, every test
 
 setup: $(SETUP) .jars  ## virtual environment, locked packages, Delta's jars (demo and test do it by themselves)
 
+soak: setup  ## kill a run at every point of a wave, half an hour
+	$(BIN)/python -m pytest tests/jobs/test_kill.py --soak
+
 mutants: setup  ## plant small faults one at a time and see that a test fails for each
 	$(BIN)/python -m benchmarks.mutants
 
@@ -71,4 +74,4 @@ $(SETUP): $(LOCK) requirements/overrides.txt setup.py
 	$(BIN)/python -m jobs.runtime.jars .jars
 	touch .jars
 
-.PHONY: help demo test setup mutants tiny format lock dist clean
+.PHONY: help demo test setup soak mutants tiny format lock dist clean

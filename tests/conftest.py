@@ -11,6 +11,10 @@ from support import PROJECT, SHARED, Lake
 _LONGEST_FIRST = ("test_kill.py", "test_night.py")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--soak", action="store_true", help="kill a run at every point of a wave, not at four")
+
+
 def pytest_collection_modifyitems(items):
     """The two long files start first, one on each worker; a file's tests stay together (--dist loadfile)."""
     place = {name: number for number, name in enumerate(_LONGEST_FIRST)}

@@ -8,7 +8,7 @@ from support import Lake
 
 @pytest.fixture(scope="session")
 def night(spark, clip_factory, tmp_path_factory):
-    lake = Lake(tmp_path_factory.mktemp("night") / "lake")
+    lake = Lake(tmp_path_factory.mktemp("night") / "lake", "engine.per_cluster=1")  # starting one takes longest
     history, uploads = clip_factory("calibrate", 36), lake.root.parent / "uploads"
     shutil.copytree(clip_factory("test", 12), uploads)
     first = sorted(uploads.glob("*.mp4"))[0]
