@@ -41,6 +41,13 @@ class Held(RuntimeError):
 class Superseded(RuntimeError):
     """Another run took this one for dead and has settled or dropped its work; nothing is lost."""
 
+    @staticmethod
+    def of(run_id: str) -> Superseded:
+        return Superseded(
+            f"run {run_id} stood still for longer than its lease and was taken for dead: another run has gone on with its "
+            "work. Nothing is lost; run the job again for what is still pending"
+        )
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -225,10 +232,7 @@ class Waves:
         outputs, counts = write(wave)
         self.must_be_open(*[BY_NAME[output.table] for output in outputs])
         if not self._lease.held():
-            raise Superseded(
-                f"run {self._lease.run_id} stood still for longer than its lease and was taken for dead: another run has "
-                "gone on with its work. Nothing is lost; run the job again for what is still pending"
-            )
+            raise Superseded.of(self._lease.run_id)
         wave.seal(
             Manifest(
                 wave_id=wave.id,

@@ -16,7 +16,7 @@ from lake import catalog, recovery, storage
 from lake.commit import note_once
 from lake.lease import Lease
 from lake.staging import run_folder, scratch, staged_waves
-from lake.waves import Held, Waves
+from lake.waves import Held, Superseded, Waves
 from models import identity
 from schemas.table import Table
 
@@ -66,11 +66,19 @@ class Run:
     ) -> None:
         if self._lease is not None:
             self._lease.close()
+            if isinstance(error, Exception) and not self._lease.held() and not isinstance(error, Superseded):
+                # Whatever it ran into: the files that it worked with were cleaned up after it.
+                self._end(Superseded.of(self.record.run_id))
+                raise Superseded.of(self.record.run_id) from error
             # A sealed wave outlives a run that failed after it: the next run publishes it. A run that was taken for dead
             # has no folder any more.
             if not any(wave.manifest() for wave in staged_waves(self.lake.root, self.record.run_id)):
                 with suppress(storage.StoreError):
                     recovery.remove_run(self.lake.root, self.record.run_id)
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        """The run's last row."""
         if error is None:
             self.record.note("deferred" if self.record.deferred else "finished")
             return
