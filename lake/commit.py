@@ -213,7 +213,9 @@ def _without_known(
     """The same rows without those whose keys the snapshot has; files that lose rows are written anew."""
     came = added_since(table, root, snapshot, since)
     others = all_files(snapshot) if came is None else [(name, values) for name, values, _ in came]
-    others = [(name, values) for name, values in others if run_of(wave_of(name) or "") != run_of(wave_id)]
+    # What a run takes on in several waves has its keys once, where one can say so beforehand: not contents of files.
+    own = run_of(wave_id) if table.key_is_local else wave_id
+    others = [(name, values) for name, values in others if not (wave_of(name) or "").startswith(own)]
     if not others:
         return files
     store = pafs.PyFileSystem(DeltaStorageHandler(path(table, root), store_options(path(table, root))))

@@ -42,13 +42,14 @@ class Run:
         root, silence = self.lake.root, self.settings.waves.lease_seconds
         # Only what brings the first files in makes a lake: elsewhere a mistyped lake.root would look like success.
         (catalog.create_all if self.job == "ingest" else catalog.require)(root)
-        self.record.note("started")
         if others := recovery.runs_by_life(root, silence).living:
             self.record.say(
                 f"also at work on this lake: {', '.join(others)}; work that both take on is done twice and kept once"
             )
+        # From before its first row until after its last one: of a run without a lease `maintain` takes files for lost.
         self._lease = Lease(root, self.record.run_id, self.job, silence)
         try:
+            self.record.note("started")
             found = recovery.recover(self.lake, silence)
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
@@ -70,12 +71,13 @@ class Run:
                 # Whatever it ran into: the files that it worked with were cleaned up after it.
                 self._end(Superseded.of(self.record.run_id))
                 raise Superseded.of(self.record.run_id) from error
+        self._end(error)
+        if self._lease is not None:
             # A sealed wave outlives a run that failed after it: the next run publishes it. A run that was taken for dead
             # has no folder any more.
             if not any(wave.manifest() for wave in staged_waves(self.lake.root, self.record.run_id)):
                 with suppress(storage.StoreError):
                     recovery.remove_run(self.lake.root, self.record.run_id)
-        self._end(error)
 
     def _end(self, error: BaseException | None) -> None:
         """The run's last row."""
