@@ -214,7 +214,7 @@ def _without_known(
     came = added_since(table, root, snapshot, since)
     others = all_files(snapshot) if came is None else [(name, values) for name, values, _ in came]
     # What a run takes on in several waves has its keys once, where one can say so beforehand: not contents of files.
-    own = run_of(wave_id) if table.key_is_local else wave_id
+    own = f"{run_of(wave_id)}." if table.key_is_local else wave_id
     others = [(name, values) for name, values in others if not (wave_of(name) or "").startswith(own)]
     if not others:
         return files

@@ -65,19 +65,19 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lease is not None:
-            self._lease.close()
-            if isinstance(error, Exception) and not self._lease.held() and not isinstance(error, Superseded):
-                # Whatever it ran into: the files that it worked with were cleaned up after it.
-                self._end(Superseded.of(self.record.run_id))
-                raise Superseded.of(self.record.run_id) from error
+        if self._lease is None:
+            return
+        self._lease.close()
+        if isinstance(error, Exception) and not self._lease.held() and not isinstance(error, Superseded):
+            # Whatever it ran into: the files that it worked with were cleaned up after it.
+            self._end(Superseded.of(self.record.run_id))
+            raise Superseded.of(self.record.run_id) from error
         self._end(error)
-        if self._lease is not None:
-            # A sealed wave outlives a run that failed after it: the next run publishes it. A run that was taken for dead
-            # has no folder any more.
-            if not any(wave.manifest() for wave in staged_waves(self.lake.root, self.record.run_id)):
-                with suppress(storage.StoreError):
-                    recovery.remove_run(self.lake.root, self.record.run_id)
+        # A sealed wave outlives a run that failed after it: the next run publishes it. A run that was taken for dead has no
+        # folder any more.
+        if not any(wave.manifest() for wave in staged_waves(self.lake.root, self.record.run_id)):
+            with suppress(storage.StoreError):
+                recovery.remove_run(self.lake.root, self.record.run_id)
 
     def _end(self, error: BaseException | None) -> None:
         """The run's last row."""
