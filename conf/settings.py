@@ -54,7 +54,7 @@ class Decode(Section):
     memory_mb: int = Field(ge=128)
     max_mb: int = Field(ge=1, description="size of a file")
     max_pixels: int = Field(ge=1, description="width x height")
-    max_seconds: float = Field(gt=0, description="length of a video")
+    max_seconds: float = Field(gt=0, le=86400, description="length of a video")
     max_frames: int = Field(ge=1, description="frames decoded per video")
 
 

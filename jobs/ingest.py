@@ -36,7 +36,6 @@ def read_labels(run: Run, path: str, split: str | None) -> None:
     run.waves.must_be_open(LABELS, SPLITS)
     settings = run.settings.ingest
     statements = label_files.read_statements(run.lake.spark, path, settings, run.labels, split)
-    before = run.lake.version(LABELS)
 
     def write(wave: Wave) -> Work:
         matched = label_files.match(statements, run.lake.read(FILES), settings.source)
@@ -47,14 +46,13 @@ def read_labels(run: Run, path: str, split: str | None) -> None:
         ], {}
 
     settled = run.waves.make(write, run.record.versions)
-    _say(run, Path(path).name, settled, before)
+    _say(run, Path(path).name, settled)
 
 
-def _say(run: Run, name: str, settled: Settled, before: int) -> None:
+def _say(run: Run, name: str, settled: Settled) -> None:
     """What became of the rows of a labels file."""
     labels, splits = settled.landed[LABELS.name], settled.landed[SPLITS.name]
-    came = run.lake.read_added(LABELS, run.lake.added_since(LABELS, before))
-    waiting = came.where((F.col("wave_id") == settled.wave_id) & F.col("video_id").startswith("ext:"))
+    waiting = run.lake.read_files(LABELS, labels.files).where(F.col("video_id").startswith("ext:"))
     counts = {
         "label_rows": labels.rows + labels.known + settled.refused(LABELS),
         "labels_new": labels.rows,

@@ -2,9 +2,9 @@
 
     deepintuit nightly --source DIR_OR_GLOB_OR_URI --conf conf/local.yaml [--max-videos N] [--deadline 06:00]
 
-New is what no live scorer of this task has scored yet; `backfill` brings older videos to newly promoted versions. Without
---source it takes on what is in the lake already. A night that leaves nothing behind notes how far it came, and the next
-looks only at what came after. A second run right after starts no engine.
+New is what no live versions of this task have decided yet; `backfill` brings older videos to newly promoted versions.
+Without --source it takes on what is in the lake already. A night that leaves nothing behind notes how far it came, and the
+next looks only at what came after. A second run right after starts no engine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     if new is None or not new.count:
         run.record.versions |= scorer.versions
         run.record.add(dict.fromkeys(("videos_in_scope", "videos_scored", "rollouts", "engines"), 0))
-        run.record.say("nothing is new: every video in the lake has its score; no engine was started")
+        run.record.say("nothing is new: every video in the lake has its decision; no engine was started")
         done: int | None = added.version
     else:
         left = serve(run, scorer, new)

@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -42,11 +42,15 @@ class Fenced(RuntimeError):
 
 @dataclass(frozen=True)
 class Landed:
-    """What an append did: rows it brought, rows whose keys were there already, times another writer came first."""
+    """What an append did: rows it brought, rows whose keys were there already, times another writer came first.
+
+    files: names of those it brought them in; none where an earlier life did so, of which only the mark tells.
+    """
 
     rows: int
     known: int
     collisions: int
+    files: tuple[str, ...] = ()
 
 
 # From a snapshot, the version that was looked at last (None: none) and staged files to those whose rows are new.
@@ -70,16 +74,21 @@ def append_once(table: Table, root: str, files: Sequence[DataFile], mark: str, w
     return _land(table, root, files, mark, wave_id, None, lambda snapshot, since, files: files)
 
 
+# `append` or `append_once`.
+_Landing = Callable[[Table, str, Sequence[DataFile], str, str], Landed]
+
+
 def _land(
     table: Table, root: str, files: Sequence[DataFile], mark: str, wave_id: str, since: int | None, look: _Look
 ) -> Landed:
     planned, run_id = sum(file.rows for file in files), run_of(wave_id)
     collisions, fails = 0, 0
+    put: tuple[str, ...] = ()
     while True:
         snapshot = open_table(table, root)
         landed = snapshot.transaction_version(mark)
         if landed is not None:
-            return Landed(landed - 1, planned - (landed - 1), collisions)
+            return Landed(landed - 1, planned - (landed - 1), collisions, put)
         if snapshot.transaction_version(fence_of(run_id)):
             raise Fenced(
                 f"{path(table, root)}: run {run_id} was taken for dead and cleaned up while it stood still; its work is "
@@ -89,9 +98,10 @@ def _land(
         rows = sum(file.rows for file in files)
         if not rows:
             return Landed(0, planned, collisions)
+        put = tuple(file.name for file in files)
         failure = _put(table, snapshot, files, mark, rows + 1)  # a fence's version is 1, so that no wave's is
         if failure is None:
-            return Landed(rows, planned - rows, collisions)
+            return Landed(rows, planned - rows, collisions, put)
         fails = _failed_again(table, root, snapshot, failure, fails)
         collisions += fails == 0
 
@@ -111,14 +121,19 @@ def _failed_again(table: Table, root: str, snapshot: DeltaTable, failure: Except
     return fails + 1
 
 
-def note_once(table: Table, root: str, rows: list[dict[str, Any]], mark: str, wave_id: str) -> None:
-    """`append_once` for a few rows at hand. A column that a row lacks is NULL."""
+def note_once(
+    table: Table, root: str, rows: list[dict[str, Any]], mark: str, wave_id: str, land: _Landing = append_once
+) -> None:
+    """A few rows at hand. A column that a row lacks is NULL.
+
+    land: `append` for what may come again after its mark has expired, as what an id stands for does.
+    """
     if open_table(table, root).transaction_version(mark) is not None:
         return
     values = [{column.name: row.get(column.name) for column in table.columns} for row in rows]
     with PartWriter(table, root, wave_id) as parts:
         parts.write(pa.Table.from_pylist(values, arrow_schema(table)))
-        append_once(table, root, parts.close(), mark, wave_id)
+        land(table, root, parts.close(), mark, wave_id)
 
 
 def run_of(wave_id: str) -> str:
@@ -173,28 +188,38 @@ def _put(
 def added_since(
     table: Table, root: str, snapshot: DeltaTable, version: int | None
 ) -> list[tuple[str, dict, int]] | None:
-    """Files of a snapshot that hold every row added after a version: (name, partition, version that added it).
+    """Files of a snapshot that hold every row added after a version: (name, partition, version that added its oldest).
 
     Files that a compaction made of older rows alone are left out. None where that version is not given or the log no
     longer tells: then all files of the snapshot have to be looked at.
     """
     if version is None or version > snapshot.version():
         return None
-    folder = storage.join(path(table, root), "_delta_log")
+    folder, table_id = storage.join(path(table, root), "_delta_log"), str(snapshot.metadata().id)
     found: dict[str, tuple[str, dict, int]] = {}
     for entry in range(version + 1, snapshot.version() + 1):
         try:
-            lines = storage.read_bytes(storage.join(folder, f"{entry:020}.json")).splitlines()
+            adds, removed = _entry(storage.join(folder, f"{entry:020}.json"), table_id)
         except FileNotFoundError:
             return None
-        actions = [json.loads(line) for line in lines]
-        removed = [unquote(action["remove"]["path"]) for action in actions if "remove" in action]
-        rewritten = [found.pop(name, None) for name in removed]
-        for add in (action["add"] for action in actions if "add" in action):
-            name = unquote(add["path"])
-            if add["dataChange"] or any(rewritten):
-                found[name] = (name, add["partitionValues"], entry)
+        rewritten = [found.pop(name) for name in removed if name in found]
+        for name, values, is_new in adds:
+            if is_new or rewritten:
+                found[name] = (name, values, min((version for _, _, version in rewritten), default=entry))
     return list(found.values())
+
+
+@lru_cache(maxsize=1024)
+def _entry(uri: str, table_id: str) -> tuple[list[tuple[str, dict, bool]], list[str]]:
+    """One entry of the log: files it adds (name, partition, whether their rows are new) and names of those it removes.
+
+    What is written is never changed, so that a run of many waves reads each entry once. table_id: the folder may be another
+    table's tomorrow.
+    """
+    actions = [json.loads(line) for line in storage.read_bytes(uri).splitlines()]
+    added = [action["add"] for action in actions if "add" in action]
+    adds = [(unquote(add["path"]), add["partitionValues"], bool(add["dataChange"])) for add in added]
+    return adds, [unquote(action["remove"]["path"]) for action in actions if "remove" in action]
 
 
 def all_files(snapshot: DeltaTable) -> list[tuple[str, dict]]:

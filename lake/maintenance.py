@@ -95,7 +95,9 @@ def remove_orphans(table: Table, root: str, retention_hours: float) -> tuple[int
     }
     for run in set(lost.values()) - {""}:
         fence(table, root, run)
-    return _remove([found[name].uri for name in lost])
+    # A run that only stood still may have committed between the look and its fence.
+    named = {name for name, _ in all_files(open_table(table, root))}
+    return _remove([found[name].uri for name in lost if name not in named])
 
 
 def _remove(uris: list[str]) -> tuple[int, int]:

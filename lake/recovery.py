@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from lake import lease, storage
 from lake.catalog import Lake
+from lake.commit import Fenced
 from lake.listing import walk
 from lake.staging import Wave, run_folder, staged_waves
 from lake.waves import Held, Superseded, held_message, settle
@@ -93,14 +94,29 @@ def _roll_forward(lake: Lake, wave: Wave, found: Recovered) -> None:
         return
     except Held:
         faults = wave.faults()
+    except Fenced:  # `maintain` has taken its files for nobody's
+        wave.remove()
+        found.discarded += 1
+        return
     except storage.Damaged as error:
         faults = [str(error)]
         wave.hold(faults)
-    _keep(lake, wave, faults, found)
+    except storage.StoreError:  # says nothing of the wave
+        raise
+    except Exception as error:
+        # It may be the wave's files or a full disk: whatever has nothing to do with this wave goes on.
+        said = next(iter(str(error).splitlines()), "")[:500]
+        message = (
+            f"wave {wave.id} could not be settled: {type(error).__name__}: {said}. The next run tries it again; "
+            f"`deepintuit waves discard {wave.id}` drops it and makes its work pending again"
+        )
+        _block(wave, message, found)
+        return
+    _block(wave, held_message(wave, faults), found)
 
 
-def _keep(lake: Lake, wave: Wave, faults: list[str], found: Recovered) -> None:
-    message = held_message(wave, faults)
+def _block(wave: Wave, message: str, found: Recovered) -> None:
+    """Nothing may enter this wave's tables before it is settled."""
     found.warnings.append(message)
     try:
         manifest = wave.manifest()

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from lake import storage
 from lake.parquet import DataFile
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,7 @@ class Wave:
 
     def manifest(self) -> Manifest | None:
         """None for a wave that is not sealed, or not there any more. Raises storage.Damaged."""
-        found = self._read("manifest.json")
-        return found and Manifest.parse(found)
+        return self._parsed("manifest.json", Manifest.parse)
 
     def seal(self, manifest: Manifest) -> None:
         """From here on the wave will be published and its model never runs again."""
@@ -115,8 +117,7 @@ class Wave:
 
     def audited(self) -> dict[str, Audited] | None:
         """By table; None before the audit. Raises storage.Damaged."""
-        found = self._read("audited.json")
-        return found and {table: Audited.parse(value) for table, value in found.items()}
+        return self._parsed("audited.json", lambda found: {name: Audited.parse(value) for name, value in found.items()})
 
     def note_audit(self, audited: dict[str, Audited]) -> None:
         self._write("audited.json", {table: asdict(value) for table, value in audited.items()})
@@ -132,6 +133,16 @@ class Wave:
         """The manifest first, so that half a removal reads as a wave that was never sealed."""
         storage.delete(self.path("manifest.json"))
         storage.delete(self.folder)
+
+    def _parsed(self, name: str, parse: Callable[[Any], T]) -> T | None:
+        found = self._read(name)
+        try:
+            return None if found is None else parse(found)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise storage.Damaged(
+                f"{self.path(name)}: expected what this version of deepintuit writes, found something else ({error}): "
+                f"`deepintuit waves discard {self.id}` drops the wave and makes its work pending again"
+            ) from None
 
     def _read(self, name: str) -> Any:
         try:

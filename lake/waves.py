@@ -135,8 +135,8 @@ def gate(lake: Lake, wave: Wave, manifest: Manifest, audited: dict[str, Audited]
         if found.broken > manifest.max_refused * found.staged.rows
     ]
     if faults:
-        wave.hold(faults)
         note_quality(lake, wave, audited)
+        wave.hold(faults)
         raise Held(held_message(wave, faults))
 
 
@@ -193,7 +193,9 @@ def note_quality(lake: Lake, wave: Wave, audited: dict[str, Audited]) -> None:
         for name, found in audited.items()
         for result in found.results
     ]
-    commit.note_once(QUALITY, lake.root, rows, f"{wave.id}/{QUALITY.name}", wave.id)
+    # A held wave's results were noted when it was held, perhaps so long ago that their mark is gone.
+    land = commit.append if wave.faults() else commit.append_once
+    commit.note_once(QUALITY, lake.root, rows, f"{wave.id}/{QUALITY.name}", wave.id, land)
 
 
 # What a stage stages in a wave: the rows for each table, in the order in which to publish them, and its own counts.

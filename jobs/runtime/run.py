@@ -13,7 +13,7 @@ from jobs.runtime.budget import Budget
 from jobs.runtime.errors import explain
 from jobs.runtime.record import Record
 from lake import catalog, recovery, storage
-from lake.commit import note_once
+from lake.commit import append, note_once
 from lake.lease import Lease
 from lake.staging import run_folder, scratch, staged_waves
 from lake.waves import Held, Superseded, Waves
@@ -102,4 +102,4 @@ class Run:
         """Note in `recipes` or `scorers`, once, what an id stands for."""
         key = table.key[0]
         row = {key: id, "task": self.task, "json": identity.canonical(value), "created_at": datetime.now(UTC)}
-        note_once(table, self.lake.root, [row], f"{table.name}/{id}", self.record.note_id)
+        note_once(table, self.lake.root, [row], f"{table.name}/{id}", self.record.note_id, land=append)

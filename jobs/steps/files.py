@@ -21,7 +21,6 @@ from jobs.steps import recipes
 from jobs.steps.label_files import external_id
 from lake import storage
 from lake.listing import walk
-from lake.parquet import wave_of
 from lake.staging import Wave
 from lake.waves import Settled, Work
 from lake.write import stage
@@ -145,12 +144,12 @@ def _inventory(run: Run, source: str) -> DataFrame:
     odd = rows.where("NOT (startswith(uri, '/') OR contains(uri, '://'))").select("uri").head(1)
     if odd:
         raise UsageError(f"--source {source}: expected whole URIs or absolute paths, found {odd[0]['uri']!r}")
-    if "etag" in rows.columns:
-        wanted = {field.name: field.dataType for field in from_arrow_schema(LISTED_COLUMNS)}
-        lacking = {name: F.lit(None) for name in wanted.keys() - set(rows.columns)}
-        return rows.withColumns(lacking).select(*[F.col(name).cast(kind).alias(name) for name, kind in wanted.items()])
+    schema = from_arrow_schema(LISTED_COLUMNS)
+    lacking = {name: F.lit(None) for name in set(schema.names) - set(rows.columns)}
+    rows = rows.withColumns(lacking).select(*[F.col(field.name).cast(field.dataType) for field in schema])
     width = run.lake.spark.sparkContext.defaultParallelism * 4
-    return rows.select("uri").repartition(width).mapInArrow(look_up, from_arrow_schema(LISTED_COLUMNS))
+    untold = rows.where("etag IS NULL").select("uri").repartition(width)
+    return rows.where("etag IS NOT NULL").unionByName(untold.mapInArrow(look_up, schema))
 
 
 def _write_listing(run: Run, source: str) -> str:
@@ -218,11 +217,11 @@ def _make_wave(run: Run, files: DataFrame, looked: _Looked, before: int, total: 
         return [videos, stage(wave, FILES, file_rows(probes), looked.files_at)], {}
 
     settled = run.waves.make(write, run.record.versions)
-    landed = _rows_of_wave(run, FILES, settled, looked.files_at)
+    landed = _rows_of_wave(run, FILES, settled)
     by_reason = {row["reason"]: row["count"] for row in landed.groupBy("reason").count().collect()}
     fine = by_reason.pop(None, 0)
     # Of a file that another run read at the same time nobody knows who was first: it counts as read before.
-    videos = _rows_of_wave(run, VIDEOS, settled, looked.videos_at)
+    videos = _rows_of_wave(run, VIDEOS, settled)
     new = landed.join(videos.select("uri", "video_id"), ["uri", "video_id"]).count()
     broken = _broken(run, landed, settled)
     found = settled.landed[FILES.name]
@@ -239,11 +238,9 @@ def _make_wave(run: Run, files: DataFrame, looked: _Looked, before: int, total: 
     return found.rows + found.known
 
 
-def _rows_of_wave(run: Run, table: Table, settled: Settled, since: int) -> DataFrame:
-    """What a wave brought into a table: its own files alone are read."""
-    came = run.lake.added_since(table, since).files
-    names = [name for name in came or () if wave_of(name) == settled.wave_id]
-    return run.lake.read_files(table, names)
+def _rows_of_wave(run: Run, table: Table, settled: Settled) -> DataFrame:
+    """What a wave brought into a table: its own files alone are read, also where `maintain` has replaced them since."""
+    return run.lake.read_files(table, settled.landed[table.name].files)
 
 
 def _broken(run: Run, landed: DataFrame, settled: Settled) -> int:

@@ -107,12 +107,15 @@ def stage(run: Run, split: str | None) -> Scope:
 def done_up_to(left: DataFrame, added: Added) -> int | None:
     """The last version of `videos` before that of the oldest video that is left; None if that cannot be told.
 
-    left: videos of `added` with their wave_id.
+    left: videos of `added` with wave_id and ingested_on. Of what compaction has moved the oldest of its day counts.
     """
     if added.files is None:
         return None
-    waves = {row["wave_id"] for row in left.select("wave_id").distinct().collect()}
-    versions = {wave_of(name): version for name, version in added.files.items()}
-    if not waves <= versions.keys():  # compaction has moved some of them
-        return None
-    return min((versions[wave] for wave in waves), default=added.version + 1) - 1
+    versions: dict[str, int] = {}
+    for name, version in added.files.items():
+        home = wave_of(name) or name.rpartition("/")[0]
+        versions[home] = min(version, versions.get(home, version))
+    homes = [(wave, f"ingested_on={day}") for wave, day in left.select("wave_id", "ingested_on").distinct().collect()]
+    found = [versions.get(wave, versions.get(day)) for wave, day in homes]
+    told = [version for version in found if version is not None]
+    return min(told, default=added.version + 1) - 1 if len(told) == len(found) else None

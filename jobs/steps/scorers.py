@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from conf.settings import Decide
 from jobs.runtime.run import Run
 from jobs.steps.recipes import Recipe
 from models import identity
+from schemas.decisions import DECISIONS
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,11 @@ def live(run: Run) -> Scorer:
     return of_manifest(manifest, Decide(**versions["rule"]))
 
 
-def promoted(run: Run) -> list[str]:
-    """Ids of all scorers of the task that are or were live; what a candidate scored is not among theirs."""
-    return sorted({pair["scorer_id"] for pair in run.lake.registry.promotions(run.task)})
+def decided(run: Run) -> DataFrame:
+    """Decisions of every pair of scorer and rule of the task that is or was live; a candidate's are not among them."""
+    decisions = run.lake.read(DECISIONS)
+    pairs = [
+        (F.col("scorer_id") == pair["scorer_id"]) & (F.col("rule_id") == pair["rule_id"])
+        for pair in run.lake.registry.promotions(run.task)
+    ]
+    return decisions.where(reduce(or_, pairs, F.lit(False)))

@@ -14,38 +14,40 @@ from jobs.steps.scope import Scope
 from jobs.steps.scorers import Scorer
 from jobs.steps.scoring import register, score_parts
 from lake.catalog import Added
+from schemas.decisions import DECISIONS
 from schemas.quarantine import QUARANTINE
 from schemas.scores import SCORES
+from schemas.traces import TRACES
 from schemas.videos import VIDEOS
 
 
 def new_videos(run: Run) -> tuple[Scope | None, Added]:
-    """Videos that no scorer of this task has scored while it was live; what a candidate tried does not count.
+    """Videos without a decision of any versions that are or were live; what a candidate tried does not count.
 
-    Looks only at what came after the version of `videos` up to which an earlier night has scored everything; None if
+    Looks only at what came after the version of `videos` up to which an earlier night has decided everything; None if
     nothing came, and then no other table is read.
     """
     added = run.lake.added_since(VIDEOS, run.lake.registry.scored_up_to(run.task))
     if added.files == {}:
         return None, added
     came = scope.fix(run, "came", run.lake.read_added(VIDEOS, added))
-    known = run.lake.read(SCORES).where(F.col("scorer_id").isin(scorers.promoted(run)))
-    return scope.fix(run, "new", came.without(known)), added
+    return scope.fix(run, "new", came.without(scorers.decided(run))), added
 
 
 def serve(run: Run, scorer: Scorer, asked: Scope) -> DataFrame:
     """Rollouts, scores and decisions for a scope; checks that scope = scored + quarantined + deferred.
 
-    Returns the videos that are deferred.
+    Scored is what has its decision, too. Returns the videos that are deferred.
     """
     register(run, scorer)
     taken, most = asked, run.budget.max_videos
     if most is not None and most < asked.count:
         taken = scope.fix(run, "taken", scope.oldest(asked.videos, most))
     roll_out(run, scorer.recipe, scorer.rollouts, taken, then=partial(score_parts, run, scorer))
-    scored = asked.within(run.lake.read(SCORES).where(F.col("scorer_id") == scorer.id)).select("video_id")
+    decisions = run.lake.read(DECISIONS).where(F.col("scorer_id") == scorer.id)
+    scored = asked.within(decisions.where(F.col("rule_id") == scorer.rule_id)).select("video_id")
     left = scope.fix(run, "left", asked.videos.join(scored, "video_id", "left_anti"))
-    refused = refused_videos(run.lake.read(QUARANTINE), scorer.recipe.id, scorer.id)
+    refused = refused_videos(run.lake.read(QUARANTINE), scorer)
     deferred = scope.fix(run, "deferred", left.videos.join(refused, "video_id", "left_anti"))
     parts = {
         "videos_scored": asked.videos.join(scored, "video_id", "left_semi").count(),
@@ -62,9 +64,10 @@ def serve(run: Run, scorer: Scorer, asked: Scope) -> DataFrame:
     return deferred.videos
 
 
-def refused_videos(quarantine: DataFrame, recipe_id: str, scorer_id: str) -> DataFrame:
-    """Videos of which a trace or the score was refused by its contract."""
+def refused_videos(quarantine: DataFrame, scorer: Scorer) -> DataFrame:
+    """Videos of which a trace, the score or the decision was refused by its contract."""
     key = F.split("row_key", "/")
-    traces = (F.col("table") == "traces") & (key[1] == recipe_id)
-    scores = (F.col("table") == "scores") & (key[1] == scorer_id)
-    return quarantine.where(traces | scores).select(key[0].alias("video_id")).distinct()
+    traces = (F.col("table") == TRACES.name) & (key[1] == scorer.recipe.id)
+    scores = (F.col("table") == SCORES.name) & (key[1] == scorer.id)
+    decisions = (F.col("table") == DECISIONS.name) & (key[1] == scorer.id) & (key[2] == scorer.rule_id)
+    return quarantine.where(traces | scores | decisions).select(key[0].alias("video_id")).distinct()

@@ -40,6 +40,8 @@ _CONTAINERS = (
     "dv,mxf,nut,rm,swf,wtv,gif,mjpeg,mjpeg_2000,image2,png_pipe,jpeg_pipe,gif_pipe,bmp_pipe,webp_pipe,wav,mp3,aac,flac"
 )
 _STILL_IMAGES = ("image2", "_pipe")  # demuxers of pictures: their names are `image2` or end in `_pipe`
+_MOST_FPS = 1000.0
+_MOST_SIDE = 32768  # pixels
 _SEEK_GAP_S = 2.0  # a seek costs about as much as decoding this much video: below it, just decode on
 
 
@@ -75,14 +77,15 @@ class Probe:
     """Facts about a clip, measured.
 
     codec: name of the video codec; width, height: stored size in pixels, before rotation; fps: average frames per
-    second; duration_s: seconds from the first frame to the end of the last; frames: number of video packets; rotation:
-    degrees counter-clockwise by which a frame must be turned to be upright; has_audio: is there an audio stream?
+    second, None where the clock runs so that no camera could have made them; duration_s: seconds from the first frame to
+    the end of the last; frames: number of video packets; rotation: degrees counter-clockwise by which a frame must be
+    turned to be upright; has_audio: is there an audio stream?
     """
 
     codec: str
     width: int
     height: int
-    fps: float
+    fps: float | None
     duration_s: float
     frames: int
     rotation: int
@@ -109,11 +112,12 @@ def probe(data: bytes, limits: Limits) -> Probe:
         if first is None:
             raise clip.nothing_decoded()
         index = clip.index
+        fps = len(index.times) / index.duration
         return Probe(
             codec=clip.stream.codec_context.codec.name,
             width=first.width,
             height=first.height,
-            fps=len(index.times) / index.duration,
+            fps=fps if fps <= _MOST_FPS else None,
             duration_s=index.duration,
             frames=len(index.times),
             rotation=_rotation(first),
@@ -364,7 +368,8 @@ def _check_size(size: int, limits: Limits) -> None:
 
 def _check_pixels(picture: av.VideoFrame | av.VideoCodecContext, limits: Limits) -> None:
     pixels = picture.width * picture.height
-    if pixels > limits.max_pixels:
+    if pixels > limits.max_pixels or max(picture.width, picture.height) > _MOST_SIDE:
         raise MediaError(
-            "too_large", f"{picture.width}x{picture.height} pixels, the limit is {limits.max_pixels} in all"
+            "too_large",
+            f"{picture.width}x{picture.height} pixels, the limit is {limits.max_pixels} in all and {_MOST_SIDE} a side",
         )

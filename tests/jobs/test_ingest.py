@@ -15,8 +15,11 @@ from support import Lake
 
 from jobs.runtime.errors import UsageError
 from jobs.steps import files
+from lake import waves
 from lake.listing import walk
+from lake.maintenance import upkeep
 from lake.parquet import wave_of
+from schemas.files import FILES
 from udfs.inventory import LISTED_COLUMNS
 
 
@@ -97,17 +100,27 @@ def test_after_the_deadline_everything_is_left_for_another_time(lake, uploads):
 
 
 def test_many_files_are_read_in_waves_of_neighbours(lake, uploads, monkeypatch):
-    """A content that comes in two of them is one video."""
+    """A content that comes in two of them is one video; that `maintain` runs beside it changes nothing."""
+    publish = waves.publish
+
+    def compacting(lake, wave, audited):
+        landed = publish(lake, wave, audited)
+        upkeep(FILES, lake.root, 128 << 20, 24)
+        return landed
+
+    monkeypatch.setattr(waves, "publish", compacting)
+    shutil.copyfile(uploads / "-a b.mp4", uploads / "zz twin.mp4")
     monkeypatch.setattr(files, "FILES_PER_WAVE", 4)
     monkeypatch.setattr(files, "_FILES_PER_CHUNK", 3)
     run = lake.job("ingest", source=str(uploads))
-    assert counted(run) == {"files_listed": 7, "videos_new": 3, "duplicates": 1, "quarantined": 3}
-    rows = lake.rows("files")
-    waves = [row["wave_id"] for row in sorted(rows, key=lambda row: row["uri"])]
-    assert len(rows) == 7 and len(set(waves)) == 2 and waves == sorted(waves)
+    assert counted(run) == {"files_listed": 8, "videos_new": 3, "duplicates": 2, "quarantined": 3}
+    rows = sorted(lake.rows("files"), key=lambda row: row["uri"])
+    ids = [row["wave_id"] for row in rows]
+    assert len(rows) == 8 and len(set(ids)) == 2 and ids == sorted(ids)
+    assert rows[0]["video_id"] == rows[-1]["video_id"] and ids[0] != ids[-1]
     assert len({row["video_id"] for row in lake.rows("videos")}) == len(lake.rows("videos")) == 3
-    written = [wave_of(name.name) for name in (lake.root / "tables" / "files").glob("*.parquet")]
-    assert sorted(set(written)) == sorted(set(waves))
+    written = {wave_of(name.name) for name in (lake.root / "tables" / "files").glob("*.parquet")}
+    assert written - {None} == set(ids)
 
 
 def as_csv(path, entries) -> None:
@@ -121,6 +134,7 @@ def as_csv(path, entries) -> None:
 def as_parquet(path, entries) -> None:
     """All that a listing says, and columns of the store's own."""
     columns = {name: [getattr(entry, name) for entry in entries] for name in LISTED_COLUMNS.names}
+    columns["etag"][1] = columns["size"][2] = None  # not known of every file
     table = pa.table(columns, LISTED_COLUMNS).append_column("storage_class", pa.array(["cold"] * len(entries)))
     pq.write_table(table, path)
 
@@ -135,7 +149,10 @@ def test_an_inventory_is_as_good_as_a_listing(lake, uploads, tmp_path, name, wri
     columns = ("uri", "etag", "size", "modified_at")
     found = [tuple(row[column] for column in columns) for row in lake.rows("files")]
     videos = [entry for entry in entries if not entry.uri.endswith(".csv")]
-    assert sorted(found) == sorted(tuple(getattr(entry, column) for column in columns) for entry in videos)
+    listed = [tuple(getattr(entry, column) for column in columns) for entry in videos]
+    untold = {entries[2].uri} if name == "list.parquet" else set()
+    assert sorted(row for row in found if row[0] not in untold) == sorted(row for row in listed if row[0] not in untold)
+    assert len(found) == len(listed)
     listed = lake.job("ingest", source=str(uploads))
     assert counted(listed) == {"files_listed": 7, "unchanged": 7}
 

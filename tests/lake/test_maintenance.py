@@ -11,7 +11,7 @@ import pytest
 from sealed import abandon, put_down
 from things import THINGS, ids_of, land, staged, wave
 
-from lake import storage
+from lake import commit, maintenance, storage
 from lake.catalog import Lake, create_all
 from lake.commit import Fenced, all_files, append
 from lake.lease import Lease
@@ -73,6 +73,17 @@ def test_a_run_whose_files_were_removed_cannot_name_them_any_more(made):
     with pytest.raises(Fenced, match="run slow was taken for dead"):
         append(THINGS, made, mine, "slow/things", wave("slow"))
     assert ids_of(made) == []
+
+
+def test_what_a_slow_run_names_between_the_look_and_the_fence_stays(made, monkeypatch):
+    mine = staged(made, wave("slow"), "a")
+
+    def late(table, root, run_id):
+        append(THINGS, made, mine, "slow/things", wave("slow"))
+        commit.fence(table, root, run_id)
+
+    monkeypatch.setattr(maintenance, "fence", late)
+    assert remove_orphans(THINGS, made, WEEK)[0] == 0 and there(made, mine[0].name) and ids_of(made) == ["a"]
 
 
 def test_half_written_files_of_killed_tasks_are_orphans_too(tmp_path):

@@ -244,6 +244,49 @@ def test_half_a_file_of_a_wave_is_told_and_blocks_nobody_else(lake, name):
     assert mended(lake) == (0, 0) and staging(lake) == []
 
 
+def test_a_wave_of_another_version_is_told_and_blocks_nobody_else(lake):
+    wave = put_down(lake, good=1, broken=0)
+    storage.write(wave.path("manifest.json"), b'{"wave_id": "x", "stage": 7, "outputs": [], "labels": []}')
+    found = recover(lake, SILENCE)
+    (line,) = found.warnings
+    assert f"{wave.path('manifest.json')}: expected what this version of deepintuit writes" in line and not found.held
+    assert recovery.state(wave, SILENCE) == "damaged"
+
+
+def test_a_wave_that_cannot_be_settled_is_told_and_tried_again(lake):
+    """Given a file with as many bytes as were staged, but not those: its table stays closed, other waves go on."""
+    wave, other = put_down(lake, good=4, broken=0), put_down(lake, good=2, broken=0)
+    file = Path(table.path(SCORES, lake.root), wave.manifest().outputs[0].files[0].name)
+    whole = file.read_bytes()
+    file.write_bytes(b"?" * len(whole))
+    found = recover(lake, SILENCE)
+    (line,) = found.warnings
+    assert line.startswith(f"wave {wave.id} could not be settled: ") and f"`deepintuit waves discard {wave.id}`" in line
+    assert "\n" not in line and found.held == {("scores", TASK): line} and found.settled == 1
+    assert of_wave(lake, wave) == [] and len(of_wave(lake, other)) == 2
+    file.write_bytes(whole)
+    assert mended(lake) == (1, 0) and len(of_wave(lake, wave)) == 4
+
+
+def test_a_wave_of_a_run_that_was_fenced_out_is_dropped(lake):
+    wave = put_down(lake, good=1, broken=0)
+    commit.fence(SCORES, lake.root, wave.run_id)
+    assert mended(lake) == (0, 1) and of_wave(lake, wave) == [] and staging(lake) == []
+
+
+def test_a_wave_that_was_held_for_long_has_its_results_once(lake, monkeypatch):
+    wave = put_down(lake, good=1, broken=1)
+    assert recover(lake, SILENCE).held
+    before = [row for row in rows_of(lake.root, QUALITY) if row["wave_id"] == wave.id]
+    once = commit.note_once
+    # As after 30 days, when the mark of the first note has expired.
+    monkeypatch.setattr(
+        commit, "note_once", lambda table, root, rows, mark, *rest: once(table, root, rows, f"{mark}!", *rest)
+    )
+    settle(lake, wave, release=True)
+    assert [row for row in rows_of(lake.root, QUALITY) if row["wave_id"] == wave.id] == before != []
+
+
 def test_staged_files_with_other_rows_than_were_staged_are_not_published(lake):
     wave = put_down(lake, good=2, broken=0)
     manifest = wave.manifest()

@@ -9,6 +9,7 @@ from jobs.runtime.budget import Budget
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from lake import storage
+from lake.commit import note_once
 from lake.table import LakeError
 from lake.waves import Held
 
@@ -120,4 +121,10 @@ def test_what_an_id_stands_for_is_noted_once(lake):
         with run_of(lake) as run:
             run.register(RECIPES, "0123456789abcdef", {"b": 1, "a": 2})
     (row,) = lake.rows("recipes")
+    # Marks expire after 30 days, what an id stands for does not: known under any other mark it is not noted again.
+    again = row | {"recipe_id": "fedcba9876543210"}
+    note_once(RECIPES, str(lake.root), [again], "an expired mark", "early.w00000")
+    with run_of(lake) as run:
+        run.register(RECIPES, "fedcba9876543210", {})
+    assert len(lake.rows("recipes")) == 2
     assert (row["recipe_id"], row["task"], row["json"]) == ("0123456789abcdef", "handwriting", '{"a":2,"b":1}')

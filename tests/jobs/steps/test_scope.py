@@ -151,12 +151,17 @@ def file_of(wave_id: str) -> str:
         (["r.w00001"], 4),
         (["r.w00002", "r.w00002"], 6),
         (["r.w00002", "r.w00001"], 4),  # the oldest counts
-        (["gone.w00001"], None),  # compaction has moved it
+        (["moved.w00001"], 2),  # compaction has moved it: the oldest of its day counts
+        (["r.w00002", "moved.w00001"], 2),
+        (["gone.w00001"], None),
         (["r.w00002", "gone.w00001"], None),
     ],
 )
 def test_a_night_came_as_far_as_the_oldest_video_that_it_left(spark, left, version):
-    added = Added(9, {file_of("r.w00001"): 5, file_of("r.w00002"): 7})
-    rows = spark.createDataFrame([(wave,) for wave in left], "wave_id string")
+    compacted = "ingested_on=2026-02-28/part-00000-1f6e.zstd.parquet"
+    added = Added(9, {file_of("r.w00001"): 5, file_of("r.w00002"): 7, compacted: 3})
+    days = {"moved.w00001": date(2026, 2, 28)}
+    rows = [(wave, days.get(wave, date(2026, 3, 1))) for wave in left]
+    rows = spark.createDataFrame(rows, "wave_id string, ingested_on date")
     assert done_up_to(rows, added) == version
     assert done_up_to(rows, Added(9, None)) is None

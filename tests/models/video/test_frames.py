@@ -22,20 +22,20 @@ LIMITS = Limits()
 SHARED_CLIPS = Path(__file__).parents[4] / "shared" / "clips"
 
 
-def encode(times, *, size=(64, 48), fmt="mp4", codec="libx264", gop=250, picture=None) -> bytes:
-    """A file whose frame k is shown from times[k] (milliseconds) and is flat, of a grey that tells k modulo 49."""
+def encode(times, *, size=(64, 48), fmt="mp4", codec="libx264", gop=250, picture=None, clock=1000) -> bytes:
+    """A file whose frame k is shown from times[k] (1/clock seconds) and is flat, of a grey that tells k modulo 49."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=fmt) as out:
         stream = out.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 1000)
+        stream.codec_context.time_base = Fraction(1, clock)
         stream.codec_context.gop_size = gop
         if codec == "libx264":
             stream.options = {"crf": "1", "bf": "2", "x264-params": "scenecut=0"}
         for k, time in enumerate(times):
             pixels = np.full((size[1], size[0], 3), grey(k), np.uint8) if picture is None else picture
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            frame.pts, frame.time_base = time, Fraction(1, clock)
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
     return buffer.getvalue()
@@ -223,6 +223,16 @@ def test_every_limit_is_held(limits, reason):
         with pytest.raises(MediaError) as refused:
             act()
         assert refused.value.reason == reason
+
+
+def test_what_no_camera_makes_is_told_before_a_contract_meets_it():
+    """A clock of ten frames a millisecond, and a picture wider than any decoder should be asked for."""
+    quick, steady = probe(encode(range(6), clock=10_000), LIMITS), probe(encode(range(6)), LIMITS)
+    assert (quick.frames, quick.fps) == (6, None) and quick.duration_s < 0.001
+    assert steady.fps == pytest.approx(1000)
+    with pytest.raises(MediaError) as refused:
+        probe(encode([0, 40], size=(33000, 16), codec="ffv1", fmt="avi"), LIMITS)
+    assert refused.value.reason == "too_large"
 
 
 def test_a_media_error_survives_the_way_between_processes():

@@ -1,0 +1,58 @@
+"""What is new to a night: what no live versions have decided yet, whatever an earlier night left undone, and how."""
+
+from __future__ import annotations
+
+import pytest
+from support import Lake
+
+from benchmarks import archive
+from jobs.steps import scoring
+
+ARCHIVED, UPLOADED = 40, 6
+
+
+@pytest.fixture
+def lake(spark, clip_factory, tmp_path):
+    """A lake with live versions and an archive that they have decided, into which a few uploads came. A null engine."""
+    archive.make(tmp_path / "lake", ARCHIVED, workers=1)
+    made = Lake(tmp_path / "lake", *archive.overrides_of(tmp_path / "lake")[1:])
+    made.job("ingest", source=str(clip_factory("test", UPLOADED)))
+    return made
+
+
+def scope_of(run) -> tuple[int, int, int]:
+    return tuple(run.counts.get(f"videos_{name}", 0) for name in ("in_scope", "scored", "deferred"))
+
+
+def test_what_a_night_leaves_the_next_takes_on_and_nothing_twice(lake):
+    first = lake.job("nightly", max_videos=2)
+    assert scope_of(first) == (6, 2, 4) and first.deferred
+    lake.job("maintain")  # the files in which the videos came are others now
+    second = lake.job("nightly", max_videos=1)
+    assert scope_of(second) == (4, 1, 3)
+    assert scope_of(lake.job("nightly")) == (3, 3, 0)
+    assert scope_of(lake.job("nightly")) == (0, 0, 0)
+    decided = [row["video_id"] for row in lake.rows("decisions")]
+    assert len(decided) == len(set(decided)) == ARCHIVED + UPLOADED
+
+
+def test_a_night_that_died_between_scores_and_decisions_is_finished_by_the_next(lake, monkeypatch):
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "_decide", die)
+        with pytest.raises(KeyboardInterrupt):
+            lake.job("nightly")
+    assert len(lake.rows("scores")) == ARCHIVED + UPLOADED and len(lake.rows("decisions")) == ARCHIVED
+    next_night = lake.job("nightly")
+    assert scope_of(next_night) == (6, 6, 0)
+    assert [next_night.counts[name] for name in ("rollouts", "scores", "decisions")] == [0, 0, 6]
+
+
+def test_what_a_rule_decided_that_was_never_live_is_new_all_the_same(lake):
+    lake.job("rollout")
+    tried = lake.job("score", "decide.threshold=0.99")
+    assert tried.counts["scores"] == 6 and tried.counts["decisions"] >= 6
+    night = lake.job("nightly")
+    assert scope_of(night) == (6, 6, 0) and night.counts["scores"] == 0 and night.counts["decisions"] == 6
