@@ -35,6 +35,7 @@ from jobs.runtime import cli
 from jobs.steps import recipes, scorers
 from lake import catalog
 from lake.commit import append_once, note_once
+from lake.names import wave_id
 from lake.parquet import DataFile, PartWriter
 from lake.registry import Registry
 from lake.table import arrow_schema, open_table
@@ -104,7 +105,7 @@ class Night:
         return f"nightly-{self.began:%Y%m%dT%H%M%S}-{sha256(str(self.number).encode()).hexdigest()[:6]}"
 
     def wave(self, number: int) -> str:
-        return f"{self.run_id}.w{number:05d}"
+        return wave_id(self.run_id, number)
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ FAULTS = (
     ),
     Fault(
         "the entry right after the look is not looked at",
-        "lake/commit.py",
+        "lake/log.py",
         "for entry in range(version + 1, snapshot.version() + 1):",
         "for entry in range(version + 2, snapshot.version() + 1):",
         "tests/lake/test_commit.py -k 'known_to_be_missing and not s3'",
@@ -217,8 +217,8 @@ FAULTS = (
     Fault(
         "a content that an earlier wave of the run brought comes in again",
         "lake/commit.py",
-        'f"{run_of(wave_id)}." if table.key_is_local else wave_id',
-        'f"{run_of(wave_id)}."',
+        "if came is not None and table.key_is_local:",
+        "if came is not None:",
         "tests/jobs/test_ingest.py -k neighbours",
     ),
     Fault(

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 
-from lake import commit, table
-from lake.parquet import wave_of
+from lake import log, table
+from lake.names import run_of, wave_of
 from lake.registry import Registry
 from schemas.table import Table
 from schemas.tables import TABLES
@@ -60,7 +60,7 @@ class Lake:
     def added_since(self, wanted: Table, version: int | None) -> Added:
         """What was added to a table after a version; everything where none is given or the log no longer tells."""
         snapshot = table.open_table(wanted, self.root)
-        came = commit.added_since(wanted, self.root, snapshot, version)
+        came = log.added_since(wanted, self.root, snapshot, version)
         return Added(snapshot.version(), None if came is None else {name: entry for name, _, entry in came})
 
     def read_added(self, wanted: Table, added: Added) -> DataFrame:
@@ -80,10 +80,9 @@ class Lake:
         snapshot = table.open_table(wanted, self.root)
         if snapshot.version() == version:
             return False
-        came = commit.added_since(wanted, self.root, snapshot, version)
+        came = log.added_since(wanted, self.root, snapshot, version)
         return came is None or any(
-            commit.run_of(wave_of(name) or "") != run_id and partition.items() <= values.items()
-            for name, values, _ in came
+            run_of(wave_of(name) or "") != run_id and partition.items() <= values.items() for name, values, _ in came
         )
 
     def view(self, name: str) -> DataFrame:

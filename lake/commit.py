@@ -11,13 +11,11 @@ rows: doing it again changes nothing, also where the put arrived and its answer 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -28,7 +26,9 @@ from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction
 
 from lake import storage
-from lake.parquet import DataFile, PartWriter, wave_of
+from lake.log import added_since, all_files
+from lake.names import run_of, wave_of
+from lake.parquet import DataFile, PartWriter
 from lake.table import arrow_schema, delta_schema, open_table, path, store_options
 from schemas.table import Table
 
@@ -136,11 +136,6 @@ def note_once(
         land(table, root, parts.close(), mark, wave_id)
 
 
-def run_of(wave_id: str) -> str:
-    """The run that a wave belongs to."""
-    return wave_id.rpartition(".")[0]
-
-
 def fence_of(run_id: str) -> str:
     """The mark that keeps a dead run's commits out."""
     return f"fence/{run_id}"
@@ -185,62 +180,15 @@ def _put(
     return None
 
 
-def added_since(
-    table: Table, root: str, snapshot: DeltaTable, version: int | None
-) -> list[tuple[str, dict, int]] | None:
-    """Files of a snapshot that hold every row added after a version: (name, partition, version that added its oldest).
-
-    Files that a compaction made of older rows alone are left out. None where that version is not given or the log no
-    longer tells: then all files of the snapshot have to be looked at.
-    """
-    if version is None or version > snapshot.version():
-        return None
-    folder, table_id = storage.join(path(table, root), "_delta_log"), str(snapshot.metadata().id)
-    found: dict[str, tuple[str, dict, int]] = {}
-    for entry in range(version + 1, snapshot.version() + 1):
-        try:
-            adds, removed = _entry(storage.join(folder, f"{entry:020}.json"), table_id)
-        except FileNotFoundError:
-            return None
-        rewritten = [found.pop(name) for name in removed if name in found]
-        for name, values, is_new in adds:
-            if is_new or rewritten:
-                found[name] = (name, values, min((version for _, _, version in rewritten), default=entry))
-    return list(found.values())
-
-
-@lru_cache(maxsize=1024)
-def _entry(uri: str, table_id: str) -> tuple[list[tuple[str, dict, bool]], list[str]]:
-    """One entry of the log: files it adds (name, partition, whether their rows are new) and names of those it removes.
-
-    What is written is never changed, so that a run of many waves reads each entry once. table_id: the folder may be another
-    table's tomorrow.
-    """
-    actions = [json.loads(line) for line in storage.read_bytes(uri).splitlines()]
-    added = [action["add"] for action in actions if "add" in action]
-    adds = [(unquote(add["path"]), add["partitionValues"], bool(add["dataChange"])) for add in added]
-    return adds, [unquote(action["remove"]["path"]) for action in actions if "remove" in action]
-
-
-def all_files(snapshot: DeltaTable) -> list[tuple[str, dict]]:
-    """(name, partition) of every file of a snapshot."""
-    columns = list(snapshot.metadata().partition_columns)
-    actions = pa.table(snapshot.get_add_actions(flatten=True))
-    values = [actions[f"partition.{name}"].cast(pa.string()).to_pylist() for name in columns]
-    names = [unquote(name) for name in actions["path"].to_pylist()]
-    rows = zip(*values, strict=True) if columns else [()] * len(names)
-    return [(name, dict(zip(columns, row, strict=True))) for name, row in zip(names, rows, strict=True)]
-
-
 def _without_known(
     table: Table, root: str, wave_id: str, snapshot: DeltaTable, since: int | None, files: Sequence[DataFile]
 ) -> Sequence[DataFile]:
     """The same rows without those whose keys the snapshot has; files that lose rows are written anew."""
     came = added_since(table, root, snapshot, since)
     others = all_files(snapshot) if came is None else [(name, values) for name, values, _ in came]
-    # What a run takes on in several waves has its keys once, where one can say so beforehand: not contents of files.
-    own = f"{run_of(wave_id)}." if table.key_is_local else wave_id
-    others = [(name, values) for name, values in others if not (wave_of(name) or "").startswith(own)]
+    if came is not None and table.key_is_local:
+        # What a run cuts into waves has each key once, where one can say so beforehand: not of contents of files.
+        others = [(name, values) for name, values in others if run_of(wave_of(name) or "") != run_of(wave_id)]
     if not others:
         return files
     store = pafs.PyFileSystem(DeltaStorageHandler(path(table, root), store_options(path(table, root))))

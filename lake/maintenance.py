@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from deltalake import WriterProperties
 
 from lake import storage
-from lake.commit import all_files, fence, run_of
+from lake.commit import fence
 from lake.lease import read as read_lease
 from lake.listing import walk
-from lake.parquet import wave_of
+from lake.log import all_files
+from lake.names import run_of, wave_of
 from lake.staging import all_waves, run_folder
 from lake.table import open_table, path
 from schemas.table import Table

@@ -116,12 +116,6 @@ class _Part:
         self._local.unlink(missing_ok=True)
 
 
-def wave_of(name: str) -> str | None:
-    """The wave that wrote a file, from its name; None for files of others, such as those that compaction wrote."""
-    found = re.fullmatch(r"(?:\.[0-9a-f]+\.)?(.+\.w\d{5})-[0-9a-f]{16}\.parquet", name.rpartition("/")[2])
-    return found[1] if found else None
-
-
 def _by_partition(rows: pa.Table, columns: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], pa.Table]]:
     """The rows of each partition, with its values as text."""
     if not columns:

@@ -12,13 +12,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from lake import storage
+from lake.names import is_wave_name
 from lake.parquet import DataFile
 
 T = TypeVar("T")
@@ -166,7 +166,7 @@ def scratch(root: str, run_id: str, name: str) -> str:
 def staged_waves(root: str, run_id: str) -> list[Wave]:
     """All waves of a run, sealed or not."""
     names = storage.children(run_folder(root, run_id))
-    return [Wave(root, run_id, name) for name in names if re.fullmatch(r"w\d{5}", name)]
+    return [Wave(root, run_id, name) for name in names if is_wave_name(name)]
 
 
 def all_waves(root: str) -> list[Wave]:

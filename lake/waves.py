@@ -24,6 +24,7 @@ from lake import commit, storage, table
 from lake.audit import audit
 from lake.catalog import Lake
 from lake.lease import Lease
+from lake.names import wave_name
 from lake.staging import Audited, Manifest, Staged, Wave
 from lake.write import stage
 from schemas.checks import Contract
@@ -230,7 +231,7 @@ class Waves:
     def make(self, write: Callable[[Wave], Work], versions: dict[str, str]) -> Settled:
         """All five steps of one more wave. Raises Held, Superseded, storage.StoreError."""
         self._count += 1
-        wave, began = Wave(self._lake.root, self._lease.run_id, f"w{self._count:05d}"), time.monotonic()
+        wave, began = Wave(self._lake.root, self._lease.run_id, wave_name(self._count)), time.monotonic()
         outputs, counts = write(wave)
         self.must_be_open(*[BY_NAME[output.table] for output in outputs])
         if not self._lease.held():

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lake.commit import note_once
+from lake.names import wave_id
 from schemas.runs import RUNS
 
 
@@ -32,7 +33,7 @@ class Record:
     @property
     def note_id(self) -> str:
         """Stands where a wave's id does in the names of files with this run's notes."""
-        return f"{self.run_id}.w00000"
+        return wave_id(self.run_id, 0)
 
     def add(self, counts: Mapping[str, int]) -> None:
         """Add to this run's counts."""

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from jobs.runtime.run import Run
 from lake.catalog import Added
-from lake.parquet import wave_of
+from lake.names import wave_of
 from schemas.videos import VIDEOS
 
 COLUMNS = ("video_id", "uri", "duration_s", "ingested_at", "ingested_on", "wave_id")

@@ -18,7 +18,7 @@ from jobs.steps import files
 from lake import waves
 from lake.listing import walk
 from lake.maintenance import upkeep
-from lake.parquet import wave_of
+from lake.names import wave_of
 from schemas.files import FILES
 from udfs.inventory import LISTED_COLUMNS
 

@@ -19,7 +19,7 @@ import pytest
 from support import PROJECT, Lake
 
 from benchmarks import null_engine
-from lake.commit import all_files
+from lake.log import all_files
 from lake.table import open_table
 from schemas.traces import TRACES
 

@@ -18,7 +18,7 @@ import pytest
 from support import PROJECT, Lake
 
 from lake.audit import audit
-from lake.commit import all_files
+from lake.log import all_files
 from lake.table import open_table
 from schemas.tables import TABLES
 

@@ -15,7 +15,7 @@ import pytest
 from support import PROJECT
 from things import DAY, THINGS, ids_of, land, rows_of, staged, wave
 
-from lake import commit, storage
+from lake import commit, log, storage
 from lake.commit import Fenced, append, append_once, fence, note_once
 from lake.table import create, open_table
 
@@ -35,7 +35,7 @@ def made(anywhere):
 
 
 def files(root: str) -> set[str]:
-    return {name for name, _ in commit.all_files(open_table(THINGS, root))}
+    return {name for name, _ in log.all_files(open_table(THINGS, root))}
 
 
 def test_rows_land_once_and_again_change_nothing(made):
@@ -154,20 +154,31 @@ def test_compaction_and_a_log_that_was_cut_hide_no_row(root, looked):
         land(root, wave("old", n), f"old{n}")
     planned_at = open_table(THINGS, root).version()
     open_table(THINGS, root).optimize.compact()
-    assert commit.added_since(THINGS, root, open_table(THINGS, root), planned_at) == []  # only older rows moved
+    assert log.added_since(THINGS, root, open_table(THINGS, root), planned_at) == []  # only older rows moved
     land(root, wave("rival"), "a", missing_at=planned_at)
     open_table(THINGS, root).optimize.compact()
-    came = commit.added_since(THINGS, root, open_table(THINGS, root), planned_at)
+    came = log.added_since(THINGS, root, open_table(THINGS, root), planned_at)
     assert [version for _, _, version in came] == [planned_at + 2]  # the rival's row is somewhere in there
     assert land(root, wave("mine", 1), "a", missing_at=planned_at).known == 1
 
     open_table(THINGS, root).create_checkpoint()
     (entry,) = Path(root, "tables/things/_delta_log").glob("*5.json")
     entry.unlink()
-    commit._entry.cache_clear()  # as a run would see it that starts now
-    assert commit.added_since(THINGS, root, open_table(THINGS, root), planned_at) is None
+    log._entry.cache_clear()  # as a run would see it that starts now
+    assert log.added_since(THINGS, root, open_table(THINGS, root), planned_at) is None
     assert land(root, wave("mine", 2), "a", "old1", "b", missing_at=planned_at).known == 2
     assert ids_of(root) == ["a", "b", "old0", "old1", "old2"]
+
+
+def test_of_what_was_compacted_only_the_days_on_which_something_came_are_looked_at(root):
+    for n in range(2):
+        land(root, wave("old", n), f"old{n}", day=date(2026, 1, 1))
+        land(root, wave("older", n), f"older{n}")
+    planned_at = open_table(THINGS, root).version()
+    land(root, wave("rival"), "a")
+    open_table(THINGS, root).optimize.compact()  # both days in one entry
+    ((_, values, version),) = log.added_since(THINGS, root, open_table(THINGS, root), planned_at)
+    assert values == {"day": str(DAY)} and version == planned_at + 1
 
 
 def test_side_rows_are_there_once_under_their_mark(made):

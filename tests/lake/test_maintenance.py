@@ -13,8 +13,9 @@ from things import THINGS, ids_of, land, staged, wave
 
 from lake import commit, maintenance, storage
 from lake.catalog import Lake, create_all
-from lake.commit import Fenced, all_files, append
+from lake.commit import Fenced, append
 from lake.lease import Lease
+from lake.log import all_files
 from lake.maintenance import remove_orphans, safe_hours, upkeep
 from lake.recovery import recover
 from lake.staging import run_folder

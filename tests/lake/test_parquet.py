@@ -12,7 +12,8 @@ import pytest
 from things import DAY, THINGS, staged, wave
 
 from lake import storage, table
-from lake.parquet import PartWriter, wave_of
+from lake.names import wave_of
+from lake.parquet import PartWriter
 from schemas.columns import DOUBLE, INT, STRING, TIMESTAMP, Column, mapping
 from schemas.table import Table
 

@@ -8,8 +8,10 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from lake import table
-from lake.commit import Landed, all_files, append
-from lake.parquet import DataFile, PartWriter, wave_of
+from lake.commit import Landed, append
+from lake.log import all_files
+from lake.names import wave_of
+from lake.parquet import DataFile, PartWriter
 from schemas.checks import not_null
 from schemas.columns import DATE, LONG, STRING, Column
 from schemas.table import Table
