@@ -270,7 +270,7 @@ def test_a_disk_that_takes_nothing_more(disk, tmp_path, capsys, spoil, cause, jo
     spoil(disk)
     code, line = failed(capsys, Lake(disk.folder / "lake"), job, "--source", str(tmp_path))
     assert code == 1
-    assert re.fullmatch(rf"{disk.folder}/lake/tables/runs/\S+: cannot be written: {cause}", line)
+    assert re.fullmatch(rf"{disk.folder}/lake/staging/\S+/run.json: cannot be written: {cause}", line)
 
 
 def test_a_log_that_takes_nothing_more(disk, monkeypatch):
