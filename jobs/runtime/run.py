@@ -68,17 +68,17 @@ class Run:
         if self._lease is None:
             return
         self._lease.close()
-        met = error
+        superseded = None
         if isinstance(error, Exception) and not self._lease.held() and not isinstance(error, Superseded):
             # Whatever it ran into: the files that it worked with were cleaned up after it.
-            error = Superseded.of(self.record.run_id)
-        self._end(error)
+            superseded = Superseded.of(self.record.run_id)
+        self._end(superseded or error)
         # A sealed wave outlives a run that failed after it: the next run publishes it.
         if not any(wave.manifest() for wave in staged_waves(self.lake.root, self.record.run_id)):
             with suppress(storage.StoreError):
                 recovery.remove_run(self.lake.root, self.record.run_id)
-        if error is not met:
-            raise error from met
+        if superseded:
+            raise superseded from error
 
     def _end(self, error: BaseException | None) -> None:
         """The run's last row."""
