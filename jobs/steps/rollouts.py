@@ -32,6 +32,7 @@ from udfs.progress import TaskProgress, engines
 from udfs.rollout import TRACE_COLUMNS, rollout
 
 _RATE_OVER_WAVES = 20
+_MOST_CULPRITS = 3  # videos of one wave
 _USUALLY_OK = 0.5  # a smaller share of usable traces is said aloud
 
 
@@ -195,7 +196,7 @@ def _make_wave(run: Run, todo: Todo, rows: DataFrame, scope: Scope, done: int) -
         rows.write.parquet(wave.path("todo"))
         fixed = run.lake.spark.read.parquet(wave.path("todo"))
         with Watch(run.record, task.folder, done, todo.videos, "starting engines"):
-            made = merged(_make(run, wave, recipe, plan, fixed))
+            made = merged(_make(run, wave, recipe, plan, fixed, culprits=[]))
         counts = _figures(run.lake.read_files(TRACES, [file.name for file in made.files]))
         return [replace(made, missing_at=todo.planned_at)], counts | {"engines": engines(task.folder)}
 
@@ -227,11 +228,14 @@ def merged(parts: list[Staged]) -> Staged:
     )
 
 
-def _make(run: Run, wave: Wave, recipe: Recipe, plan: Plan, todo: DataFrame, depth: int = 0) -> list[Staged]:
+def _make(
+    run: Run, wave: Wave, recipe: Recipe, plan: Plan, todo: DataFrame, culprits: list[str], depth: int = 0
+) -> list[Staged]:
     """Run the model over `todo`.
 
     Work that keeps killing its engine, through all of Spark's tries, is halved until the culprit stands alone; that video
-    gets rows with the status generation_error, everything beside it is done.
+    gets rows with the status generation_error, everything beside it is done. culprits: the videos found so far; where
+    there are more than a wave has by chance, the machines are at fault, and the failure is raised.
     """
     # One long task per engine, its longest videos first: the short ones fill the gaps at the end.
     tasks = todo.repartition(run.settings.engine.per_cluster).sortWithinPartitions(F.desc("duration_s"))
@@ -242,14 +246,25 @@ def _make(run: Run, wave: Wave, recipe: Recipe, plan: Plan, todo: DataFrame, dep
         # An engine that never started is no video's fault.
         if not engines(wave.path("progress")) or not worker_lost(error):
             raise
-    if todo.select("video_id").distinct().count() == 1:
-        run.record.warn("one video keeps killing its engine: its rollouts get the status generation_error")
+        if len(culprits) == _MOST_CULPRITS:
+            run.record.warn(
+                f"engines died over {', '.join(culprits)} and go on dying: that is no video's fault. Nothing of this wave "
+                f"is published; their own words are in {session.log_file()} or in the logs of the executors"
+            )
+            raise
+    left = [row["video_id"] for row in todo.select("video_id").distinct().limit(2).collect()]
+    if len(left) == 1:
+        culprits += left
+        run.record.warn(f"video {culprits[-1]} keeps killing its engine: its rollouts get the status generation_error")
         return [stage(wave, TRACES, trace_rows(lost_rows(todo), run.task, recipe.id))]
     run.record.say("an engine died again and again over the same videos: trying them in halves")
     half = F.pmod(F.shiftright(F.xxhash64("video_id"), depth), F.lit(2))
     halves = [todo.where(half == part) for part in (0, 1)]
     return [
-        staged for part in halves if not part.isEmpty() for staged in _make(run, wave, recipe, plan, part, depth + 1)
+        staged
+        for part in halves
+        if not part.isEmpty()
+        for staged in _make(run, wave, recipe, plan, part, culprits, depth + 1)
     ]
 
 

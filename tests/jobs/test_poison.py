@@ -8,25 +8,31 @@ import pytest
 from support import Lake
 
 from benchmarks import null_engine
+from jobs.runtime.errors import worker_lost
 from jobs.steps import rollouts
 from udfs import rollout as udf
 
 pytestmark = pytest.mark.timeout(1800)
 
 
-def test_the_culprit_is_found_by_halving(spark, clip_factory, tmp_path, monkeypatch):
-    # Every death costs the start of another engine: one that starts at once will do.
-    lake = Lake(tmp_path / "lake", "engine.per_cluster=1", f"engine.kind={null_engine.KIND}")
-    lake.job("ingest", source=str(clip_factory("refine", 4)))
-    poison = sorted(row["video_id"] for row in lake.rows("videos"))[0]
+@pytest.fixture
+def lake(spark, clip_factory, tmp_path):
+    """Four videos to roll out. Every death costs the start of another engine: one that starts at once will do."""
+    made = Lake(tmp_path / "lake", "engine.per_cluster=1", f"engine.kind={null_engine.KIND}")
+    made.job("ingest", source=str(clip_factory("refine", 4)))
+    return made
 
-    def deadly(plan):
+
+def deadly(poison: set[str]):
+    """The udf of the rollouts, but for what its engine makes of some videos."""
+
+    def rollout(plan):
         work = udf.rollout(plan)
 
         def run(batches):
             def look(batches):
                 for batch in batches:
-                    if poison in batch.column("video_id").to_pylist():
+                    if poison & set(batch.column("video_id").to_pylist()):
                         plan.on_engine_start()  # it was up before this video came
                         os._exit(70)
                     yield batch
@@ -35,7 +41,12 @@ def test_the_culprit_is_found_by_halving(spark, clip_factory, tmp_path, monkeypa
 
         return run
 
-    monkeypatch.setattr(rollouts, "rollout", deadly)
+    return rollout
+
+
+def test_the_culprit_is_found_by_halving(lake, monkeypatch):
+    poison = sorted(row["video_id"] for row in lake.rows("videos"))[0]
+    monkeypatch.setattr(rollouts, "rollout", deadly({poison}))
     run = lake.job("rollout")
     by_video: dict[str, list] = {}
     for row in lake.rows("traces"):
@@ -44,3 +55,15 @@ def test_the_culprit_is_found_by_halving(spark, clip_factory, tmp_path, monkeypa
     assert {row["status"] for row in by_video.pop(poison)} == {"generation_error"}
     assert "generation_error" not in {row["status"] for rows in by_video.values() for row in rows}
     assert run.counts["traces"] == 16
+
+
+def test_engines_that_die_over_everything_are_no_videos_fault(lake, monkeypatch, capsys):
+    """Given a machine that kills its engines, then no video is blamed: nothing is published, all of it is tried again."""
+    monkeypatch.setattr(rollouts, "_MOST_CULPRITS", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(rollouts, "rollout", deadly({row["video_id"] for row in lake.rows("videos")}))
+        with pytest.raises(Exception) as failed:
+            lake.job("rollout")
+    assert worker_lost(failed.value) and "that is no video's fault" in capsys.readouterr().err
+    assert lake.rows("traces") == []
+    assert lake.job("rollout").counts["status_ok"] == 16
