@@ -3,18 +3,19 @@
     deepintuit nightly --source DIR_OR_GLOB_OR_URI --conf conf/local.yaml [--max-videos N] [--deadline 06:00]
 
 New is what no live versions of this task have decided yet; `backfill` brings older videos to newly promoted versions.
-Without --source it takes on what is in the lake already. A night that leaves nothing behind notes how far it came, and the
-next looks only at what came after. A second run right after starts no engine.
+Without --source it takes on what is in the lake already. A night notes how far it came and the days of what it left, and
+the next looks only at what came after and at those days. A second run right after starts no engine.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from datetime import date
 
 from jobs.runtime import cli
 from jobs.runtime.run import Run
-from jobs.steps import scope, scorers
+from jobs.steps import scorers
 from jobs.steps.files import read_files
 from jobs.steps.serving import new_videos, serve
 
@@ -28,12 +29,10 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         run.record.versions |= scorer.versions
         run.record.add(dict.fromkeys(("videos_in_scope", "videos_scored", "rollouts", "engines"), 0))
         run.record.say("nothing is new: every video in the lake has its decision; no engine was started")
-        done: int | None = added.version
+        left: tuple[date, ...] = ()
     else:
-        left = serve(run, scorer, new)
-        done = scope.done_up_to(left, added) if run.record.counts["videos_deferred"] else added.version
-    if done is not None:
-        run.lake.registry.note_scored(run.task, scorer.id, done)
+        left = serve(run, scorer, new).days
+    run.lake.registry.note_scored(run.task, scorer.id, added.version, [day.isoformat() for day in left])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

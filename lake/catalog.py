@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
@@ -28,10 +28,10 @@ _PROMOTIONS = {"task": "string", "recipe_id": "string", "scorer_id": "string", "
 
 @dataclass(frozen=True)
 class Added:
-    """files: the version that added it, by name; None where every file has to be looked at. version: the table's own."""
+    """files: their names; None where every file has to be looked at. version: the table's own."""
 
     version: int
-    files: dict[str, int] | None
+    files: tuple[str, ...] | None
 
 
 class Lake:
@@ -57,11 +57,19 @@ class Lake:
         """The table's version as of now: what is read after this has all of it, and perhaps more."""
         return table.open_table(wanted, self.root).version()
 
-    def added_since(self, wanted: Table, version: int | None) -> Added:
-        """What was added to a table after a version; everything where none is given or the log no longer tells."""
+    def added_since(self, wanted: Table, version: int | None, days: Collection[str] = ()) -> Added:
+        """What was added to a table after a version, with all that was ever added on some days of ingestion.
+
+        Everything where no version is given or the log no longer tells.
+        """
         snapshot = table.open_table(wanted, self.root)
         came = log.added_since(wanted, self.root, snapshot, version)
-        return Added(snapshot.version(), None if came is None else {name: entry for name, _, entry in came})
+        if came is None:
+            return Added(snapshot.version(), None)
+        names = {name for name, _ in came}
+        if days:
+            names |= {name for name, values in log.all_files(snapshot) if values["ingested_on"] in days}
+        return Added(snapshot.version(), tuple(sorted(names)))
 
     def read_added(self, wanted: Table, added: Added) -> DataFrame:
         """The rows of it, and perhaps some that were there before."""
@@ -75,15 +83,15 @@ class Lake:
         by_day = files.group_by("partition.ingested_on").aggregate([("num_records", "sum")])
         return dict(zip(*(column.to_pylist() for column in by_day.columns), strict=True))
 
-    def others_since(self, wanted: Table, version: int, run_id: str, **partition: str) -> bool:
-        """Whether other runs have added rows to a part of a table since a version."""
+    def quiet_since(self, wanted: Table, version: int, run_id: str, **partition: str) -> int | None:
+        """Up to which version nobody but this run has added rows to a part of a table; None if somebody has since."""
         snapshot = table.open_table(wanted, self.root)
-        if snapshot.version() == version:
-            return False
-        came = log.added_since(wanted, self.root, snapshot, version)
-        return came is None or any(
-            run_of(wave_of(name) or "") != run_id and partition.items() <= values.items() for name, values, _ in came
-        )
+        came = [] if snapshot.version() == version else log.added_since(wanted, self.root, snapshot, version)
+        if came is None or any(
+            run_of(wave_of(name) or "") != run_id and partition.items() <= values.items() for name, values in came
+        ):
+            return None
+        return snapshot.version()
 
     def view(self, name: str) -> DataFrame:
         """A view as of now; registers only what its query names."""

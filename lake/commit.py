@@ -12,7 +12,7 @@ rows: doing it again changes nothing, also where the put arrived and its answer 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -88,7 +88,8 @@ def _land(
         snapshot = open_table(table, root)
         landed = snapshot.transaction_version(mark)
         if landed is not None:
-            return Landed(landed - 1, planned - (landed - 1), collisions, put)
+            mine = put if set(put) <= {name for name, _ in all_files(snapshot)} else ()
+            return Landed(landed - 1, planned - (landed - 1), collisions, mine)
         if snapshot.transaction_version(fence_of(run_id)):
             raise Fenced(
                 f"{path(table, root)}: run {run_id} was taken for dead and cleaned up while it stood still; its work is "
@@ -185,34 +186,59 @@ def _without_known(
 ) -> Sequence[DataFile]:
     """The same rows without those whose keys the snapshot has; files that lose rows are written anew."""
     came = added_since(table, root, snapshot, since)
-    others = all_files(snapshot) if came is None else [(name, values) for name, values, _ in came]
+    others = all_files(snapshot) if came is None else came
     if came is not None and table.key_is_local:
         # What a run cuts into waves has each key once, where one can say so beforehand: not of contents of files.
-        others = [(name, values) for name, values in others if run_of(wave_of(name) or "") != run_of(wave_id)]
+        others = [(name, values) for name, values in others if not _of_another_wave(name, wave_id)]
     if not others:
         return files
     store = pafs.PyFileSystem(DeltaStorageHandler(path(table, root), store_options(path(table, root))))
     key = [name for name in table.key if name not in table.partition_by]
     fresh: list[DataFile] = []
-    for file in files:
-        near = [name for name, values in others if not table.key_is_local or values == file.partition]
-        known = _known_places(store, file.name, near, key) if near else []
-        if not known:
-            fresh.append(file)
-        elif len(known) < file.rows:
-            fresh.append(_rewrite(table, root, store, file, known, wave_id))
+    for mine, near in _neighbours(table, files, others):
+        known = _known_places(store, [file.name for file in mine], near, key) if near else {}
+        for file in mine:
+            if file.name not in known:
+                fresh.append(file)
+            elif len(known[file.name]) < file.rows:
+                fresh.append(_rewrite(table, root, store, file, known[file.name], wave_id))
     return fresh
 
 
-def _known_places(store: pafs.FileSystem, name: str, others: Iterable[str], key: list[str]) -> list[int]:
-    """Numbers of the rows of one file whose keys are in others. Reads key columns only, the others batch by batch."""
-    mine = _parquet([name], store).to_table(columns=key)
-    mine = mine.append_column("_place", pa.array(range(mine.num_rows), pa.int64()))
-    found: set[int] = set()
-    for batch in _parquet(list(others), store).to_batches(columns=key):
+def _of_another_wave(name: str, wave_id: str) -> bool:
+    """Whether a file is of the same run, of another of its waves."""
+    wave = wave_of(name) or ""
+    return wave != wave_id and run_of(wave) == run_of(wave_id)
+
+
+def _neighbours(
+    table: Table, files: Sequence[DataFile], others: Sequence[tuple[str, dict]]
+) -> Iterator[tuple[list[DataFile], list[str]]]:
+    """Files with the names of those others that may hold the same keys: all of them, or those in the same folder."""
+    if not table.key_is_local:
+        yield list(files), [name for name, _ in others]
+        return
+    folders: dict[tuple, list[DataFile]] = {}
+    for file in files:
+        folders.setdefault(tuple(file.partition.items()), []).append(file)
+    for folder, mine in folders.items():
+        yield mine, [name for name, values in others if values == dict(folder)]
+
+
+def _known_places(
+    store: pafs.FileSystem, names: Sequence[str], others: Sequence[str], key: list[str]
+) -> dict[str, list[int]]:
+    """By file, numbers of its rows whose keys are in others. Reads key columns only, the others once, batch by batch."""
+    tables = [_parquet([name], store).to_table(columns=key) for name in names]
+    file = pa.array([number for number, rows in enumerate(tables) for _ in range(rows.num_rows)], pa.int64())
+    place = pa.array([place for rows in tables for place in range(rows.num_rows)], pa.int64())
+    mine = pa.concat_tables(tables).append_column("_file", file).append_column("_place", place)
+    found: dict[str, set[int]] = {}
+    for batch in _parquet(others, store).to_batches(columns=key):
         met = mine.join(pa.Table.from_batches([batch]), keys=key, join_type="left semi")
-        found.update(met["_place"].to_pylist())
-    return sorted(found)
+        for number, row in zip(met["_file"].to_pylist(), met["_place"].to_pylist(), strict=True):
+            found.setdefault(names[number], set()).add(row)
+    return {name: sorted(rows) for name, rows in found.items()}
 
 
 def _rewrite(
@@ -231,5 +257,5 @@ def _rewrite(
     return written
 
 
-def _parquet(names: list[str], store: pafs.FileSystem) -> ds.Dataset:
-    return ds.dataset(names, format="parquet", filesystem=store, partitioning=None)
+def _parquet(names: Sequence[str], store: pafs.FileSystem) -> ds.Dataset:
+    return ds.dataset(list(names), format="parquet", filesystem=store, partitioning=None)

@@ -14,10 +14,8 @@ from lake.table import path
 from schemas.table import Table
 
 
-def added_since(
-    table: Table, root: str, snapshot: DeltaTable, version: int | None
-) -> list[tuple[str, dict, int]] | None:
-    """Files of a snapshot that hold every row added after a version: (name, partition, version that added its oldest).
+def added_since(table: Table, root: str, snapshot: DeltaTable, version: int | None) -> list[tuple[str, dict]] | None:
+    """Files of a snapshot that hold every row added after a version: (name, partition).
 
     Files that a compaction made of older rows alone are left out. None where that version is not given or the log no
     longer tells: then all files of the snapshot have to be looked at.
@@ -25,7 +23,7 @@ def added_since(
     if version is None or version > snapshot.version():
         return None
     folder, table_id = storage.join(path(table, root), "_delta_log"), str(snapshot.metadata().id)
-    found: dict[str, tuple[str, dict, int]] = {}
+    found: dict[str, dict] = {}
     for entry in range(version + 1, snapshot.version() + 1):
         try:
             adds, removed = _entry(storage.join(folder, f"{entry:020}.json"), table_id)
@@ -33,10 +31,9 @@ def added_since(
             return None
         rewritten = [found.pop(name) for name in removed if name in found]
         for name, values, is_new in adds:
-            of_these = [version for _, partition, version in rewritten if partition == values]
-            if is_new or of_these:
-                found[name] = (name, values, min(of_these, default=entry))
-    return list(found.values())
+            if is_new or values in rewritten:  # compaction moves rows within a folder
+                found[name] = values
+    return list(found.items())
 
 
 @lru_cache(maxsize=1024)

@@ -3,12 +3,14 @@
 <task>/calibrators/<id>/manifest.json, weights.safetensors   written once, manifest last
 <task>/promoted/<scorer id>.<rule id>.json                   every pair of versions that is or was live
 <task>/live.json                                             what nightly uses; replaced as a whole by promote
-<task>/scored/<scorer id>.json                               up to where nightly has scored everything
+<task>/scored/<scorer id>.json                               how far nightly has come, and what it left open
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +19,17 @@ from lake import storage
 
 class RegistryError(LookupError):
     """Something was asked for that is not registered; the message says what is."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Up to this version of the table videos every video has its decision, or was refused one for good.
+
+    open_days: but for some of those that were ingested on these days.
+    """
+
+    version: int
+    open_days: tuple[str, ...]
 
 
 class Registry:
@@ -83,15 +96,16 @@ class Registry:
                 found += [pair | {"is_live": same}] if pair else []
         return found
 
-    def scored_up_to(self, task: str) -> int | None:
-        """The last version of the table videos up to which a live scorer has scored everything; None if unknown."""
+    def scored_up_to(self, task: str) -> Scored | None:
+        """What the night noted that came furthest, whichever scorer was live; None before the first one."""
         folder = storage.join(self._root, task, "scored")
         notes = [self._read(storage.join(folder, name)) for name in storage.children(folder)]
-        return max((note["videos_version"] for note in notes if note), default=None)
+        found = [Scored(note["videos_version"], tuple(note["open_days"])) for note in notes if note]
+        return max(found, key=lambda note: note.version, default=None)
 
-    def note_scored(self, task: str, scorer_id: str, videos_version: int) -> None:
-        """Note that every video up to this version of the table videos has its score, or was refused one for good."""
-        note = {"videos_version": videos_version, "at": datetime.now(UTC).isoformat()}
+    def note_scored(self, task: str, scorer_id: str, videos_version: int, open_days: Iterable[str] = ()) -> None:
+        """Note how far a night came; see Scored."""
+        note = {"videos_version": videos_version, "open_days": sorted(open_days), "at": datetime.now(UTC).isoformat()}
         self._write(storage.join(self._root, task, "scored", f"{scorer_id}.json"), note)
 
     def _manifest(self, task: str, calibrator_id: str) -> dict[str, Any] | None:

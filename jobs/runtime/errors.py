@@ -34,8 +34,12 @@ class SessionError(RuntimeError):
     """Spark cannot start as configured."""
 
 
+class EnginesDie(RuntimeError):
+    """Engines die over whatever they are given: that is no video's fault."""
+
+
 _ASKED_WRONGLY = (UsageError, SettingsError, SessionError, RegistryError, LakeError, Damaged)
-_WENT_AWAY = (StoreError, Superseded, Fenced)
+_WENT_AWAY = (StoreError, Superseded, Fenced, EnginesDie)
 # What Python says of a JVM that was killed: nobody is at the other end.
 _NOBODY_THERE = (Py4JNetworkError, ConnectionError, EOFError)
 _DIES_WITHIN_S = 2.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from py4j.protocol import Py4JJavaError
@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from jobs.runtime import session
-from jobs.runtime.errors import worker_lost
+from jobs.runtime.errors import EnginesDie, worker_lost
 from jobs.runtime.progress import Watch, clock
 from jobs.runtime.run import Run
 from jobs.steps import recipes
@@ -32,8 +32,12 @@ from udfs.progress import TaskProgress, engines
 from udfs.rollout import TRACE_COLUMNS, rollout
 
 _RATE_OVER_WAVES = 20
-_MOST_CULPRITS = 3  # videos of one wave
+_MOST_CULPRITS = 3  # one after the other, which is no chance any more
 _USUALLY_OK = 0.5  # a smaller share of usable traces is said aloud
+
+
+# What follows a wave: called with its videos and with the files of the table traces that it published.
+Then = Callable[[Scope, Sequence[str]], None]
 
 
 def pending(
@@ -72,7 +76,7 @@ def refused_keys(quarantine: DataFrame, table: str) -> DataFrame:
 def missing(run: Run, recipe_id: str, k: int, scope: Scope) -> DataFrame:
     """`pending`, as the lake is now."""
     traces = scope.of(run.lake.read(TRACES).where(F.col("recipe_id") == recipe_id))
-    refused = refused_keys(run.lake.read(QUARANTINE), TRACES.name)
+    refused = refused_keys(scope.since(run.lake.read(QUARANTINE), "refused_at"), TRACES.name)
     return pending(scope.videos, traces, refused, recipe_id, k, run.settings.waves.max_attempts)
 
 
@@ -104,11 +108,11 @@ def plan(run: Run, recipe: Recipe, k: int, scope: Scope) -> Todo:
     return Todo(recipe, k, rows, videos, rollouts or 0, planned_at)
 
 
-def roll_out(run: Run, recipe: Recipe, k: int, scope: Scope, then: Callable[[Scope], None] | None = None) -> None:
+def roll_out(run: Run, recipe: Recipe, k: int, scope: Scope, then: Then | None = None) -> None:
     """Make the missing rollouts of a scope. Starts no engine if none is missing.
 
-    then: called with the videos of each wave once its traces are published, and last with those that lacked none: engines
-    wait for nobody.
+    then: called with the videos of each wave once its traces are published, and the files with these.
+    Raises EnginesDie.
     """
     run.record.versions["recipe_id"] = recipe.id
     run.record.add({"rollouts_pending": 0, "rollouts": 0, "engines": 0})
@@ -127,9 +131,6 @@ def roll_out(run: Run, recipe: Recipe, k: int, scope: Scope, then: Callable[[Sco
         run.record.say(
             f"nothing to roll out, all {scope.count:,} videos in scope have their rollouts; no engine was started"
         )
-    if then and todo.videos < scope.count:
-        ready = scope.videos.join(todo.rows.select("video_id").distinct(), "video_id", "left_anti")
-        then(fix(run, f"ready-{recipe.id}", ready))
 
 
 def _within_budget(run: Run, todo: Todo) -> Todo:
@@ -143,7 +144,7 @@ def _within_budget(run: Run, todo: Todo) -> Todo:
     return replace(todo, rows=rows, videos=most, rollouts=todo.rollouts * most // todo.videos)
 
 
-def _make_waves(run: Run, todo: Todo, then: Callable[[Scope], None] | None) -> None:
+def _make_waves(run: Run, todo: Todo, then: Then | None) -> None:
     """Cut the work into waves and make one after the other, oldest videos first, until the deadline."""
     rate = measured_rate(run, todo.recipe.id) or run.settings.waves.first_rate
     seconds = todo.rollouts / rate
@@ -160,9 +161,9 @@ def _make_waves(run: Run, todo: Todo, then: Callable[[Scope], None] | None) -> N
             return
         wave_began = time.monotonic()
         scope = fix(run, f"wave-{todo.recipe.id}", rows.select(*COLUMNS).distinct())
-        todo = _make_wave(run, todo, rows, scope, done)
+        todo, files = _make_wave(run, todo, rows, scope, done)
         if then:
-            then(scope)
+            then(scope, files)
         done, wave_seconds = done + scope.count, time.monotonic() - wave_began
         if done < todo.videos:
             left = clock((time.monotonic() - began) / done * (todo.videos - done))
@@ -180,14 +181,20 @@ def wave_count(seconds: float, target: float, left: float | None) -> int:
     return max(1, math.ceil(seconds / length))
 
 
-def _make_wave(run: Run, todo: Todo, rows: DataFrame, scope: Scope, done: int) -> Todo:
-    """One wave of rollouts: the only stage that runs the model. Returns the plan, looked at again if others published."""
-    recipe = todo.recipe
-    if run.lake.others_since(TRACES, todo.planned_at, run.record.run_id, recipe_id=recipe.id):
-        todo = replace(todo, planned_at=run.lake.version(TRACES))  # some of this may be there by now
+def _make_wave(run: Run, todo: Todo, rows: DataFrame, scope: Scope, done: int) -> tuple[Todo, Sequence[str]]:
+    """One wave of rollouts: the only stage that runs the model.
+
+    Returns the plan, as of later where nobody else has published since, and the files that this wave published.
+    """
+    recipe, culprits = todo.recipe, list[str]()
+    quiet_to = run.lake.quiet_since(TRACES, todo.planned_at, run.record.run_id, recipe_id=recipe.id)
+    if quiet_to is None:  # some of this wave may be there by now, and some of any later one
+        looked_at = run.lake.version(TRACES)
         rows = missing(run, recipe.id, todo.k, scope)
+    else:
+        todo, looked_at = replace(todo, planned_at=quiet_to), quiet_to
     if rows.isEmpty():
-        return todo
+        return todo, ()
 
     def write(wave: Wave) -> Work:
         task = TaskProgress(wave.path("progress"))
@@ -196,9 +203,9 @@ def _make_wave(run: Run, todo: Todo, rows: DataFrame, scope: Scope, done: int) -
         rows.write.parquet(wave.path("todo"))
         fixed = run.lake.spark.read.parquet(wave.path("todo"))
         with Watch(run.record, task.folder, done, todo.videos, "starting engines"):
-            made = merged(_make(run, wave, recipe, plan, fixed, culprits=[]))
+            made = merged(_make(run, wave, recipe, plan, fixed, culprits))
         counts = _figures(run.lake.read_files(TRACES, [file.name for file in made.files]))
-        return [replace(made, missing_at=todo.planned_at)], counts | {"engines": engines(task.folder)}
+        return [replace(made, missing_at=looked_at)], counts | {"engines": engines(task.folder)}
 
     settled = run.waves.make(write, run.record.versions)
     landed = settled.landed[TRACES.name]
@@ -206,7 +213,13 @@ def _make_wave(run: Run, todo: Todo, rows: DataFrame, scope: Scope, done: int) -
     run.record.add(
         {"traces": landed.rows, "traces_quarantined": settled.refused(TRACES), "collisions": landed.collisions}
     )
-    return todo
+    if len(culprits) == _MOST_CULPRITS:
+        raise EnginesDie(
+            f"engines died over {', '.join(culprits)} one after the other: look at the machines, and at the engines' own "
+            f"words in {session.log_file()} or in the logs of the executors. These videos have a failed attempt, the rest "
+            "is pending"
+        )
+    return todo, landed.files
 
 
 def _figures(traces: DataFrame) -> dict[str, int]:
@@ -234,23 +247,21 @@ def _make(
     """Run the model over `todo`.
 
     Work that keeps killing its engine, through all of Spark's tries, is halved until the culprit stands alone; that video
-    gets rows with the status generation_error, everything beside it is done. culprits: the videos found so far; where
-    there are more than a wave has by chance, the machines are at fault, and the failure is raised.
+    gets rows with the status generation_error, everything beside it is done. culprits: the last videos over which engines
+    died; once there are _MOST_CULPRITS between which none came through, the rest is left as it is.
     """
+    if len(culprits) == _MOST_CULPRITS:
+        return []
     # One long task per engine, its longest videos first: the short ones fill the gaps at the end.
     tasks = todo.repartition(run.settings.engine.per_cluster).sortWithinPartitions(F.desc("duration_s"))
     made = tasks.mapInArrow(rollout(plan), from_arrow_schema(TRACE_COLUMNS))
     try:
-        return [stage(wave, TRACES, trace_rows(made, run.task, recipe.id))]
+        staged = stage(wave, TRACES, trace_rows(made, run.task, recipe.id))
+        culprits.clear()
+        return [staged]
     except (PySparkException, Py4JJavaError) as error:
         # An engine that never started is no video's fault.
         if not engines(wave.path("progress")) or not worker_lost(error):
-            raise
-        if len(culprits) == _MOST_CULPRITS:
-            run.record.warn(
-                f"engines died over {', '.join(culprits)} and go on dying: that is no video's fault. Nothing of this wave "
-                f"is published; their own words are in {session.log_file()} or in the logs of the executors"
-            )
             raise
     left = [row["video_id"] for row in todo.select("video_id").distinct().limit(2).collect()]
     if len(left) == 1:

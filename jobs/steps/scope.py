@@ -10,8 +10,6 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.runtime.run import Run
-from lake.catalog import Added
-from lake.names import wave_of
 from schemas.videos import VIDEOS
 
 COLUMNS = ("video_id", "uri", "duration_s", "ingested_at", "ingested_on", "wave_id")
@@ -33,6 +31,10 @@ class Scope:
     def without(self, rows: DataFrame) -> DataFrame:
         """The videos that have no row in such a table."""
         return self.videos.join(self.within(rows).select("video_id"), "video_id", "left_anti")
+
+    def since(self, rows: DataFrame, time: str) -> DataFrame:
+        """The rows from the first of these days on, of a table that has no such days: nothing was said of them before."""
+        return rows.where(F.col(time) >= F.lit(self.days[0]) if self.days else F.lit(False))
 
     def within(self, rows: DataFrame) -> DataFrame:
         """The rows from the same days."""
@@ -102,20 +104,3 @@ def stage(run: Run, split: str | None) -> Scope:
     videos = run.lake.read(VIDEOS)
     chosen = videos if split is None else of_split(videos, run.lake.view("current_splits"), run.task, split)
     return fix(run, f"scope-{split or 'all'}", chosen)
-
-
-def done_up_to(left: DataFrame, added: Added) -> int | None:
-    """The last version of `videos` before that of the oldest video that is left; None if that cannot be told.
-
-    left: videos of `added` with wave_id and ingested_on. Of what compaction has moved the oldest of its day counts.
-    """
-    if added.files is None:
-        return None
-    versions: dict[str, int] = {}
-    for name, version in added.files.items():
-        home = wave_of(name) or name.rpartition("/")[0]
-        versions[home] = min(version, versions.get(home, version))
-    homes = [(wave, f"ingested_on={day}") for wave, day in left.select("wave_id", "ingested_on").distinct().collect()]
-    found = [versions.get(wave, versions.get(day)) for wave, day in homes]
-    told = [version for version in found if version is not None]
-    return min(told, default=added.version + 1) - 1 if len(told) == len(found) else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -18,6 +20,7 @@ from schemas.decisions import DECISIONS
 from schemas.quarantine import QUARANTINE
 from schemas.scorers import SCORERS
 from schemas.scores import SCORES
+from schemas.table import Table
 from schemas.traces import TRACES, TRANSIENT
 from udfs.calibrator import SCORE_COLUMNS, score
 
@@ -84,24 +87,25 @@ def decide(scores: DataFrame, rule: dict[str, float], rule_id: str) -> DataFrame
     )
 
 
-def waiting(run: Run, scorer: Scorer, scope: Scope) -> DataFrame:
-    """Videos in scope with all their traces and without a score: video_id, ingested_on, traces."""
-    traces = scope.of(run.lake.read(TRACES).where(F.col("recipe_id") == scorer.recipe.id))
+def waiting(run: Run, scorer: Scorer, scope: Scope, traces: DataFrame) -> DataFrame:
+    """Videos in scope with all their traces among these and without a score: video_id, ingested_on, traces."""
+    traces = scope.of(traces.where(F.col("recipe_id") == scorer.recipe.id))
     ready = traced(traces, scorer.recipe.id, scorer.rollouts, run.settings.waves.max_attempts)
+    refused = scope.since(run.lake.read(QUARANTINE), "refused_at")
     scored = scope.within(run.lake.read(SCORES).where(F.col("scorer_id") == scorer.id)).select("video_id")
     return (
         ready.join(scored, "video_id", "left_anti")
         .withColumn("row_key", F.concat_ws("/", "video_id", F.lit(scorer.id)))
-        .join(refused_keys(run.lake.read(QUARANTINE), SCORES.name), "row_key", "left_anti")
+        .join(refused_keys(refused, SCORES.name), "row_key", "left_anti")
         .drop("row_key")
     )
 
 
-def undecided(run: Run, scorer: Scorer, scope: Scope) -> DataFrame:
-    """Scores of the scope that the scorer's rule has not seen."""
+def undecided(run: Run, scorer: Scorer, scope: Scope, scores: DataFrame) -> DataFrame:
+    """Those of these scores that are of the scope and that the scorer's rule has not seen."""
     seen = (F.col("scorer_id") == scorer.id) & (F.col("rule_id") == scorer.rule_id)
     decided = scope.within(run.lake.read(DECISIONS).where(seen)).select("video_id")
-    scores = scope.of(run.lake.read(SCORES).where(F.col("scorer_id") == scorer.id))
+    scores = scope.of(scores.where(F.col("scorer_id") == scorer.id))
     return scores.join(decided, "video_id", "left_anti")
 
 
@@ -118,23 +122,32 @@ def score_all(run: Run, scorer: Scorer, scope: Scope) -> None:
     score_parts(run, scorer, scope)
 
 
-def score_parts(run: Run, scorer: Scorer, scope: Scope) -> None:
-    """The same for a registered scorer."""
+def score_parts(run: Run, scorer: Scorer, scope: Scope, files: Sequence[str] | None = None) -> None:
+    """The same for a registered scorer.
+
+    files: of traces, those to look into: a wave's videos are scored from what it has just published, without a look at all
+    that the same day brought. None: the folders of the scope's days.
+    """
     for part in parts(run, f"score-{scorer.id}", scope, _VIDEOS_PER_WAVE):
         if not run.budget.allows(0):
             run.record.deferred = True
             run.record.say("the deadline is over: the rest stays for the next run")
             return
         run.waves.must_be_open(SCORES, DECISIONS)
-        _score(run, scorer, part)
-        _decide(run, scorer, part)
+        made = _score(run, scorer, part, _rows(run, TRACES, files))
+        _decide(run, scorer, part, _rows(run, SCORES, None if files is None else made))
 
 
-def _score(run: Run, scorer: Scorer, scope: Scope) -> None:
+def _rows(run: Run, table: Table, files: Sequence[str] | None) -> DataFrame:
+    return run.lake.read(table) if files is None else run.lake.read_files(table, files)
+
+
+def _score(run: Run, scorer: Scorer, scope: Scope, traces: DataFrame) -> Sequence[str]:
+    """One wave of scores; returns the files that it published."""
     planned_at = run.lake.version(SCORES)
-    todo = waiting(run, scorer, scope)
+    todo = waiting(run, scorer, scope, traces)
     if todo.isEmpty():
-        return
+        return ()
     folder = run.lake.registry.folder(run.task, scorer.manifest["calibrator_id"])
     known = {"task": F.lit(run.task), "scorer_id": F.lit(scorer.id), "scored_at": F.current_timestamp()}
 
@@ -147,16 +160,17 @@ def _score(run: Run, scorer: Scorer, scope: Scope) -> None:
     refused = settled.refused(SCORES)
     run.record.add({"scores": landed.rows, "scores_refused": refused, "collisions": landed.collisions})
     run.record.say(f"{landed.rows:,} videos scored")
+    return landed.files
 
 
-def _decide(run: Run, scorer: Scorer, scope: Scope) -> None:
+def _decide(run: Run, scorer: Scorer, scope: Scope, scores: DataFrame) -> None:
     planned_at = run.lake.version(DECISIONS)
-    scores = undecided(run, scorer, scope)
-    if scores.isEmpty():
+    todo = undecided(run, scorer, scope, scores)
+    if todo.isEmpty():
         return
 
     def write(wave: Wave) -> Work:
-        return [stage(wave, DECISIONS, decide(scores, scorer.rule, scorer.rule_id), planned_at)], {}
+        return [stage(wave, DECISIONS, decide(todo, scorer.rule, scorer.rule_id), planned_at)], {}
 
     landed = run.waves.make(write, run.record.versions).landed[DECISIONS.name]
     run.record.add({"decisions": landed.rows, "collisions": landed.collisions})

@@ -13,6 +13,7 @@ from jobs.steps.rollouts import roll_out, say_statuses
 from jobs.steps.scope import Scope
 from jobs.steps.scorers import Scorer
 from jobs.steps.scoring import register, score_parts
+from lake.audit import TWICE
 from lake.catalog import Added
 from schemas.decisions import DECISIONS
 from schemas.quarantine import QUARANTINE
@@ -24,17 +25,20 @@ from schemas.videos import VIDEOS
 def new_videos(run: Run) -> tuple[Scope | None, Added]:
     """Videos without a decision of any versions that are or were live; what a candidate tried does not count.
 
-    Looks only at what came after the version of `videos` up to which an earlier night has decided everything; None if
-    nothing came, and then no other table is read.
+    Looks only at what came after the version of `videos` up to which an earlier night has decided everything, and at the
+    days of what it left; None if that is nothing, and then no other table is read.
     """
-    added = run.lake.added_since(VIDEOS, run.lake.registry.scored_up_to(run.task))
-    if added.files == {}:
+    before = run.lake.registry.scored_up_to(run.task)
+    added = (
+        run.lake.added_since(VIDEOS, before.version, before.open_days) if before else run.lake.added_since(VIDEOS, None)
+    )
+    if added.files == ():
         return None, added
     came = scope.fix(run, "came", run.lake.read_added(VIDEOS, added))
     return scope.fix(run, "new", came.without(scorers.decided(run))), added
 
 
-def serve(run: Run, scorer: Scorer, asked: Scope) -> DataFrame:
+def serve(run: Run, scorer: Scorer, asked: Scope) -> Scope:
     """Rollouts, scores and decisions for a scope; checks that scope = scored + quarantined + deferred.
 
     Scored is what has its decision, too. Returns the videos that are deferred.
@@ -44,10 +48,13 @@ def serve(run: Run, scorer: Scorer, asked: Scope) -> DataFrame:
     if most is not None and most < asked.count:
         taken = scope.fix(run, "taken", scope.oldest(asked.videos, most))
     roll_out(run, scorer.recipe, scorer.rollouts, taken, then=partial(score_parts, run, scorer))
-    decisions = run.lake.read(DECISIONS).where(F.col("scorer_id") == scorer.id)
-    scored = asked.within(decisions.where(F.col("rule_id") == scorer.rule_id)).select("video_id")
+    # Those whose traces were there already, in part or all of them.
+    rest = scope.fix(run, "rest", taken.without(_decided(run, scorer)))
+    if rest.count:
+        score_parts(run, scorer, rest)
+    scored = asked.within(_decided(run, scorer)).select("video_id")
     left = scope.fix(run, "left", asked.videos.join(scored, "video_id", "left_anti"))
-    refused = refused_videos(run.lake.read(QUARANTINE), scorer)
+    refused = refused_videos(asked.since(run.lake.read(QUARANTINE), "refused_at"), scorer)
     deferred = scope.fix(run, "deferred", left.videos.join(refused, "video_id", "left_anti"))
     parts = {
         "videos_scored": asked.videos.join(scored, "video_id", "left_semi").count(),
@@ -61,13 +68,20 @@ def serve(run: Run, scorer: Scorer, asked: Scope) -> DataFrame:
     said = " + ".join(f"{count} {name.removeprefix('videos_')}" for name, count in parts.items())
     run.record.say(f"{asked.count} videos in scope = {said}")
     say_statuses(run)
-    return deferred.videos
+    return deferred
+
+
+def _decided(run: Run, scorer: Scorer) -> DataFrame:
+    decisions = run.lake.read(DECISIONS).where(F.col("scorer_id") == scorer.id)
+    return decisions.where(F.col("rule_id") == scorer.rule_id)
 
 
 def refused_videos(quarantine: DataFrame, scorer: Scorer) -> DataFrame:
-    """Videos of which a trace, the score or the decision was refused by its contract."""
+    """Videos that will have no decision: of which a trace, the score or the decision was refused by its contract."""
     key = F.split("row_key", "/")
-    traces = (F.col("table") == TRACES.name) & (key[1] == scorer.recipe.id)
+    asked = key[2].cast("int") < scorer.rollouts  # what more rollouts met concerns others
+    traces = (F.col("table") == TRACES.name) & (key[1] == scorer.recipe.id) & asked
     scores = (F.col("table") == SCORES.name) & (key[1] == scorer.id)
     decisions = (F.col("table") == DECISIONS.name) & (key[1] == scorer.id) & (key[2] == scorer.rule_id)
-    return quarantine.where(traces | scores | decisions).select(key[0].alias("video_id")).distinct()
+    refused = quarantine.where(F.col("reason") != TWICE)  # of a key that came twice one row was kept
+    return refused.where(traces | scores | decisions).select(key[0].alias("video_id")).distinct()

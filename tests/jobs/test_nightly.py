@@ -24,11 +24,20 @@ def scope_of(run) -> tuple[int, int, int]:
     return tuple(run.counts.get(f"videos_{name}", 0) for name in ("in_scope", "scored", "deferred"))
 
 
+def noted(lake):
+    """How far the nights say they came."""
+    return lake.at_hand().registry.scored_up_to(lake.settings().task)
+
+
 def test_what_a_night_leaves_the_next_takes_on_and_nothing_twice(lake):
     lake.job("maintain")  # the files in which the videos came are others now
+    before = noted(lake)
     first = lake.job("nightly", max_videos=2)
     assert scope_of(first) == (6, 2, 4) and first.deferred
+    (day,) = noted(lake).open_days
+    assert noted(lake).version > before.version and day == lake.rows("videos")[-1]["ingested_on"].isoformat()
     assert scope_of(lake.job("nightly")) == (4, 4, 0)
+    assert noted(lake).open_days == before.open_days == ()
     assert scope_of(lake.job("nightly")) == (0, 0, 0)
     decided = [row["video_id"] for row in lake.rows("decisions")]
     assert len(decided) == len(set(decided)) == ARCHIVED + UPLOADED

@@ -121,9 +121,9 @@ def looked(monkeypatch):
     """Files whose keys were read."""
     read, found = commit._known_places, []
 
-    def spy(store, name, others, key):
+    def spy(store, names, others, key):
         found.extend(others)
-        return read(store, name, others, key)
+        return read(store, names, others, key)
 
     monkeypatch.setattr(commit, "_known_places", spy)
     return found
@@ -158,7 +158,7 @@ def test_compaction_and_a_log_that_was_cut_hide_no_row(root, looked):
     land(root, wave("rival"), "a", missing_at=planned_at)
     open_table(THINGS, root).optimize.compact()
     came = log.added_since(THINGS, root, open_table(THINGS, root), planned_at)
-    assert [version for _, _, version in came] == [planned_at + 2]  # the rival's row is somewhere in there
+    assert len(came) == 1  # the rival's row is somewhere in there
     assert land(root, wave("mine", 1), "a", missing_at=planned_at).known == 1
 
     open_table(THINGS, root).create_checkpoint()
@@ -177,8 +177,8 @@ def test_of_what_was_compacted_only_the_days_on_which_something_came_are_looked_
     planned_at = open_table(THINGS, root).version()
     land(root, wave("rival"), "a")
     open_table(THINGS, root).optimize.compact()  # both days in one entry
-    ((_, values, version),) = log.added_since(THINGS, root, open_table(THINGS, root), planned_at)
-    assert values == {"day": str(DAY)} and version == planned_at + 1
+    ((_, values),) = log.added_since(THINGS, root, open_table(THINGS, root), planned_at)
+    assert values == {"day": str(DAY)}
 
 
 def test_side_rows_are_there_once_under_their_mark(made):

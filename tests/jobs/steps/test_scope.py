@@ -9,9 +9,8 @@ import pytest
 from support import Lake
 
 from jobs.runtime.run import Run
-from jobs.steps.scope import COLUMNS, Scope, cut, done_up_to, fix, of_split, oldest, parts, stage
+from jobs.steps.scope import COLUMNS, Scope, cut, fix, of_split, oldest, parts, stage
 from lake import catalog, commit
-from lake.catalog import Added
 from schemas.splits import SPLITS
 from schemas.videos import VIDEOS
 
@@ -140,28 +139,8 @@ def test_the_scope_of_a_stage_comes_from_the_lake(run, spark):
     assert stage(run, None).count == 3 and stage(run, "calibrate").count == 0
 
 
-def file_of(wave_id: str) -> str:
-    return f"ingested_on=2026-03-01/{wave_id}-{'0' * 16}.parquet"
-
-
-@pytest.mark.parametrize(
-    ("left", "version"),
-    [
-        ([], 9),  # nothing is left: all that there is
-        (["r.w00001"], 4),
-        (["r.w00002", "r.w00002"], 6),
-        (["r.w00002", "r.w00001"], 4),  # the oldest counts
-        (["moved.w00001"], 2),  # compaction has moved it: the oldest of its day counts
-        (["r.w00002", "moved.w00001"], 2),
-        (["gone.w00001"], None),
-        (["r.w00002", "gone.w00001"], None),
-    ],
-)
-def test_a_night_came_as_far_as_the_oldest_video_that_it_left(spark, left, version):
-    compacted = "ingested_on=2026-02-28/part-00000-1f6e.zstd.parquet"
-    added = Added(9, {file_of("r.w00001"): 5, file_of("r.w00002"): 7, compacted: 3})
-    days = {"moved.w00001": date(2026, 2, 28)}
-    rows = [(wave, days.get(wave, date(2026, 3, 1))) for wave in left]
-    rows = spark.createDataFrame(rows, "wave_id string, ingested_on date")
-    assert done_up_to(rows, added) == version
-    assert done_up_to(rows, Added(9, None)) is None
+def test_what_was_said_of_videos_was_said_since_they_came(spark, run):
+    rows = spark.createDataFrame([(n, datetime(2026, 3, n, 12, tzinfo=UTC)) for n in (1, 2, 3)], "n long, at timestamp")
+    some = Scope(spark.createDataFrame([], "video_id string"), 1, (date(2026, 3, 2), date(2026, 3, 9)))
+    assert [row["n"] for row in some.since(rows, "at").collect()] == [2, 3]
+    assert Scope(some.videos, 0, ()).since(rows, "at").collect() == []
