@@ -210,8 +210,8 @@ FAULTS = (
     Fault(
         "a trace refused beyond those asked for takes its video out",
         "jobs/steps/serving.py",
-        'asked = key[2].cast("int") < scorer.rollouts',
-        "asked = F.lit(True)",
+        " & (rollout_index < scorer.rollouts)",
+        "",
         "tests/jobs/steps/test_serving.py",
     ),
     Fault(

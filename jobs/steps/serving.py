@@ -78,10 +78,12 @@ def _decided(run: Run, scorer: Scorer) -> DataFrame:
 
 def refused_videos(quarantine: DataFrame, scorer: Scorer) -> DataFrame:
     """Videos that will have no decision: of which a trace, the score or the decision was refused by its contract."""
-    key = F.split("row_key", "/")
-    asked = key[2].cast("int") < scorer.rollouts  # what more rollouts met concerns others
-    traces = (F.col("table") == TRACES.name) & (key[1] == scorer.recipe.id) & asked
-    scores = (F.col("table") == SCORES.name) & (key[1] == scorer.id)
-    decisions = (F.col("table") == DECISIONS.name) & (key[1] == scorer.id) & (key[2] == scorer.rule_id)
+    parts = F.split("row_key", "/")
+    video, version, third = (F.get(parts, F.lit(place)) for place in range(3))  # NULL where a key is shorter
+    rollout_index = third.try_cast("int")  # what more rollouts met than the scorer looks at concerns others
+    table = F.col("table")
+    traces = (table == TRACES.name) & (version == scorer.recipe.id) & (rollout_index < scorer.rollouts)
+    scores = (table == SCORES.name) & (version == scorer.id)
+    decisions = (table == DECISIONS.name) & (version == scorer.id) & (third == scorer.rule_id)
     refused = quarantine.where(F.col("reason") != TWICE)  # of a key that came twice one row was kept
-    return refused.where(traces | scores | decisions).select(key[0].alias("video_id")).distinct()
+    return refused.where(traces | scores | decisions).select(video.alias("video_id")).distinct()
