@@ -29,7 +29,7 @@ from jobs.steps.figures import FIGURES, METHODS, metric_rows, note
 from jobs.steps.rollouts import roll_out, say_statuses
 from jobs.steps.scope import Scope
 from jobs.steps.scorers import Scorer
-from jobs.steps.scoring import score_all
+from jobs.steps.scoring import most_probable_first, score_all
 from models.calibration.probabilities import ECE_BINS, expected_calibration_error, f1_by_label
 from schemas.scores import SCORES
 
@@ -78,10 +78,7 @@ def majority_predictions(single: DataFrame, labels: tuple[str, ...]) -> DataFram
 
 def score_predictions(scores: DataFrame) -> DataFrame:
     """One prediction a video from its calibrated probabilities; equal ones go by slug."""
-    best = F.expr(
-        "array_sort(map_entries(probs), (a, b) -> CASE WHEN a.value > b.value THEN -1 WHEN a.value < b.value THEN 1 "
-        "WHEN a.key < b.key THEN -1 ELSE 1 END)[0].key"
-    )
+    best = most_probable_first(F.col("probs"))[0]["key"]
     return scores.select(F.lit("calibrated").alias("method"), "video_id", best.alias("guess"), "probs")
 
 

@@ -46,15 +46,21 @@ def traced(traces: DataFrame, recipe_id: str, k: int, max_attempts: int) -> Data
     )
 
 
+def most_probable_first(probs: Column) -> Column:
+    """A map of probabilities as an array of structs (key, value); equal ones go by slug."""
+
+    def order(a: Column, b: Column) -> Column:
+        by_value = F.when(a["value"] > b["value"], -1).when(a["value"] < b["value"], 1)
+        return by_value.when(a["key"] < b["key"], -1).otherwise(1)
+
+    return F.array_sort(F.map_entries(probs), order)
+
+
 def decide(scores: DataFrame, rule: dict[str, float], rule_id: str) -> DataFrame:
     """Rows for the table decisions: label or abstention, and the prediction set, from probabilities alone.
 
     The set holds the most probable labels until together they reach the coverage; equal probabilities go by slug.
     """
-    ranked = F.expr(
-        "array_sort(map_entries(probs), (a, b) -> CASE WHEN a.value > b.value THEN -1 WHEN a.value < b.value THEN 1 "
-        "WHEN a.key < b.key THEN -1 ELSE 1 END)"
-    )
     before = F.expr(
         "transform(ranked, (entry, i) -> struct(entry.key AS key, "
         "aggregate(slice(ranked, 1, i), 0D, (sum, e) -> sum + e.value) AS before))"
@@ -67,7 +73,7 @@ def decide(scores: DataFrame, rule: dict[str, float], rule_id: str) -> DataFrame
         .otherwise("clear")
     )
     return (
-        scores.withColumn("ranked", ranked)
+        scores.withColumn("ranked", most_probable_first(F.col("probs")))
         .withColumn("placed", before)
         .withColumn("top_prob", F.expr("ranked[0].value"))
         .withColumn("reason", reason)

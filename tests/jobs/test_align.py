@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from support import Lake
 
 from jobs import align, demo_data
 from jobs.runtime.errors import UsageError
 from models.handwriting import train
+from models.identity import model_digest
 from models.training.trainer import TrainSpec
 
 FEW = TrainSpec(steps=2, learning_rate=1e-3, warmup=1)
@@ -14,8 +16,6 @@ FEW = TrainSpec(steps=2, learning_rate=1e-3, warmup=1)
 
 @pytest.fixture(scope="module")
 def taught(spark, tmp_path_factory):
-    from support import Lake
-
     lake = Lake(tmp_path_factory.mktemp("align") / "lake", "align.steps=3", "align.batch=4")
     data = lake.root.parent / "data"
     demo_data.align(data, 9, seed=0)
@@ -58,8 +58,6 @@ def test_both_phases_leave_their_losses(taught):
 
 
 def test_the_model_is_a_folder_with_a_digest_of_its_own(taught):
-    from models.identity import model_digest
-
     assert model_digest(str(taught.out / "model")) != model_digest(str(taught.out / "base"))
 
 

@@ -20,6 +20,7 @@ from support import PROJECT, Lake
 from lake.audit import audit
 from lake.log import all_files
 from lake.table import open_table
+from models.engines.rollouts import seed_of
 from schemas.tables import TABLES
 
 pytestmark = pytest.mark.timeout(2400)
@@ -58,8 +59,6 @@ def test_traces_keep_their_contract(night):
 
 
 def test_siblings_differ_and_seeds_come_from_keys(night):
-    from models.engines.rollouts import seed_of
-
     rows = night.rows("traces")
     assert all(row["seed"] == seed_of(0, row["video_id"], row["rollout_index"]) for row in rows)
     texts: dict[str, set] = {}

@@ -20,6 +20,7 @@ from lake.maintenance import remove_orphans, safe_hours, upkeep
 from lake.recovery import recover
 from lake.staging import run_folder
 from lake.table import create, open_table
+from lake.waves import settle
 from schemas.scores import SCORES
 
 WEEK = 168
@@ -125,8 +126,6 @@ def test_what_a_held_wave_staged_stays_and_can_still_be_released(spark, tmp_path
     held = put_down(lake, good=1, broken=1)
     assert recover(lake, 120).held
     upkeep(SCORES, root, 128 << 20, 0)
-    from lake.waves import settle
-
     assert settle(lake, held, release=True).landed["scores"].rows == 1
 
 

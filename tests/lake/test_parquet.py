@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pyarrow as pa
@@ -74,8 +75,6 @@ def test_rows_go_to_the_folder_of_their_partition(tmp_path):
 
 
 def test_a_partition_that_cannot_be_a_folder_is_refused(tmp_path):
-    from dataclasses import replace
-
     by_id = replace(THINGS, partition_by=("id",))
     with pytest.raises(ValueError, match="expected partition values of letters"):
         write(str(tmp_path), by_id, {"id": "a/b", "n": 1, "wave_id": "w", "day": DAY})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from concurrent.futures import ThreadPoolExecutor
 
+import pyarrow.compute as pc
 import pytest
-from things import THINGS, land, wave
+from things import DAY, THINGS, land, staged, wave
 
 import lake.table
 from lake.catalog import create_all
@@ -84,26 +85,14 @@ def test_other_engines_read_the_rows_and_skip_files_by_their_bounds(spark, root)
     assert sorted(row["id"] for row in frame.collect()) == list("abcdef")
     one = frame.where("id = 'c'")
     assert [row["id"] for row in one.collect()] == ["c"] and len(one.inputFiles()) == 1
-    assert polars.scan_delta(uri).filter(polars.col("id") == "c").select("id", "day").collect().rows() == [
-        ("c", lake_day())
-    ]
+    assert polars.scan_delta(uri).filter(polars.col("id") == "c").select("id", "day").collect().rows() == [("c", DAY)]
     dataset = open_table(THINGS, root).to_pyarrow_dataset()
-    import pyarrow.compute as pc
-
     assert len(list(dataset.get_fragments(filter=pc.field("id") == "c"))) == 1
 
 
-def lake_day():
-    from things import DAY
-
-    return DAY
-
-
 def test_staged_files_are_read_with_their_partitions(spark, root):
-    from things import staged
-
     (file,) = staged(root, wave("run"), "a", "b")
     assert read(spark, THINGS, root).count() == 0
     rows = read_files(spark, THINGS, root, [file.name]).collect()
-    assert [(row["id"], row["day"]) for row in rows] == [("a", lake_day()), ("b", lake_day())]
+    assert [(row["id"], row["day"]) for row in rows] == [("a", DAY), ("b", DAY)]
     assert read_files(spark, THINGS, root, []).count() == 0

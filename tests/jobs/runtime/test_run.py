@@ -12,6 +12,7 @@ from lake import storage
 from lake.commit import note_once
 from lake.table import LakeError
 from lake.waves import Held
+from schemas.recipes import RECIPES
 
 
 @pytest.fixture
@@ -115,8 +116,6 @@ def test_who_else_is_at_work_is_said(lake, capsys):
 
 
 def test_what_an_id_stands_for_is_noted_once(lake):
-    from schemas.recipes import RECIPES
-
     for _ in range(2):
         with run_of(lake) as run:
             run.register(RECIPES, "0123456789abcdef", {"b": 1, "a": 2})
