@@ -205,7 +205,7 @@ FAULTS = (
         "jobs/steps/rollouts.py",
         "        looked_at = run.lake.version(TRACES)\n",
         "        looked_at = run.lake.version(TRACES)\n        todo = replace(todo, planned_at=looked_at)\n",
-        "tests/jobs/test_rollout.py",
+        "tests/jobs/test_rivals.py",
     ),
     Fault(
         "a trace refused beyond those asked for takes its video out",
