@@ -24,7 +24,7 @@ from conf.settings import CONF as SETTINGS
 from conf.settings import Lake, Settings
 from jobs.runtime import cli
 from jobs.runtime.run import Run
-from jobs.steps.figures import FIGURES, METHODS
+from jobs.steps.figures import FIGURES
 from schemas.quarantine import QUARANTINE
 from schemas.runs import RUNS
 from schemas.traces import TRACES
@@ -44,7 +44,7 @@ class Night:
         self.results: dict[str, Any] = {}
 
     def job(self, stage: str, name: str, **arguments: Any) -> Run:
-        print(f"\n== {stage}", file=sys.stderr, flush=True)
+        print(f"== {stage}", file=sys.stderr, flush=True)
         began = time.monotonic()
         run = cli.perform(name, self._settings, **arguments)
         self.seconds[stage] = round(time.monotonic() - began, 1)
@@ -104,20 +104,24 @@ def summary(night: Night, tonight: Run, last: Run, settings: Settings, seconds: 
 def show(found: dict[str, Any], folder: Path) -> None:
     """The table at the end."""
     console = Console(stderr=True)
-    grid = Grid(title="One night")
-    grid.add_column("what")
-    grid.add_column("figure", justify="right")
-    for name, value in found.items():
-        if name not in ("seconds", *METHODS):
-            text = (
-                ", ".join(f"{key} {count}" for key, count in value.items()) if isinstance(value, dict) else str(value)
-            )
-            grid.add_row(name, text)
-    for stage, seconds in found["seconds"].items():
-        grid.add_row(f"seconds: {stage}", f"{seconds:.1f}")
+    grid = Grid(title="One night", show_header=False, box=None)
+    listed = {"new": found["videos_new"], "duplicate": found["duplicates"], **found["quarantined"]}
+    rows = {
+        "files": f"{found['files_listed']}: {_counted(listed)}",
+        "videos in scope": f"{found['videos_in_scope']}: {found['videos_scored']} scored, {found['deferred']} deferred",
+        "traces": f"{found['traces']}: {_counted(found['trace_status'])}",
+        "model": f"{found['engine']}, {found['videos_per_second']} videos/s, {found['tokens_per_second']} tokens/s",
+        "seconds": _counted(found["seconds"]),
+    }
+    for name, text in rows.items():
+        grid.add_row(name, text)
     console.print(grid)
     console.print(f"lake: {folder / 'lake'}   figures: {folder / 'summary.json'}")
     console.print(f'ask it: deepintuit sql "select * from current_scores" --set lake.root={folder / "lake"}')
+
+
+def _counted(figures: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {figure}" for name, figure in figures.items())
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:

@@ -161,7 +161,7 @@ def all_predictions(run: Run, scorer: Scorer, greedy_id: str, labelled: Scope) -
 
 def show(found: dict[str, dict[str, float]], videos: int) -> None:
     """A table for people, on standard error: standard output is for programs."""
-    grid = Grid(title=f"{videos} test videos", caption="ece, nll: smaller is better")
+    grid = Grid(title=f"{videos} test videos", caption="ece, nll: smaller is better", box=None)
     for name in ("method", *FIGURES):
         grid.add_column(name, justify="left" if name == "method" else "right")
     for method in METHODS:

@@ -40,6 +40,7 @@ class ProbePlan:
     limits: Limits
     decode: DecodeSettings
     on_progress: Callable[[int, int], None] | None = None
+    on_end: Callable[[], None] | None = None
 
 
 def content_and_probe(uri: str, limits: Limits) -> tuple[str | None, Probe | MediaError]:
@@ -71,6 +72,8 @@ def probe_files(plan: ProbePlan) -> Callable[[Iterable[pa.RecordBatch]], Iterato
                 if len(rows) == 256:
                     yield pa.RecordBatch.from_pylist(rows, PROBE_COLUMNS)
                     rows = []
+        if plan.on_end:
+            plan.on_end()
         if rows:
             yield pa.RecordBatch.from_pylist(rows, PROBE_COLUMNS)
 

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lake import storage
 
@@ -20,11 +20,18 @@ class TaskProgress:
 
     folder: str
     _last: float = 0.0
+    _totals: dict[str, int] = field(default_factory=dict)
 
     def __call__(self, videos: int, tokens: int) -> None:
+        self._totals = {"videos": videos, "tokens": tokens}
         if time.monotonic() - self._last >= _INTERVAL_S:
+            self.ended()
+
+    def ended(self) -> None:
+        """Called once a task has no more to do: the last second's videos count, too."""
+        if self._totals:
             self._last = time.monotonic()
-            self._put(self._uri(), json.dumps({"videos": videos, "tokens": tokens}).encode())
+            self._put(self._uri(), json.dumps(self._totals).encode())
 
     def engine_started(self) -> None:
         """Called once by a process that constructs an engine for this stage."""

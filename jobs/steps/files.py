@@ -208,7 +208,7 @@ def _make_wave(run: Run, files: DataFrame, looked: _Looked, before: int, total: 
 
     def write(wave: Wave) -> Work:
         task = TaskProgress(wave.path("progress"))
-        plan = ProbePlan(recipes.limits(run.settings), recipes.decoding(run.settings), task)
+        plan = ProbePlan(recipes.limits(run.settings), recipes.decoding(run.settings), task, task.ended)
         parts = files.select("uri", "etag").repartition(run.lake.spark.sparkContext.defaultParallelism)
         with Watch(run.record, task.folder, before, total, "starting decoders"):
             parts.mapInArrow(probe_files(plan), from_arrow_schema(PROBE_COLUMNS)).write.parquet(wave.path("probes"))

@@ -198,7 +198,12 @@ def _make_wave(run: Run, todo: Todo, rows: DataFrame, scope: Scope, done: int) -
 
     def write(wave: Wave) -> Work:
         task = TaskProgress(wave.path("progress"))
-        plan = replace(recipes.plan(recipe, run.settings), on_progress=task, on_engine_start=task.engine_started)
+        plan = replace(
+            recipes.plan(recipe, run.settings),
+            on_progress=task,
+            on_end=task.ended,
+            on_engine_start=task.engine_started,
+        )
         # Fixed before the model runs, so that a half of it stays the same half.
         rows.write.parquet(wave.path("todo"))
         fixed = run.lake.spark.read.parquet(wave.path("todo"))

@@ -61,7 +61,8 @@ class Plan:
     user_text: `prompts.user_text` already rendered; labels: slugs, () for open questions. decode(uri, video_id, frames,
     limits) gives uint8 [count, size, size, 3], in a child process. rows_per_batch: rows of one output batch;
     stall_seconds: silence after which an engine counts as dead. on_progress(videos done, tokens done) is called in the
-    worker after each video, with totals of this task; on_engine_start when the worker had to construct an engine.
+    worker after each video, with totals of this task, on_end after the last; on_engine_start when the worker had to
+    construct an engine.
     """
 
     engine: EngineSpec
@@ -77,6 +78,7 @@ class Plan:
     rows_per_batch: int = 256
     stall_seconds: float = 900.0
     on_progress: Callable[[int, int], None] | None = None
+    on_end: Callable[[], None] | None = None
     on_engine_start: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
@@ -128,6 +130,8 @@ class Rollouts:
             for row in self._undecoded():
                 done += 1
                 yield row
+        if plan.on_end:
+            plan.on_end()
         if done != asked:
             raise RuntimeError(
                 f"{asked} rollouts were asked for and {done} came back: no row may be lost or made twice"

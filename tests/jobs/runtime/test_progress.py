@@ -81,6 +81,9 @@ def test_a_task_writes_at_most_once_a_second(tmp_path, monkeypatch):
     now[0] = 101.0
     said(4, 0)
     assert total(str(tmp_path))["videos"] == 4
+    said(5, 0)
+    said.ended()
+    assert total(str(tmp_path))["videos"] == 5
 
 
 def test_before_the_first_video_the_line_says_that_engines_start_and_for_how_long(tmp_path):
