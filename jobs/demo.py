@@ -105,19 +105,22 @@ def show(found: dict[str, Any], folder: Path) -> None:
     """The table at the end."""
     console = Console(stderr=True)
     grid = Grid(title="One night", show_header=False, box=None)
+    model = sum(found["seconds"][stage] for stage in ("rollouts", "nightly", "evaluate"))
     listed = {"new": found["videos_new"], "duplicate": found["duplicates"], **found["quarantined"]}
     rows = {
         "files": f"{found['files_listed']}: {_counted(listed)}",
         "videos in scope": f"{found['videos_in_scope']}: {found['videos_scored']} scored, {found['deferred']} deferred",
         "traces": f"{found['traces']}: {_counted(found['trace_status'])}",
         "model": f"{found['engine']}, {found['videos_per_second']} videos/s, {found['tokens_per_second']} tokens/s",
-        "seconds": _counted(found["seconds"]),
+        "seconds": f"{found['seconds']['total']:.0f}, of which in jobs that ran the model {model:.0f}",
     }
     for name, text in rows.items():
         grid.add_row(name, text)
     console.print(grid)
-    console.print(f"lake: {folder / 'lake'}   figures: {folder / 'summary.json'}")
-    console.print(f'ask it: deepintuit sql "select * from current_scores" --set lake.root={folder / "lake"}')
+    console.print(f"lake: {folder / 'lake'}   figures: {folder / 'summary.json'}", soft_wrap=True)
+    console.print(
+        f'ask it: deepintuit sql "select * from current_scores" --set lake.root={folder / "lake"}', soft_wrap=True
+    )
 
 
 def _counted(figures: dict[str, Any]) -> str:
