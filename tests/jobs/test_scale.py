@@ -10,6 +10,7 @@ import shutil
 import pytest
 
 from benchmarks import archive, meters
+from benchmarks.archive_night import ROLLOUTS
 from models.handwriting import clips
 
 pytestmark = [
@@ -65,4 +66,4 @@ def test_every_new_video_is_decided_on_either_lake(nights):
     for _, busy in nights.values():
         counts = busy.document["counts"]
         assert (counts["videos_in_scope"], counts["videos_scored"], counts["decisions"]) == (5, 5, 5)
-        assert counts["status_ok"] == 5 * archive.ROLLOUTS
+        assert counts["status_ok"] == 5 * ROLLOUTS
