@@ -1,4 +1,4 @@
-"""One night of an archive: its rows, drawn at random, in every table that a real night writes. Runs in processes of its own."""
+"""One night of an archive: its rows, drawn at random, in every table that a real night writes."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ FAULTS = (
     Fault(
         "all rows of a file with a known key are dropped",
         "lake/commit.py",
-        "elif len(known) < file.rows:",
+        "elif len(known[file.name]) < file.rows:",
         "elif False:",
         "tests/lake/test_commit.py -k 'known_key or left_out and not s3'",
     ),
@@ -217,15 +217,15 @@ FAULTS = (
     Fault(
         "what is scored and not decided is not new",
         "jobs/steps/serving.py",
-        "came.without(scorers.decided(run))",
+        "came.without(scorers.decided_by_promoted(run))",
         "came.without(run.lake.read(SCORES))",
         "tests/jobs/test_nightly.py -k died_between",
     ),
     Fault(
         "what a candidate decided is not new",
         "jobs/steps/scorers.py",
-        "return decisions.where(reduce(or_, pairs, F.lit(False)))",
-        "return decisions",
+        ".where(reduce(or_, pairs, F.lit(False)))",
+        "",
         "tests/jobs/test_nightly.py -k never_live",
     ),
     Fault(

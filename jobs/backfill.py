@@ -36,11 +36,9 @@ def chosen(run: Run, scorer: Scorer, since: date | None, until: date | None) -> 
     """The videos of those days that lack a decision of the live scorer and rule."""
     versions = {"scorer_id": scorer.id, "rule_id": scorer.rule_id}
     days = lacking(run.lake.rows_by_day(VIDEOS), run.lake.rows_by_day(DECISIONS, **versions), since, until)
-    every, decided = run.lake.read(VIDEOS), run.lake.read(DECISIONS)
     on_them = F.col("ingested_on").isin(*days)
-    for name, value in versions.items():
-        decided = decided.where(F.col(name) == value)
-    videos = every.where(on_them).join(decided.where(on_them).select("video_id"), "video_id", "left_anti")
+    decided = scorers.decided_by(run, scorer).where(on_them).select("video_id")
+    videos = run.lake.read(VIDEOS).where(on_them).join(decided, "video_id", "left_anti")
     return scope.fix(run, "backfill", videos)
 
 

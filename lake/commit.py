@@ -88,7 +88,7 @@ def _land(
         snapshot = open_table(table, root)
         landed = snapshot.transaction_version(mark)
         if landed is not None:
-            mine = put if set(put) <= {name for name, _ in all_files(snapshot)} else ()
+            mine = put if put and set(put) <= {name for name, _ in all_files(snapshot)} else ()
             return Landed(landed - 1, planned - (landed - 1), collisions, mine)
         if snapshot.transaction_version(fence_of(run_id)):
             raise Fenced(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 _WAVE = r"w\d{5}"
-_FILE = re.compile(
-    rf"(?:\.[0-9a-f]+\.)?(.+\.{_WAVE})-[0-9a-f]{{16}}\.parquet"
-)  # with a point before it while it is written
+# With a point and a number of its own before it while it is written.
+_FILE = re.compile(rf"(?:\.[0-9a-f]+\.)?(.+\.{_WAVE})-[0-9a-f]{{16}}\.parquet")
 
 
 def wave_name(number: int) -> str:

@@ -25,11 +25,11 @@ class RegistryError(LookupError):
 class Scored:
     """Up to this version of the table videos every video has its decision, or was refused one for good.
 
-    open_days: but for some of those that were ingested on these days.
+    version: None before the first night. open_days: but for some of those that were ingested on these days.
     """
 
-    version: int
-    open_days: tuple[str, ...]
+    version: int | None = None
+    open_days: tuple[str, ...] = ()
 
 
 class Registry:
@@ -96,12 +96,14 @@ class Registry:
                 found += [pair | {"is_live": same}] if pair else []
         return found
 
-    def scored_up_to(self, task: str) -> Scored | None:
-        """What the night noted that came furthest, whichever scorer was live; None before the first one."""
+    def scored_up_to(self, task: str) -> Scored:
+        """What the night noted that came furthest, whichever scorer was live."""
         folder = storage.join(self._root, task, "scored")
-        notes = [self._read(storage.join(folder, name)) for name in storage.children(folder)]
-        found = [Scored(note["videos_version"], tuple(note["open_days"])) for note in notes if note]
-        return max(found, key=lambda note: note.version, default=None)
+        notes = [note for name in storage.children(folder) if (note := self._read(storage.join(folder, name)))]
+        if not notes:
+            return Scored()
+        furthest = max(notes, key=lambda note: note["videos_version"])
+        return Scored(furthest["videos_version"], tuple(furthest["open_days"]))
 
     def note_scored(self, task: str, scorer_id: str, videos_version: int, open_days: Iterable[str] = ()) -> None:
         """Note how far a night came; see Scored."""

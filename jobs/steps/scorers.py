@@ -7,7 +7,7 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf.settings import Decide
@@ -67,11 +67,16 @@ def live(run: Run) -> Scorer:
     return of_manifest(manifest, Decide(**versions["rule"]))
 
 
-def decided(run: Run) -> DataFrame:
+def decided_by(run: Run, scorer: Scorer) -> DataFrame:
+    """Decisions of a scorer under its rule."""
+    return run.lake.read(DECISIONS).where(_is_of(scorer.id, scorer.rule_id))
+
+
+def decided_by_promoted(run: Run) -> DataFrame:
     """Decisions of every pair of scorer and rule of the task that is or was live; a candidate's are not among them."""
-    decisions = run.lake.read(DECISIONS)
-    pairs = [
-        (F.col("scorer_id") == pair["scorer_id"]) & (F.col("rule_id") == pair["rule_id"])
-        for pair in run.lake.registry.promotions(run.task)
-    ]
-    return decisions.where(reduce(or_, pairs, F.lit(False)))
+    pairs = [_is_of(pair["scorer_id"], pair["rule_id"]) for pair in run.lake.registry.promotions(run.task)]
+    return run.lake.read(DECISIONS).where(reduce(or_, pairs, F.lit(False)))
+
+
+def _is_of(scorer_id: str, rule_id: str) -> Column:
+    return (F.col("scorer_id") == scorer_id) & (F.col("rule_id") == rule_id)

@@ -11,7 +11,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from jobs.runtime.run import Run
 from jobs.steps.rollouts import refused_keys
 from jobs.steps.scope import Scope, parts
-from jobs.steps.scorers import Scorer
+from jobs.steps.scorers import Scorer, decided_by
 from lake.staging import Wave
 from lake.waves import Work
 from lake.write import stage
@@ -109,8 +109,7 @@ def waiting(run: Run, scorer: Scorer, scope: Scope, traces: DataFrame) -> DataFr
 
 def undecided(run: Run, scorer: Scorer, scope: Scope, scores: DataFrame) -> DataFrame:
     """Those of these scores that are of the scope and that the scorer's rule has not seen."""
-    seen = (F.col("scorer_id") == scorer.id) & (F.col("rule_id") == scorer.rule_id)
-    decided = scope.within(run.lake.read(DECISIONS).where(seen)).select("video_id")
+    decided = scope.within(decided_by(run, scorer)).select("video_id")
     scores = scope.of(scores.where(F.col("scorer_id") == scorer.id))
     return scores.join(decided, "video_id", "left_anti")
 

@@ -29,13 +29,11 @@ def new_videos(run: Run) -> tuple[Scope | None, Added]:
     days of what it left; None if that is nothing, and then no other table is read.
     """
     before = run.lake.registry.scored_up_to(run.task)
-    added = (
-        run.lake.added_since(VIDEOS, before.version, before.open_days) if before else run.lake.added_since(VIDEOS, None)
-    )
+    added = run.lake.added_since(VIDEOS, before.version, before.open_days)
     if added.files == ():
         return None, added
     came = scope.fix(run, "came", run.lake.read_added(VIDEOS, added))
-    return scope.fix(run, "new", came.without(scorers.decided(run))), added
+    return scope.fix(run, "new", came.without(scorers.decided_by_promoted(run))), added
 
 
 def serve(run: Run, scorer: Scorer, asked: Scope) -> Scope:
@@ -49,10 +47,10 @@ def serve(run: Run, scorer: Scorer, asked: Scope) -> Scope:
         taken = scope.fix(run, "taken", scope.oldest(asked.videos, most))
     roll_out(run, scorer.recipe, scorer.rollouts, taken, then=partial(score_parts, run, scorer))
     # Those whose traces were there already, in part or all of them.
-    rest = scope.fix(run, "rest", taken.without(_decided(run, scorer)))
+    rest = scope.fix(run, "rest", taken.without(scorers.decided_by(run, scorer)))
     if rest.count:
         score_parts(run, scorer, rest)
-    scored = asked.within(_decided(run, scorer)).select("video_id")
+    scored = asked.within(scorers.decided_by(run, scorer)).select("video_id")
     left = scope.fix(run, "left", asked.videos.join(scored, "video_id", "left_anti"))
     refused = refused_videos(asked.since(run.lake.read(QUARANTINE), "refused_at"), scorer)
     deferred = scope.fix(run, "deferred", left.videos.join(refused, "video_id", "left_anti"))
@@ -69,11 +67,6 @@ def serve(run: Run, scorer: Scorer, asked: Scope) -> Scope:
     run.record.say(f"{asked.count} videos in scope = {said}")
     say_statuses(run)
     return deferred
-
-
-def _decided(run: Run, scorer: Scorer) -> DataFrame:
-    decisions = run.lake.read(DECISIONS).where(F.col("scorer_id") == scorer.id)
-    return decisions.where(F.col("rule_id") == scorer.rule_id)
 
 
 def refused_videos(quarantine: DataFrame, scorer: Scorer) -> DataFrame:
