@@ -70,9 +70,8 @@ def matches(column: str, regex: str) -> Check:
 
 
 def holds(name: str, sql: str, message: str) -> Check:
-    """Any predicate over one row."""
-    query = f"SELECT * FROM {{batch}} WHERE NOT coalesce(({sql}), false)"
-    return Check(name, sql, ("UnexpectedRowsExpectation", {"unexpected_rows_query": query}), message)
+    """Any predicate over one row; Great Expectations sees its value as a column of this name."""
+    return Check(name, sql, ("ExpectColumnValuesToBeInSet", {"column": name, "value_set": [True]}), message)
 
 
 # The checks of one table, in the order in which a row that fails several is given its reason.

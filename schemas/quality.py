@@ -25,7 +25,7 @@ QUALITY = Table(
         Column("success", BOOLEAN, "whether every row did"),
         Column("unexpected", LONG, "rows that did not"),
         Column("rows", LONG, "rows looked at"),
-        Column("expected", STRING, "the expectation and its arguments"),
+        Column("expected", STRING, "what every row has to satisfy"),
         Column("checked_at", TIMESTAMP, "UTC"),
     ),
     key=("wave_id", "table", "check"),

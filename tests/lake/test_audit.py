@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 
 from lake.audit import Audit, audit
+from lake.expectations import CheckError, passes, verdicts
 from schemas.checks import between, holds, matches, not_null, one_of
 
 CONTRACT = (
@@ -124,13 +126,28 @@ def test_of_several_good_rows_with_one_key_always_the_same_one_is_kept(staged):
     assert len(kept) == 1
 
 
-def test_great_expectations_counts_what_the_predicates_refuse(audited, spark):
+def test_every_failure_counts_for_its_check(audited, spark):
     rows = spark.createDataFrame(ALL, SCHEMA)
     wanted = {check.name: rows.where(f"NOT coalesce(({check.sql}), false)").count() for check in CONTRACT}
     found = {entry["check"]: entry["unexpected"] for entry in audited.results if entry["check"] != "id_is_unique"}
     assert found == wanted and min(wanted.values()) > 0
     assert not any(entry["success"] for entry in audited.results)
     assert [entry["check"] for entry in audited.results] == [*(check.name for check in CONTRACT), "id_is_unique"]
+
+
+@pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.name)
+def test_great_expectations_says_of_each_row_what_the_predicate_says(spark, check):
+    rows = spark.createDataFrame(ALL, SCHEMA).withColumn("passes", passes(check)).collect()
+    good = [row[:-1] for row in rows if row["passes"]]
+    assert verdicts(spark.createDataFrame(good, SCHEMA), (check,)) == {check.name: True}
+    for bad in {row[:-1] for row in rows if not row["passes"]}:
+        assert verdicts(spark.createDataFrame([bad], SCHEMA), (check,)) == {check.name: False}, bad
+
+
+def test_a_check_whose_two_forms_differ_is_a_fault_and_no_verdict(staged):
+    lenient = dataclasses.replace(CONTRACT[1], sql="true")
+    with pytest.raises(CheckError, match="kind_is_known"):
+        audit(staged(ALL), (lenient,), ("id",))
 
 
 def test_a_number_that_is_none_is_out_of_any_range(staged):
