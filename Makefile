@@ -18,7 +18,7 @@ help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: setup  ## one night end to end on this machine: videos in, calibrated scores out
-	$(BIN)/deepintuit demo
+	@$(BIN)/deepintuit demo
 
 test: setup  ## lint, the arrows between the rooms, types, every test
 	$(BIN)/ruff check .
@@ -64,14 +64,16 @@ clean:  ## remove what was built in this tree; environments and jars stay
 
 $(SETUP): $(LOCK) requirements/overrides.txt setup.py
 	@PYTHON="$(PYTHON)" sh requirements/check.sh
-	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --requirements $(LOCK)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	touch $@
+	@echo "== set-up: virtual environment and locked packages, a few minutes"
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --requirements $(LOCK)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
 
 .jars: $(SETUP)
-	$(BIN)/python -m jobs.runtime.jars .jars
-	touch .jars
+	@echo "== set-up: Delta's jars from Maven"
+	@$(BIN)/python -m jobs.runtime.jars .jars
+	@touch .jars
 
 .PHONY: help demo test setup soak mutants tiny format lock dist clean

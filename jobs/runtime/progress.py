@@ -18,6 +18,7 @@ from udfs.progress import total
 
 _LOOK_S = 1.0
 _LINE_S = 10.0  # between two lines where there is no terminal to redraw
+_SILENT = 3  # so many times longer where no video was done since: an engine that starts takes a minute
 
 
 class Watch:
@@ -63,9 +64,13 @@ class Watch:
                 bar.update(task, completed=done, rates=rates)
 
     def _lines(self) -> None:
+        said, looks = -1, 0
         while not self._stop.wait(_LINE_S):
             done, rates = self._look()
-            print(f"[{self._job}] {done:,}/{self._all:,} videos  {rates}", file=sys.stderr, flush=True)
+            looks += 1
+            if done != said or looks == _SILENT:
+                print(f"[{self._job}] {done:,}/{self._all:,} videos  {rates}", file=sys.stderr, flush=True)
+                said, looks = done, 0
 
     def _look(self) -> tuple[int, str]:
         sums, now = total(self._folder), time.monotonic()

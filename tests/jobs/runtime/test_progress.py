@@ -125,6 +125,22 @@ def test_where_there_is_no_terminal_a_line_comes_every_ten_seconds(tmp_path, mon
     assert re.fullmatch(r"\[rollout\] 1,500/3,000 videos  [\d.]+ videos/s  0:0\d left", lines[-1])
 
 
+def test_while_no_video_is_done_every_third_line_is_enough(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    done, seen = [0, 0, 0, 0, 0, 0, 0, 5, 6, 6], watch(tmp_path)
+    ended = iter([False] * len(done) + [True])
+    monkeypatch.setattr(seen._stop, "wait", lambda _: next(ended))
+    monkeypatch.setattr(seen, "_look", lambda: (done.pop(0), "so far"))
+    seen._lines()
+    assert [line.split()[1].partition("/")[0] for line in sys.stderr.getvalue().splitlines()] == [
+        "0",
+        "0",
+        "0",
+        "5",
+        "6",
+    ]
+
+
 def test_a_stage_that_ends_before_the_first_line_prints_none(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     with watch(tmp_path):
