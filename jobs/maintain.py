@@ -22,10 +22,12 @@ TAKES_BUDGET = False
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
     """What dead runs left in staging is gone by now: every run begins by mending that."""
-    settings = run.settings.maintain
+    settings, lake = run.settings.maintain, run.lake
     sums = dict.fromkeys(("files_before", "files_after", "vacuumed", "orphans", "bytes_freed"), 0)
     for table in TABLES:
-        found = vars(upkeep(table, run.lake.root, settings.target_file_mb << 20, settings.retention_hours))
+        found = vars(
+            upkeep(table, lake.root, run.record.run_id, settings.target_file_mb << 20, settings.retention_hours)
+        )
         sums = {name: sums[name] + found[name] for name in sums}
         if found["files_after"] < found["files_before"] or found["vacuumed"] or found["orphans"]:
             run.record.say(

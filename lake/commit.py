@@ -1,4 +1,4 @@
-"""The one committer: every row enters a table by an entry of its Delta log that delta-rs puts down if nobody else has.
+"""The one committer: every row enters a table by an entry of its Delta log that is put down if nobody else has.
 
 Parquet files are written into the table's folder first, where no reader sees them; the entry that names them is the
 commit. It follows the very snapshot in which one looked which keys are there already, and fails if any other entry came
@@ -18,18 +18,16 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import DeltaError
-from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction
 
 from lake import storage
 from lake.log import added_since, all_files
 from lake.names import run_of, wave_of
-from lake.parquet import DataFile, PartWriter
-from lake.table import arrow_schema, delta_schema, open_table, path, store_options
+from lake.parquet import DataFile, PartWriter, dataset, with_partition
+from lake.table import arrow_schema, delta_schema, file_system, open_table, path
 from schemas.table import Table
 
 _TRIES = 4  # of a put that fails although nobody else came
@@ -90,11 +88,7 @@ def _land(
         if landed is not None:
             mine = put if put and set(put) <= {name for name, _ in all_files(snapshot)} else ()
             return Landed(landed - 1, planned - (landed - 1), collisions, mine)
-        if snapshot.transaction_version(fence_of(run_id)):
-            raise Fenced(
-                f"{path(table, root)}: run {run_id} was taken for dead and cleaned up while it stood still; its work is "
-                "pending again: run the job once more"
-            )
+        check_fence(table, root, snapshot, run_id)
         files, since = look(snapshot, since, files), snapshot.version()
         rows = sum(file.rows for file in files)
         if not rows:
@@ -103,11 +97,11 @@ def _land(
         failure = _put(table, snapshot, files, mark, rows + 1)  # a fence's version is 1, so that no wave's is
         if failure is None:
             return Landed(rows, planned - rows, collisions, put)
-        fails = _failed_again(table, root, snapshot, failure, fails)
+        fails = failed_again(table, root, snapshot, failure, fails)
         collisions += fails == 0
 
 
-def _failed_again(table: Table, root: str, snapshot: DeltaTable, failure: Exception, fails: int) -> int:
+def failed_again(table: Table, root: str, snapshot: DeltaTable, failure: Exception, fails: int) -> int:
     """How often in a row a put failed although nobody else wrote; 0 if somebody came first, perhaps this very entry.
 
     Waits before the next try. Raises StoreError once that was too often.
@@ -142,6 +136,15 @@ def fence_of(run_id: str) -> str:
     return f"fence/{run_id}"
 
 
+def check_fence(table: Table, root: str, snapshot: DeltaTable, run_id: str) -> None:
+    """Raises Fenced where this run was taken for dead."""
+    if snapshot.transaction_version(fence_of(run_id)):
+        raise Fenced(
+            f"{path(table, root)}: run {run_id} was taken for dead and cleaned up while it stood still; its work is "
+            "pending again: run the job once more"
+        )
+
+
 def fence(table: Table, root: str, run_id: str) -> None:
     """Keep a dead run from committing to this table: what it had staged there can then be removed.
 
@@ -156,7 +159,7 @@ def fence(table: Table, root: str, run_id: str) -> None:
         failure = _put(table, snapshot, [], fence_of(run_id), 1)
         if failure is None:
             return
-        fails = _failed_again(table, root, snapshot, failure, fails)
+        fails = failed_again(table, root, snapshot, failure, fails)
 
 
 def _put(
@@ -192,7 +195,7 @@ def _without_known(
         others = [(name, values) for name, values in others if not _of_another_wave(name, wave_id)]
     if not others:
         return files
-    store = pafs.PyFileSystem(DeltaStorageHandler(path(table, root), store_options(path(table, root))))
+    store = file_system(table, root)
     key = [name for name in table.key if name not in table.partition_by]
     fresh: list[DataFile] = []
     for mine, near in _neighbours(table, files, others):
@@ -229,12 +232,12 @@ def _known_places(
     store: pafs.FileSystem, names: Sequence[str], others: Sequence[str], key: list[str]
 ) -> dict[str, list[int]]:
     """By file, numbers of its rows whose keys are in others. Reads key columns only, the others once, batch by batch."""
-    tables = [_parquet([name], store).to_table(columns=key) for name in names]
+    tables = [dataset(store, [name]).to_table(columns=key) for name in names]
     file = pa.array([number for number, rows in enumerate(tables) for _ in range(rows.num_rows)], pa.int64())
     place = pa.array([place for rows in tables for place in range(rows.num_rows)], pa.int64())
     mine = pa.concat_tables(tables).append_column("_file", file).append_column("_place", place)
     found: dict[str, set[int]] = {}
-    for batch in _parquet(others, store).to_batches(columns=key):
+    for batch in dataset(store, others).to_batches(columns=key):
         met = mine.join(pa.Table.from_batches([batch]), keys=key, join_type="left semi")
         for number, row in zip(met["_file"].to_pylist(), met["_place"].to_pylist(), strict=True):
             found.setdefault(names[number], set()).add(row)
@@ -245,17 +248,9 @@ def _rewrite(
     table: Table, root: str, store: pafs.FileSystem, file: DataFile, without: list[int], wave_id: str
 ) -> DataFile:
     """A new file with the other rows; the old one stays for `maintain` to remove."""
-    rows = _parquet([file.name], store).to_table()
+    rows = dataset(store, [file.name]).to_table()
     kept = rows.take(sorted(set(range(rows.num_rows)) - set(without)))
-    schema = arrow_schema(table)
-    for name, value in file.partition.items():
-        constant = pa.scalar(value).cast(schema.field(name).type)
-        kept = kept.append_column(name, pa.array([constant.as_py()] * kept.num_rows, constant.type))
     with PartWriter(table, root, wave_id) as parts:
-        parts.write(kept)
+        parts.write(with_partition(table, kept, file.partition))
         (written,) = parts.close()
     return written
-
-
-def _parquet(names: Sequence[str], store: pafs.FileSystem) -> ds.Dataset:
-    return ds.dataset(list(names), format="parquet", filesystem=store, partitioning=None)

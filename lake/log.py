@@ -49,6 +49,13 @@ def _entry(uri: str, table_id: str) -> tuple[list[tuple[str, dict, bool]], list[
     return adds, [unquote(action["remove"]["path"]) for action in actions if "remove" in action]
 
 
+def sizes(snapshot: DeltaTable) -> dict[str, int]:
+    """Bytes of every file of a snapshot, by name."""
+    actions = pa.table(snapshot.get_add_actions(flatten=True))
+    names = [unquote(name) for name in actions["path"].to_pylist()]
+    return dict(zip(names, actions["size_bytes"].to_pylist(), strict=True))
+
+
 def all_files(snapshot: DeltaTable) -> list[tuple[str, dict]]:
     """(name, partition) of every file of a snapshot."""
     columns = list(snapshot.metadata().partition_columns)

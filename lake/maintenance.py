@@ -8,14 +8,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from deltalake import WriterProperties
-
 from lake import storage
 from lake.commit import fence
+from lake.compact import compact
 from lake.lease import read as read_lease
 from lake.listing import walk
 from lake.log import all_files
-from lake.names import run_of, wave_of
+from lake.names import run_of, wave_id, wave_of
 from lake.staging import all_waves, run_folder
 from lake.table import open_table, path
 from schemas.table import Table
@@ -32,12 +31,10 @@ class Upkeep:
     bytes_freed: int
 
 
-def upkeep(table: Table, root: str, target_bytes: int, retention_hours: float) -> Upkeep:
+def upkeep(table: Table, root: str, run_id: str, target_bytes: int, retention_hours: float) -> Upkeep:
     """Compact small files, remove those that compaction replaced long ago, then those of killed runs; leave a checkpoint."""
     before = _count(table, root)
-    open_table(table, root).optimize.compact(
-        target_size=target_bytes, writer_properties=WriterProperties(compression="ZSTD")
-    )
+    compact(table, root, wave_id(run_id, 0), target_bytes)
     vacuumed, freed = vacuum(table, root, safe_hours(root, retention_hours))
     orphans, freed_by_orphans = remove_orphans(table, root, retention_hours)
     snapshot = open_table(table, root)

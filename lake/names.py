@@ -29,6 +29,6 @@ def run_of(wave_id: str) -> str:
 
 
 def wave_of(file: str) -> str | None:
-    """The wave that wrote a file, from its name; None for files of others, such as those that compaction wrote."""
+    """The wave that wrote a file, from its name; None for files of strangers."""
     found = _FILE.fullmatch(file.rpartition("/")[2])
     return found[1] if found else None

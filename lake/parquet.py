@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from lake import storage
@@ -178,6 +180,20 @@ def _bound(value: Any, up: bool) -> Any:
         value = value - rest + (timedelta(milliseconds=1) if up and rest else timedelta(0))
         return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return value.isoformat() if isinstance(value, date) else value
+
+
+def dataset(store: pafs.FileSystem, names: Sequence[str]) -> ds.Dataset:
+    """Some Parquet files of a table's folder, with the columns that are inside them."""
+    return ds.dataset(list(names), format="parquet", filesystem=store, partitioning=None)
+
+
+def with_partition(table: Table, rows: pa.Table, partition: dict[str, str]) -> pa.Table:
+    """Rows of one file with the columns that only the name of its folder tells."""
+    schema = arrow_schema(table)
+    for name, value in partition.items():
+        constant = pa.scalar(value).cast(schema.field(name).type)
+        rows = rows.append_column(name, pa.repeat(constant, rows.num_rows))
+    return rows
 
 
 def batches(folder: str, columns: list[str], **equal: Any) -> Iterator[pa.Table]:

@@ -50,7 +50,7 @@ def doing(what: str, uri: str) -> Iterator[None]:
     """Turns the failures of a store into one kind of error that names the object, the cause and what to do."""
     try:
         yield
-    except (FileNotFoundError, TooLarge, StoreError):
+    except (FileNotFoundError, FileExistsError, TooLarge, StoreError):
         raise
     except OSError as error:
         raise StoreError(f"{uri}: cannot be {what}: {cause(error)}") from error
@@ -179,6 +179,31 @@ def write(uri: str, data: bytes) -> None:
             with suppress(OSError):
                 aside.unlink(missing_ok=True)
             raise
+
+
+def create(uri: str, data: bytes) -> None:
+    """Put an object where none is, as the log of a table needs it. Raises FileExistsError where one is, StoreError."""
+    path = local_path(uri)
+    with doing("written", uri):
+        if path is None:
+            bucket, key = bucket_key(uri)
+            try:
+                client().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+            except Exception as error:
+                if _s3_error_code(error) in ("PreconditionFailed", "412", "ConditionalRequestConflict", "409"):
+                    raise FileExistsError(errno.EEXIST, "somebody was first", uri) from None
+                raise
+            return
+        aside = _aside(path)
+        try:
+            with aside.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(aside, path)
+        finally:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
 
 
 def scratch(uri: str) -> Path:

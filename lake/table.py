@@ -7,8 +7,10 @@ import os
 from collections.abc import Iterable
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
@@ -51,6 +53,11 @@ def store_options(uri: str) -> dict[str, str]:
     """What delta-rs has to be told beside the AWS_* variables of the environment."""
     plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
     return {"allow_http": "true"} if plain and storage.local_path(uri) is None else {}
+
+
+def file_system(table: Table, root: str) -> pafs.FileSystem:
+    """The table's folder as a file system for pyarrow."""
+    return pafs.PyFileSystem(DeltaStorageHandler(path(table, root), store_options(path(table, root))))
 
 
 def exists(table: Table, root: str) -> bool:

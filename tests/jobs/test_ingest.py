@@ -105,7 +105,7 @@ def test_many_files_are_read_in_waves_of_neighbours(lake, uploads, monkeypatch):
 
     def compacting(lake, wave, audited):
         landed = publish(lake, wave, audited)
-        upkeep(FILES, lake.root, 128 << 20, 24)
+        upkeep(FILES, lake.root, "maintain", 128 << 20, 24)
         return landed
 
     monkeypatch.setattr(waves, "publish", compacting)

@@ -17,6 +17,7 @@ from things import DAY, THINGS, ids_of, land, rows_of, staged, wave
 
 from lake import commit, log, storage
 from lake.commit import Fenced, append, append_once, fence, note_once
+from lake.compact import compact
 from lake.table import create, open_table
 
 OTHER_DAY = date(2026, 1, 3)
@@ -153,10 +154,10 @@ def test_compaction_and_a_log_that_was_cut_hide_no_row(root, looked):
     for n in range(3):
         land(root, wave("old", n), f"old{n}")
     planned_at = open_table(THINGS, root).version()
-    open_table(THINGS, root).optimize.compact()
+    compact(THINGS, root, wave("tidy"), 128 << 20)
     assert log.added_since(THINGS, root, open_table(THINGS, root), planned_at) == []  # only older rows moved
     land(root, wave("rival"), "a", missing_at=planned_at)
-    open_table(THINGS, root).optimize.compact()
+    compact(THINGS, root, wave("tidy"), 128 << 20)
     came = log.added_since(THINGS, root, open_table(THINGS, root), planned_at)
     assert len(came) == 1  # the rival's row is somewhere in there
     assert land(root, wave("mine", 1), "a", missing_at=planned_at).known == 1
@@ -176,7 +177,7 @@ def test_of_what_was_compacted_only_the_days_on_which_something_came_are_looked_
         land(root, wave("older", n), f"older{n}")
     planned_at = open_table(THINGS, root).version()
     land(root, wave("rival"), "a")
-    open_table(THINGS, root).optimize.compact()  # both days in one entry
+    compact(THINGS, root, wave("tidy"), 128 << 20)  # both days in one entry
     ((_, values),) = log.added_since(THINGS, root, open_table(THINGS, root), planned_at)
     assert values == {"day": str(DAY)}
 

@@ -44,13 +44,13 @@ def test_small_files_become_one_and_nothing_else_changes(made):
     for number in range(12):
         land(made, wave("run", number), f"k{number:02}")
     before = names(made)
-    found = upkeep(THINGS, made, 128 << 20, WEEK)
+    found = upkeep(THINGS, made, "upkeep", 128 << 20, WEEK)
     assert (found.files_before, found.files_after, found.orphans) == (12, 1, 0)
     assert ids_of(made) == [f"k{number:02}" for number in range(12)]
     assert all(there(made, name) for name in before)  # readers of the recent past
-    again = upkeep(THINGS, made, 128 << 20, WEEK)
+    again = upkeep(THINGS, made, "upkeep", 128 << 20, WEEK)
     assert (again.files_before, again.files_after, again.vacuumed) == (1, 1, 0)
-    assert upkeep(THINGS, made, 128 << 20, 0).vacuumed == 12 and not any(there(made, name) for name in before)
+    assert upkeep(THINGS, made, "upkeep", 128 << 20, 0).vacuumed == 12 and not any(there(made, name) for name in before)
     assert land(made, wave("late"), "k03", "new").known == 1  # keys are found in compacted files too
 
 
@@ -125,7 +125,7 @@ def test_what_a_held_wave_staged_stays_and_can_still_be_released(spark, tmp_path
     lake = Lake(root, lambda: spark)
     held = put_down(lake, good=1, broken=1)
     assert recover(lake, 120).held
-    upkeep(SCORES, root, 128 << 20, 0)
+    upkeep(SCORES, root, "upkeep", 128 << 20, 0)
     assert settle(lake, held, release=True).landed["scores"].rows == 1
 
 
