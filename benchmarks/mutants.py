@@ -153,7 +153,7 @@ FAULTS = (
     ),
     Fault(
         "a predicate that is NULL lets a row pass",
-        "lake/audit.py",
+        "lake/expectations.py",
         'F.coalesce(F.expr(f"({check.sql})"), F.lit(False))',
         'F.coalesce(F.expr(f"({check.sql})"), F.lit(True))',
         "tests/lake/test_audit.py",
@@ -171,6 +171,27 @@ FAULTS = (
         "FROM promotions p\n",
         "FROM live p\n",
         "tests/lake/test_catalog.py",
+    ),
+    Fault(
+        "of two compactions at once both land",
+        "lake/compact.py",
+        "moves = [move for move in moves if move.old.keys() <= named]",
+        "moves = list(moves) if fails < 1 else []",
+        "tests/lake/test_compact.py -k two_at_once",
+    ),
+    Fault(
+        "a file cut short after its audit is published",
+        "lake/waves.py",
+        "        for found in audited.values():\n            check_files(",
+        "        for found in ():\n            check_files(",
+        "tests/lake/test_waves.py -k after_its_audit",
+    ),
+    Fault(
+        "an expectation that contradicts its predicate goes unnoticed",
+        "lake/audit.py",
+        'if result["success"] != agreed[result["check"]]:',
+        "if False:",
+        "tests/lake/test_audit.py -k two_forms",
     ),
     Fault(
         "maintain removes the files of living runs",

@@ -7,15 +7,17 @@ and, for an unknown key, the nearest valid one.
 from __future__ import annotations
 
 import difflib
+import re
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 CONF = Path(__file__).parent
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+_SLUG = r"^[a-z0-9][a-z0-9_-]*$"
+Slug = Annotated[str, Field(pattern=_SLUG)]
 Stage = Literal["align", "refine", "calibrate", "test"]
 
 
@@ -38,6 +40,13 @@ class Spark(Section):
 
 class Model(Section):
     path: str = Field(description="folder of the reasoning model, Hugging Face layout")
+
+    @field_validator("path")
+    @classmethod
+    def _of_the_project(cls, path: str) -> str:
+        """Commands run in any folder; the model that comes with the project is in this one."""
+        own = CONF.parent / path
+        return str(own) if not Path(path).exists() and own.is_dir() else path
 
 
 class Frames(Section):
@@ -154,7 +163,7 @@ class Settings(Section):
     calibrate: Calibrate
     decide: Decide
     maintain: Maintain
-    labels: Task = Field(description="read from conf/labels/<task>.yaml")
+    labels: Task = Field(description="read from labels/<task>.yaml beside the site's file, or in conf/")
 
 
 def load(conf: str | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Settings:
@@ -174,8 +183,9 @@ def load(conf: str | None = None, overrides: list[str] | tuple[str, ...] = ()) -
             mistakes.append(str(error))
     if "labels" in merged:
         where = origin.get("labels", "base.yaml")
-        mistakes.append(f"{where}: unknown setting 'labels'; the labels of a task are in conf/labels/<task>.yaml")
-    labels = _labels(merged.get("task"), origin.get("task", "base.yaml"), mistakes)
+        mistakes.append(f"{where}: unknown setting 'labels'; the labels of a task are in labels/<task>.yaml")
+    site = None if conf is None else Path(conf).resolve().parent
+    labels = _labels(merged.get("task"), site, origin.get("task", "base.yaml"), mistakes)
     try:
         settings = Settings.model_validate(merged | {"labels": labels or {"task": "x", "labels": {"a": "", "b": ""}}})
     except ValidationError as error:
@@ -243,11 +253,18 @@ def _merge(base: dict, over: dict, origin: dict[str, str], where: str, prefix: s
     return merged
 
 
-def _labels(task: Any, where: str, mistakes: list[str]) -> dict | None:
-    path = CONF / "labels" / f"{task}.yaml"
-    if not path.is_file():
-        known = sorted(file.stem for file in (CONF / "labels").glob("*.yaml"))
-        mistakes.append(f"{where}: task '{task}' has no {path}; known tasks: {', '.join(known)}")
+def _labels(task: Any, site: Path | None, where: str, mistakes: list[str]) -> dict | None:
+    """The label set of a task: labels/<task>.yaml beside the site's file, else the project's own."""
+    if not re.fullmatch(_SLUG, str(task)):
+        return None  # which the model of the settings says, too
+    folders = [folder / "labels" for folder in (site, CONF) if folder is not None]
+    path = next((path for folder in folders if (path := folder / f"{task}.yaml").is_file()), None)
+    if path is None:
+        known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+        wanted = " or ".join(str(folder / f"{task}.yaml") for folder in dict.fromkeys(folders))
+        mistakes.append(
+            f"{where}: task '{task}' needs a file with its labels, {wanted}; found those of {', '.join(known)}"
+        )
         return None
     value = _read(path)
     try:

@@ -13,6 +13,7 @@ import json
 import sys
 from pathlib import Path
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.runtime import cli
@@ -31,11 +32,10 @@ from schemas.splits import SPLITS, STAGES
 _NAMES = 5  # examples in a message
 
 
-def read_labels(run: Run, path: str, split: str | None) -> None:
+def read_labels(run: Run, path: str, statements: DataFrame) -> None:
     """Publish the statements of a labels file; leaks and contradictions are quarantined and said aloud."""
     run.waves.must_be_open(LABELS, SPLITS)
     settings = run.settings.ingest
-    statements = label_files.read_statements(run.lake.spark, path, settings, run.labels, split)
 
     def write(wave: Wave) -> Work:
         matched = label_files.match(statements, run.lake.read(FILES), settings.source)
@@ -86,12 +86,15 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     """Files first, so that the labels find them."""
     if arguments.source is None and arguments.labels is None:
         raise UsageError("ingest: give --source, --labels or both")
-    if arguments.labels is not None:
-        label_files.find("--labels", arguments.labels)  # before hours of reading videos
+    statements = None
+    if arguments.labels is not None:  # its mistakes are told before hours of reading videos
+        statements = label_files.read_statements(
+            run.lake.spark, arguments.labels, run.settings.ingest, run.labels, arguments.split
+        )
     if arguments.source is not None:
         read_files(run, arguments.source)
-    if arguments.labels is not None:
-        read_labels(run, arguments.labels, arguments.split)
+    if statements is not None:
+        read_labels(run, arguments.labels, statements)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

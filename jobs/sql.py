@@ -31,6 +31,11 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     try:
         show(ask(run, arguments.query.strip().rstrip(";")), arguments.rows, arguments.json)
     except PySparkException as error:
+        if error.getCondition() == "TABLE_OR_VIEW_NOT_FOUND":
+            asked = (error.getMessageParameters() or {}).get("relationName", "").replace("`", "")
+            raise UsageError(
+                f"sql: expected a table or view of the lake, found {asked}; there are {', '.join(catalog.NAMES)}"
+            ) from None
         raise UsageError("sql: " + " ".join(str(error).split("\n\nJVM")[0].split("== SQL")[0].split())) from None
 
 

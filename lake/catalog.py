@@ -24,6 +24,8 @@ _PROMOTIONS = {"task": "string", "recipe_id": "string", "scorer_id": "string", "
     "promoted_at": "timestamp",
     "is_live": "boolean",
 }
+# What `register_views` gives a name.
+NAMES = sorted([*(wanted.name for wanted in TABLES), "promotions", *VIEWS])
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -43,10 +44,11 @@ class Registry:
 
     def save(self, task: str, manifest: dict[str, Any], weights: bytes) -> None:
         """Register a candidate under manifest["calibrator_id"]; saving the same one again changes nothing."""
-        if self._manifest(task, manifest["calibrator_id"]) is not None:
-            return
         folder = self.folder(task, manifest["calibrator_id"])
-        storage.write(storage.join(folder, "weights.safetensors"), weights)
+        storage.write(storage.join(folder, "weights.safetensors"), weights)  # the same bytes, were they not cut short
+        with suppress(storage.Damaged):
+            if self._manifest(task, manifest["calibrator_id"]) is not None:
+                return
         self._write(storage.join(folder, "manifest.json"), manifest)
 
     def calibrators(self, task: str) -> list[dict[str, Any]]:
@@ -77,7 +79,7 @@ class Registry:
 
     def live(self, task: str) -> dict[str, Any]:
         """The live versions. Raises RegistryError before the first promote."""
-        found = self._read(storage.join(self._root, task, "live.json"))
+        found = self._read(storage.join(self._root, task, "live.json"), "`deepintuit promote` writes it anew")
         if found is None:
             raise RegistryError(
                 f"task {task} has no live versions: run `deepintuit rollout`, `calibrate` and `promote` first"
@@ -88,9 +90,10 @@ class Registry:
         """Every pair of versions that is or was live, of one task or of all, with `is_live`."""
         found = []
         for name in storage.children(self._root) if task is None else [task]:
-            live = self._read(storage.join(self._root, name, "live.json"))
+            live = self._read(storage.join(self._root, name, "live.json"), "`deepintuit promote` writes it anew")
             for file in storage.children(storage.join(self._root, name, "promoted")):
-                pair = self._read(storage.join(self._root, name, "promoted", file))
+                remedy = "`deepintuit promote --calibrator ID` writes that of a calibrator anew"
+                pair = self._read(storage.join(self._root, name, "promoted", file), remedy)
                 ids = ("scorer_id", "rule_id")
                 same = live is not None and pair is not None and all(pair[key] == live[key] for key in ids)
                 found += [pair | {"is_live": same}] if pair else []
@@ -99,7 +102,10 @@ class Registry:
     def scored_up_to(self, task: str) -> Scored:
         """What the night noted that came furthest, whichever scorer was live."""
         folder = storage.join(self._root, task, "scored")
-        notes = [note for name in storage.children(folder) if (note := self._read(storage.join(folder, name)))]
+        notes = []
+        for name in storage.children(folder):
+            with suppress(storage.Damaged):  # a note lost costs a longer look
+                notes += [note] if (note := self._read(storage.join(folder, name))) else []
         if not notes:
             return Scored()
         furthest = max(notes, key=lambda note: note["videos_version"])
@@ -111,14 +117,17 @@ class Registry:
         self._write(storage.join(self._root, task, "scored", f"{scorer_id}.json"), note)
 
     def _manifest(self, task: str, calibrator_id: str) -> dict[str, Any] | None:
-        return self._read(storage.join(self.folder(task, calibrator_id), "manifest.json"))
+        remedy = "`deepintuit calibrate` with the settings of that time writes it anew"
+        return self._read(storage.join(self.folder(task, calibrator_id), "manifest.json"), remedy)
 
     @staticmethod
-    def _read(uri: str) -> dict[str, Any] | None:
+    def _read(uri: str, remedy: str = "") -> dict[str, Any] | None:
         try:
             return storage.read_json(uri)
         except FileNotFoundError:
             return None
+        except storage.Damaged as error:
+            raise storage.Damaged(f"{error}: {remedy}") from None
 
     @staticmethod
     def _write(uri: str, value: dict[str, Any]) -> None:

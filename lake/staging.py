@@ -123,11 +123,21 @@ class Wave:
         self._write("audited.json", {table: asdict(value) for table, value in audited.items()})
 
     def faults(self) -> list[str]:
-        """Why a gate holds the wave; empty if none does."""
-        return (self._read("held.json") or {"faults": []})["faults"]
+        """Why the wave is held, and what to do; empty if it is not."""
+        try:
+            return (self._read("held.json") or {"faults": []})["faults"]
+        except storage.Damaged as error:
+            return [f"{error} {self.remedy}"]
 
     def hold(self, faults: list[str]) -> None:
         self._write("held.json", {"faults": faults, "at": datetime.now(UTC).isoformat()})
+
+    @property
+    def remedy(self) -> str:
+        return (
+            f"`deepintuit waves release {self.id}` publishes what is good, "
+            f"`deepintuit waves discard {self.id}` drops it and makes its work pending again"
+        )
 
     def remove(self) -> None:
         """The manifest first, so that half a removal reads as a wave that was never sealed."""
@@ -135,9 +145,11 @@ class Wave:
         storage.delete(self.folder)
 
     def _parsed(self, name: str, parse: Callable[[Any], T]) -> T | None:
-        found = self._read(name)
         try:
+            found = self._read(name)
             return None if found is None else parse(found)
+        except storage.Damaged as error:
+            raise storage.Damaged(f"{error}: `deepintuit waves discard {self.id}` drops the wave") from None
         except (AttributeError, KeyError, TypeError) as error:
             raise storage.Damaged(
                 f"{self.path(name)}: expected what this version of deepintuit writes, found something else ({error}): "

@@ -68,10 +68,16 @@ def settle(lake: Lake, wave: Wave, release: bool = False) -> Settled:
     manifest = wave.manifest()
     if manifest is None:
         raise Superseded(f"{wave.path('manifest.json')} is gone: another run has settled the wave {wave.id}")
-    audited = wave.audited()
+    try:
+        audited = wave.audited()
+    except storage.Damaged:  # what is sealed says the same again
+        audited = None
     if audited is None:
         audited = {output.table: audit_output(lake, wave, manifest, output) for output in manifest.outputs}
         wave.note_audit(audited)
+    else:
+        for found in audited.values():
+            check_files(lake.root, wave, found.staged)
     if not release:
         gate(lake, wave, manifest, audited)
     landed = publish(lake, wave, audited)
@@ -113,9 +119,11 @@ def _judged(lake: Lake, wave: Wave, output: Staged, contract: Contract) -> tuple
 
 def check_files(root: str, wave: Wave, output: Staged) -> None:
     """Raises storage.Damaged where a staged file is missing or has another size than was staged."""
-    folder = table.path(BY_NAME[output.table], root)
-    for file in output.files:
-        uri = storage.join(folder, file.name)
+    staged = [(BY_NAME[output.table], file) for file in output.files] + [
+        (QUARANTINE, file) for file in output.quarantine
+    ]
+    for wanted, file in staged:
+        uri = storage.join(table.path(wanted, root), file.name)
         try:
             size = storage.entry(uri).size
         except FileNotFoundError:
@@ -137,15 +145,13 @@ def gate(lake: Lake, wave: Wave, manifest: Manifest, audited: dict[str, Audited]
     ]
     if faults:
         note_quality(lake, wave, audited)
+        faults.append(f"look at it with `deepintuit waves list`, then {wave.remedy}")
         wave.hold(faults)
         raise Held(held_message(wave, faults))
 
 
 def held_message(wave: Wave, faults: list[str]) -> str:
-    return (
-        f"wave {wave.id} is held: {' | '.join(faults)}. Look at it with `deepintuit waves list`, then "
-        f"`deepintuit waves release {wave.id}` publishes what is good, `deepintuit waves discard {wave.id}` drops it"
-    )
+    return f"wave {wave.id} is held: {'; '.join(faults)}"
 
 
 def publish(lake: Lake, wave: Wave, audited: dict[str, Audited]) -> dict[str, commit.Landed]:

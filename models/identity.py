@@ -31,6 +31,8 @@ def model_digest(folder: str) -> str:
 
     Raises FileNotFoundError if the folder is missing or holds no weights.
     """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"model folder {Path(folder).resolve()}: no such folder")
     files = sorted({path for pattern in MODEL_FILES for path in Path(folder).glob(pattern)})
     if not any(path.suffix == ".safetensors" for path in files):
         raise FileNotFoundError(f"model folder {folder}: no *.safetensors in it")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
+from safetensors import SafetensorError
 
 from lake import storage
 from models.calibration.features import FeatureSpec, agreement, vector
-from models.calibration.linear import load
+from models.calibration.linear import LinearCalibrator, load
 
 FEATURE_COLUMNS = pa.schema(
     [
@@ -51,6 +51,21 @@ def featurize(spec: FeatureSpec) -> ArrowUdf:
     return run
 
 
+def open_calibrator(folder: str) -> LinearCalibrator:
+    """The calibrator in a folder of the registry. Raises storage.Damaged where it was cut short."""
+    manifest, weights = (
+        storage.read_json(storage.join(folder, "manifest.json")),
+        storage.join(folder, "weights.safetensors"),
+    )
+    try:
+        return load(manifest, storage.read_bytes(weights))
+    except (SafetensorError, FileNotFoundError) as error:
+        raise storage.Damaged(
+            f"{weights}: expected the weights of a calibrator, found none ({error}): `deepintuit calibrate` with the "
+            "settings of that time writes them anew, `deepintuit promote` makes another one live"
+        ) from None
+
+
 def score(folder: str) -> ArrowUdf:
     """For mapInArrow: video_id, ingested_on, traces in; SCORE_COLUMNS out. folder: the calibrator's in the registry."""
 
@@ -58,8 +73,7 @@ def score(folder: str) -> ArrowUdf:
         calibrator = None
         for batch in batches:
             if calibrator is None:
-                manifest = json.loads(storage.read_bytes(storage.join(folder, "manifest.json")))
-                calibrator = load(manifest, storage.read_bytes(storage.join(folder, "weights.safetensors")))
+                calibrator = open_calibrator(folder)
             labels = calibrator.spec.labels
             rows: list[dict[str, Any]] = []
             for row in batch.to_pylist():

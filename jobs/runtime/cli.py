@@ -12,7 +12,7 @@ import importlib
 import sys
 from datetime import UTC, datetime
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from conf.settings import Settings
@@ -42,9 +42,15 @@ def module_of(job: str) -> ModuleType:
     return importlib.import_module("jobs." + job.replace("-", "_"))
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """A mistake is one line here, too."""
+        self.exit(2, f"deepintuit: {message}; `{self.prog} --help` tells more\n")
+
+
 def parser(chosen: str | None) -> argparse.ArgumentParser:
     """All jobs by name, the chosen one with its arguments: only its module is imported, some bring torch with them."""
-    top = argparse.ArgumentParser(prog="deepintuit", description="Batch scoring of videos on a data lake.")
+    top = _Parser(prog="deepintuit", description="Batch scoring of videos on a data lake.")
     jobs = top.add_subparsers(dest="job", required=True, metavar="JOB")
     for job, text in JOBS.items():
         module = module_of(job) if job == chosen else None

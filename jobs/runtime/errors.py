@@ -62,6 +62,11 @@ def explain(error: BaseException) -> tuple[str, int]:
         ), 1
     if full := _store_failure(error):
         return full, 1
+    if worker_lost(error):
+        return (
+            "Spark lost a task's worker process again and again (killed, perhaps for want of memory): what is staged is "
+            "published by the next run, the rest is pending again; run the job once more"
+        ), 1
     return f"crashed: {summary(error)}", 1
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from jobs.runtime.record import Record
-from udfs.progress import total
+from udfs.progress import engines, total
 
 _LOOK_S = 1.0
 _LINE_S = 10.0  # between two lines where there is no terminal to redraw
@@ -33,7 +33,8 @@ class Watch:
         self._folder, self._before, self._all = folder, before, all_videos
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="progress")
-        self._entered = self._began = time.monotonic()
+        self._entered = self._began = self._moved = time.monotonic()
+        self._sums = {"videos": 0, "tokens": 0}
 
     def __enter__(self) -> Watch:
         if not self._quiet:
@@ -76,9 +77,15 @@ class Watch:
         sums, now = total(self._folder), time.monotonic()
         if not sums["videos"]:  # that says nothing of the time left
             self._began = now
-            return self._before, f"{self._starting}, {clock(now - self._entered)}"
+            waited_for = "engines have started, no video is done yet" if engines(self._folder) else self._starting
+            return self._before, f"{waited_for}, {clock(now - self._entered)}"
+        if sums["videos"] != self._sums["videos"]:
+            self._sums, self._moved = sums, now
+        if now - self._moved > _SILENT * _LINE_S:  # the rest waits for something; a rate would promise too much
+            return self._before + sums["videos"], f"none done for {clock(now - self._moved)}"
         left = self._all - self._before - sums["videos"]
-        return self._before + sums["videos"], describe(sums["videos"], sums["tokens"], left, now - self._began)
+        seconds = self._moved - self._began  # the pause since then tells nothing of the rate
+        return self._before + sums["videos"], describe(sums["videos"], sums["tokens"], left, seconds)
 
 
 def describe(videos: int, tokens: int, videos_left: int, seconds: float) -> str:

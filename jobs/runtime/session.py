@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
-from pyspark import SparkConf, SparkContext
+from pyspark import SparkConf, SparkContext, accumulators
 from pyspark.errors import PySparkRuntimeError
 from pyspark.java_gateway import launch_gateway
 from pyspark.logger import PySparkLogger
@@ -73,6 +73,8 @@ def start(name: str, spark: Spark) -> SparkSession:
     for logger in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):  # JVM traces as JSON beside every exception
         PySparkLogger.getLogger(logger).disabled = True
     logging.getLogger().addFilter(_not_of_py4j)
+    for server in (accumulators.AccumulatorTCPServer, accumulators.AccumulatorUnixServer):
+        server.handle_error = _said_elsewhere  # type: ignore[assignment, method-assign]
     # PySpark's own handler calls the JVM out of the signal, in the middle of a call that is under way: both break.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _interrupted)
@@ -143,6 +145,10 @@ def _owner_is_gone(place: Path) -> bool:
 def _not_of_py4j(record: logging.LogRecord) -> bool:
     """py4j tells the root logger, with a traceback, of a JVM that went away under a call; that error is raised, too."""
     return record.module != "java_gateway"
+
+
+def _said_elsewhere(*_: object) -> None:
+    """PySpark's accumulators print a traceback where the JVM goes away; the call that was under way raises it, too."""
 
 
 def _interrupted(*_: object) -> None:

@@ -264,3 +264,5 @@ def _check_sums(run: Run) -> None:
     if sum(count for count, _ in parts) != counts["files_listed"]:
         raise RuntimeError(f"{counts['files_listed']} files listed are not {said}: rows were lost or doubled")
     run.record.say(f"{counts['files_listed']} files listed = {said}")
+    if not counts["files_listed"]:
+        run.record.warn(f"nothing listed ends in {', '.join(run.settings.ingest.extensions)} (ingest.extensions)")

@@ -77,6 +77,11 @@ def _check_columns(path: str, found: list[str], wanted: list[str]) -> None:
     missing = [name for name in wanted if name not in found]
     if not found:
         raise UsageError(f"{path}: expected a line with the names of the columns, found an empty file")
+    if len(found) == 1 and (other := next((mark for mark in ";|\t" if mark in found[0]), None)):
+        raise UsageError(
+            f"{path}: expected columns separated by {'tabs' if path.lower().endswith('.tsv') else 'commas'}, found "
+            f"{other!r}: save it as CSV with commas, or as .tsv with tabs"
+        )
     if missing:
         raise UsageError(
             f"{path}: expected a column {' and '.join(repr(name) for name in missing)}, found {', '.join(found)}; "

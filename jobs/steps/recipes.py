@@ -32,7 +32,7 @@ def of_settings(settings: Settings) -> Recipe:
     try:
         text = prompts.user_text(task.prompt or prompts.DEFAULT_TEMPLATE, task.labels, rollout.grammar)
     except ValueError as error:
-        raise UsageError(f"conf/labels/{task.task}.yaml: {error}") from None
+        raise UsageError(f"labels/{task.task}.yaml: {error}") from None
     value = identity.recipe(
         origin="model",
         model=model_digest(settings.model.path),

@@ -313,7 +313,10 @@ def say_statuses(run: Run) -> None:
     if counts["ok"] >= _USUALLY_OK * total:
         run.record.say(f"{total:,} traces: {listed}")
     else:
-        run.record.warn(f"only {counts['ok']:,} of {total:,} traces are usable: {listed}; look at their text and error")
+        run.record.warn(
+            f"only {counts['ok']:,} of {total:,} traces are usable: {listed}; look at their text and error: does the model "
+            "at model.path know these labels?"
+        )
 
 
 def measured_rate(run: Run, recipe_id: str) -> float | None:

@@ -22,7 +22,7 @@ from schemas.scorers import SCORERS
 from schemas.scores import SCORES
 from schemas.table import Table
 from schemas.traces import TRACES, TRANSIENT
-from udfs.calibrator import SCORE_COLUMNS, score
+from udfs.calibrator import SCORE_COLUMNS, open_calibrator, score
 
 _VIDEOS_PER_WAVE = 50_000
 
@@ -154,6 +154,7 @@ def _score(run: Run, scorer: Scorer, scope: Scope, traces: DataFrame) -> Sequenc
     if todo.isEmpty():
         return ()
     folder = run.lake.registry.folder(run.task, scorer.manifest["calibrator_id"])
+    open_calibrator(folder)  # what is wrong with it is told here, not by every worker
     known = {"task": F.lit(run.task), "scorer_id": F.lit(scorer.id), "scored_at": F.current_timestamp()}
 
     def write(wave: Wave) -> Work:

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_BREAKS = 3  # of the pool as a whole, in one pass
 
 LOST = ("decoder_crashed", "decoder_timeout", "decoder_memory")  # reasons beside frames.REASONS
 
@@ -63,11 +65,14 @@ class DecodePool:
 
     def __init__(self, work: Callable[[Any], Result], settings: DecodeSettings) -> None:
         self._work, self._settings = work, settings
-        self._pool = ProcessPool(
-            max_workers=settings.workers,
+        self._pool = self._fresh_pool()
+
+    def _fresh_pool(self) -> ProcessPool:
+        return ProcessPool(
+            max_workers=self._settings.workers,
             max_tasks=500,  # decoders leak: a fresh child now and then costs nothing
             initializer=_prepare_child,
-            initargs=(settings.memory_bytes, os.getpid()),
+            initargs=(self._settings.memory_bytes, os.getpid()),
             context=multiprocessing.get_context("spawn"),
         )
 
@@ -91,7 +96,7 @@ class DecodePool:
         is raised here.
         """
         waiting: dict[Future, Item] = {}
-        source, ended = iter(items), False
+        source, ended, broken = iter(items), False, 0
         while waiting or not ended:
             room = not ended and len(waiting) < self._settings.workers + self._settings.ahead
             if room:
@@ -100,12 +105,24 @@ class DecodePool:
                 except StopIteration:
                     ended = True
                     continue
-                task = partial(_guarded, self._work, argument(item) if argument else item)
-                waiting[self._pool.schedule(task, timeout=self._settings.timeout_s)] = item
+                waiting[self._schedule(item, argument)] = item
             # With room left what is done is handed on, never waited for: a slow source must not be slowed further.
             done, _ = wait(waiting, timeout=0 if room else None, return_when=FIRST_COMPLETED)
+            if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
+                # A child was killed from outside before it had begun: no file's fault, and the pool is of no use any more.
+                broken += 1
+                if broken == _BREAKS:
+                    raise RuntimeError(f"decoders were killed {broken} times before they had begun")
+                self.close()
+                self._pool = self._fresh_pool()
+                waiting = {self._schedule(item, argument): item for item in waiting.values()}
+                continue
             for future in done:
                 yield waiting.pop(future), self._outcome(future)
+
+    def _schedule(self, item: Item, argument: Callable[[Item], Any] | None) -> Future:
+        task = partial(_guarded, self._work, argument(item) if argument else item)
+        return self._pool.schedule(task, timeout=self._settings.timeout_s)
 
     def _outcome(self, future):
         try:

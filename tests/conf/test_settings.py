@@ -89,7 +89,7 @@ def test_all_mistakes_come_at_once_each_with_its_place(site):
     text = "\n".join(lines)
     assert f"{path}: 'rollout.n'" in text and f"{path}: 'frames.count'" in text
     assert "--set decide.threshold=1.5: 'decide.threshold'" in text and "found 1.5" in text
-    assert "'waves.seconds'" in text and "--set task=nothing: task 'nothing' has no" in text
+    assert "'waves.seconds'" in text and "--set task=nothing: task 'nothing' needs a file" in text
 
 
 def test_unreadable_layers_do_not_hide_other_mistakes(site):
@@ -120,7 +120,25 @@ def test_a_folder_is_no_configuration(tmp_path):
 
 def test_a_task_without_a_labels_file_is_refused_with_the_known_tasks():
     (line,) = refused("task=nothing")
-    assert "conf/labels/nothing.yaml" in line and line.endswith("known tasks: handwriting, multihateclip")
+    assert "conf/labels/nothing.yaml" in line and line.endswith("found those of handwriting, multihateclip")
+
+
+def test_a_site_has_its_own_label_sets_beside_its_file(site, tmp_path):
+    conf = site("task: sports\n")
+    (line,) = refused(conf=conf)
+    assert f"needs a file with its labels, {tmp_path / 'labels' / 'sports.yaml'} or " in line
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "sports.yaml").write_text("task: sports\nlabels: {ball: A ball., bat: A bat.}\n")
+    assert list(load(conf).labels.labels) == ["ball", "bat"]
+    (line,) = refused("task=/somewhere/sports.yaml")
+    assert "'task': string should match pattern" in line
+
+
+def test_the_model_of_the_project_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Path(load().model.path).is_dir()
+    (tmp_path / "mine").mkdir()
+    assert load(None, ["model.path=mine"]).model.path == "mine"
 
 
 def test_the_labels_of_a_task_cannot_be_set_from_elsewhere(site):

@@ -232,16 +232,52 @@ def test_a_held_wave_keeps_its_own_table_closed_and_no_other(lake, cut_short):
         lease.close()
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "audited.json"])
-def test_half_a_file_of_a_wave_is_told_and_blocks_nobody_else(lake, name):
+def test_half_a_manifest_is_told_and_blocks_nobody_else(lake):
     wave = put_down(lake, good=1, broken=0)
-    storage.write(wave.path(name), b'{"wave_id": "sc')
+    storage.write(wave.path("manifest.json"), b'{"wave_id": "sc')
     found = recover(lake, SILENCE)
     (line,) = found.warnings
-    assert f"{wave.path(name)}: expected a JSON document, found 15 bytes" in line
-    assert recovery.state(wave, SILENCE) == ("damaged" if name == "manifest.json" else "held")
+    assert f"{wave.path('manifest.json')}: expected a JSON document, found 15 bytes" in line and not found.held
+    assert f"`deepintuit waves discard {wave.id}`" in line and "release" not in line
+    assert recovery.state(wave, SILENCE) == "damaged"
     wave.remove()
     assert mended(lake) == (0, 0) and staging(lake) == []
+
+
+def test_half_an_audit_is_made_again(lake):
+    wave = put_down(lake, good=2, broken=0)
+    storage.write(wave.path("audited.json"), b'{"sc')
+    assert mended(lake) == (1, 0) and len(of_wave(lake, wave)) == 2
+
+
+def test_half_a_note_of_why_a_wave_is_held_holds_it(lake):
+    wave = put_down(lake, good=2, broken=0)
+    storage.write(wave.path("held.json"), b'{"faults')
+    (line,) = recover(lake, SILENCE).warnings
+    assert f"{wave.path('held.json')}: expected a JSON document" in line and f"waves release {wave.id}" in line
+    assert recovery.state(wave, SILENCE) == "held" and of_wave(lake, wave) == []
+    assert settle(lake, wave, release=True).landed["scores"].rows == 2
+
+
+@pytest.mark.parametrize("which", ["files", "quarantine"])
+def test_what_is_cut_short_after_its_audit_is_not_published_either(lake, monkeypatch, which):
+    """Of rows that were kept and of those that were refused alike: the table would be unreadable."""
+    wave = put_down(lake, good=3, broken=1, allowed=1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(waves, "publish", dies)
+        with pytest.raises(KeyboardInterrupt):
+            settle(lake, wave)
+    file = getattr(wave.audited()["scores"].staged, which)[0]
+    path = Path(table.path(SCORES if which == "files" else QUARANTINE, lake.root), file.name)
+    os.truncate(path, file.size // 2)
+    found = recover(lake, SILENCE)
+    (line,) = found.warnings
+    assert f"wave {wave.id} is held: {path}: expected {file.size:,} bytes" in line
+    assert of_wave(lake, wave) == [] and of_wave(lake, wave, QUARANTINE) == []
+
+
+def dies(*_):
+    raise KeyboardInterrupt
 
 
 def test_a_wave_of_another_version_is_told_and_blocks_nobody_else(lake):

@@ -54,7 +54,8 @@ def test_mistakes_in_settings_and_arguments(stopped, capsys):
     for words in (["ingest", "--max-videos", "0"], ["fly"], [], ["ingest", "--split", "dev"]):
         with pytest.raises(SystemExit) as done:
             cli.main(words)
-        assert done.value.code == 2 and "Traceback" not in capsys.readouterr().err
+        (line,) = capsys.readouterr().err.splitlines()
+        assert done.value.code == 2 and line.startswith("deepintuit: ")
 
 
 def test_what_is_not_there(stopped, tmp_path):
@@ -81,8 +82,17 @@ def test_a_label_outside_the_set_and_bad_sql(stopped, tmp_path):
         (tmp_path / "labels.csv").write_bytes(data)
         assert said in stopped("ingest", "--labels", str(tmp_path / "labels.csv"))
     assert "found a folder" in stopped("ingest", "--labels", str(tmp_path))
+    (tmp_path / "labels.csv").write_text("file,label\na,sideways\n")  # told before any video is read
+    assert "found 'sideways'" in stopped(
+        "ingest", "--labels", str(tmp_path / "labels.csv"), "--source", str(tmp_path / "x")
+    )
     assert "no such file" in stopped("ingest", "--source", str(tmp_path), "--labels", str(tmp_path / "none.csv"))
     assert "sql: " in stopped("sql", "SELECT nothing FROM videos")
+    line = stopped("sql", "SELECT * FROM current_score")
+    assert (
+        "sql: expected a table or view of the lake, found current_score; there are current_labels, current_scores, "
+        in line
+    )
     assert "DIVIDE_BY_ZERO" in stopped("sql", "SELECT 1/0")
     for statement in ("DROP TABLE traces", "INSERT INTO files SELECT * FROM files", "SET a=b", "DELETE FROM files"):
         assert "sql: expected a query, found" in stopped("sql", statement)

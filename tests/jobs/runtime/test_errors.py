@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from py4j.protocol import Py4JError, Py4JNetworkError
@@ -23,11 +24,14 @@ from lake import commit
 from lake.catalog import create_all
 from lake.commit import Fenced
 from lake.parquet import PartWriter
-from lake.registry import RegistryError
+from lake.registry import Registry, RegistryError, Scored
 from lake.storage import Damaged, StoreError
 from lake.table import LakeError, arrow_schema
 from lake.waves import Held, Superseded
+from models.calibration.features import FeatureSpec
+from models.calibration.linear import LinearCalibrator
 from schemas.recipes import RECIPES
+from udfs.calibrator import open_calibrator
 
 
 @pytest.mark.parametrize(
@@ -115,7 +119,8 @@ def through(spark, body):
 def test_a_worker_that_vanishes_is_lost(spark, body):
     error = ran(through(spark, body))
     assert worker_lost(error)
-    assert explain(error)[1] == 1 and "\n" not in explain(error)[0]
+    said, code = explain(error)
+    assert code == 1 and "\n" not in said and said.startswith("Spark lost a task's worker process again and again")
 
 
 def test_a_worker_that_raises_is_not_lost_and_its_own_words_are_told(spark):
@@ -196,24 +201,51 @@ def test_half_a_live_json_is_named(lake, capsys):
     halve(file)
     code, line = failed(capsys, lake, "nightly")
     assert code == 2 and line.startswith(f"{file}: expected a JSON document, found ")
+    assert line.endswith("`deepintuit promote` writes it anew")
     assert messages(lake) == [line]
 
 
-@pytest.mark.parametrize("name", ["calibrators/c/manifest.json", "promoted/s.r.json", "scored/s.json"])
+@pytest.mark.parametrize("name", ["calibrators/c/manifest.json", "promoted/s.r.json"])
 def test_so_is_half_of_any_other_file_of_the_registry(lake, name):
     registry = lake.at_hand().registry
     registry.save("handwriting", {"calibrator_id": "c", "created_at": "2026-03-01"}, b"weights")
     registry.promote("handwriting", {"scorer_id": "s", "rule_id": "r", "calibrator_id": "c"})
-    registry.note_scored("handwriting", "s", 3)
     looks = {
         "calibrators/c/manifest.json": lambda: registry.calibrator("handwriting", "c"),
         "promoted/s.r.json": lambda: registry.promotions("handwriting"),
-        "scored/s.json": lambda: registry.scored_up_to("handwriting"),
     }
     looks[name]()
     halve(lake.root / "registry" / "handwriting" / name)
-    with pytest.raises(Damaged, match=f"{name}: expected a JSON document"):
+    with pytest.raises(Damaged, match=f"{name}: expected a JSON document.* writes .*anew"):
         looks[name]()
+    registry.save("handwriting", {"calibrator_id": "c", "created_at": "2026-03-01"}, b"weights")
+    registry.promote("handwriting", {"scorer_id": "s", "rule_id": "r", "calibrator_id": "c"})
+    looks[name]()
+
+
+def test_half_a_note_of_how_far_a_night_came_costs_a_longer_look_and_no_more(lake):
+    registry = lake.at_hand().registry
+    registry.note_scored("handwriting", "earlier", 2, ["2026-03-01"])
+    registry.note_scored("handwriting", "later", 3)
+    halve(lake.root / "registry" / "handwriting" / "scored" / "later.json")
+    assert registry.scored_up_to("handwriting") == Scored(2, ("2026-03-01",))
+    halve(lake.root / "registry" / "handwriting" / "scored" / "earlier.json")
+    assert registry.scored_up_to("handwriting") == Scored()
+
+
+def test_half_a_calibrators_weights_are_told_before_any_worker_starts(tmp_path):
+    spec = FeatureSpec(("a", "b"), 0)
+    one = np.ones(len(spec.names))
+    made = LinearCalibrator(spec, one, one, np.ones((2, len(one))), np.ones(2))
+    registry = Registry(str(tmp_path))
+    registry.save("t", made.manifest() | {"created_at": "2026-03-01"}, made.weights())
+    folder = registry.folder("t", made.manifest()["calibrator_id"])
+    assert open_calibrator(folder).spec == spec
+    halve(Path(folder, "weights.safetensors"))
+    with pytest.raises(Damaged, match=r"weights.safetensors: expected the weights of a calibrator.* writes them anew"):
+        open_calibrator(folder)
+    registry.save("t", made.manifest() | {"created_at": "2026-03-02"}, made.weights())
+    assert open_calibrator(folder).spec == spec
 
 
 class Disk:

@@ -95,6 +95,26 @@ def test_before_the_first_video_the_line_says_that_engines_start_and_for_how_lon
     assert seen._look() == (5, "starting engines, 1:15")
 
 
+def test_once_engines_have_started_it_says_so(tmp_path):
+    TaskProgress(str(tmp_path)).engine_started()
+    assert watch(tmp_path)._look() == (0, "engines have started, no video is done yet, 0:00")
+
+
+def test_a_pause_is_told_and_promises_no_time(tmp_path):
+    """One engine is done, the other one still starts."""
+    seen = watch(tmp_path)
+    seen._began -= 10
+    task(tmp_path, "task-0", 50, 0)
+    assert seen._look() == (50, "5.0 videos/s  0:10 left")
+    seen._moved -= 20
+    seen._began -= 20
+    assert seen._look() == (50, "5.0 videos/s  0:10 left")
+    seen._moved -= 15
+    assert seen._look() == (50, "none done for 0:35")
+    task(tmp_path, "task-1", 5, 0)
+    assert " left" in seen._look()[1]
+
+
 def test_the_start_of_the_engines_does_not_slow_the_rate(tmp_path):
     seen = watch(tmp_path)
     seen._began -= 1000

@@ -54,6 +54,7 @@ def published(spark, tmp_path, table: Table, rows) -> tuple[list, Counter]:
         ("file,label,split\na,rising,dev\n", r"expected a split out of align, .*found 'dev' \(1 rows\)"),
         ("name,label\na,rising\n", r"expected a column 'file', found name, label; set ingest.labels.id"),
         ("name,what\na,rising\n", r"expected a column 'file' and 'label'"),
+        ("\ufefffile;label\r\na;rising\r\n", r"expected columns separated by commas, found ';': save it as CSV"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_with_what_to_do(spark, tmp_path, text, said):

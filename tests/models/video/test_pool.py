@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,32 @@ def test_a_lost_child_costs_one_item():
     assert str(found["bug"]) == "KeyError: 'oops'"
     assert "exit code -11" in str(found["crash"])
     assert all(found[item] == item for item in "abcdefg")
+
+
+def test_a_pool_that_breaks_is_made_anew_and_costs_no_item(monkeypatch):
+    """As where a child is killed before it has told that it began: pebble then gives up all that it was given."""
+    with DecodePool(misbehave, QUICK) as pool:
+        whole, breaks = pool._schedule, [BrokenProcessPool("All workers expired")]
+
+        def schedule(item, argument):
+            future = whole(item, argument)
+            if breaks and item == "c":
+                future = Future()
+                future.set_exception(breaks.pop())
+            return future
+
+        monkeypatch.setattr(pool, "_schedule", schedule)
+        assert sorted(pool.map("abcdef")) == [(item, item) for item in "abcdef"]
+        assert not breaks
+
+
+def test_decoders_that_are_killed_again_and_again_are_an_error(monkeypatch):
+    broken = Future()
+    broken.set_exception(BrokenProcessPool("All workers expired"))
+    with DecodePool(misbehave, QUICK) as pool:
+        monkeypatch.setattr(pool, "_schedule", lambda item, argument: broken)
+        with pytest.raises(RuntimeError, match="killed 3 times before they had begun"):
+            list(pool.map("a"))
 
 
 def test_children_load_nothing_heavy():
