@@ -105,8 +105,8 @@ FAULTS = (
     Fault(
         "a run behind a fence commits",
         "lake/commit.py",
-        "if snapshot.transaction_version(fence_of(run_id)):\n            raise",
-        "if False:\n            raise",
+        "if snapshot.transaction_version(fence_of(run_id)):\n        raise",
+        "if False:\n        raise",
         "tests/lake/test_commit.py -k fence",
     ),
     Fault(
@@ -176,7 +176,7 @@ FAULTS = (
         "of two compactions at once both land",
         "lake/compact.py",
         "moves = [move for move in moves if move.old.keys() <= named]",
-        "moves = list(moves) if fails < 1 else []",
+        "moves = list(moves)",
         "tests/lake/test_compact.py -k two_at_once",
     ),
     Fault(

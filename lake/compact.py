@@ -86,9 +86,8 @@ def _replace(table: Table, root: str, moves: Sequence[_Move], run_id: str) -> No
     while True:
         snapshot = open_table(table, root)
         named = {name for name, _ in all_files(snapshot)}
-        moves = [
-            move for move in moves if move.old.keys() <= named
-        ]  # else somebody came first: this very entry, perhaps
+        # Of the others somebody was first: perhaps this very entry, whose answer got lost.
+        moves = [move for move in moves if move.old.keys() <= named]
         if not moves:
             return
         check_fence(table, root, snapshot, run_id)
