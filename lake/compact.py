@@ -60,12 +60,14 @@ def _bins(snapshot: DeltaTable, target_bytes: int) -> Iterator[tuple[dict[str, s
             folders.setdefault(tuple(partition.items()), []).append(name)
     for folder, names in folders.items():
         taken: dict[str, int] = {}
+        room = target_bytes
         for name in names:
-            if sum(taken.values()) + size[name] > target_bytes:
+            if size[name] > room:
                 if len(taken) > 1:
                     yield dict(folder), taken
-                taken = {}
+                taken, room = {}, target_bytes
             taken[name] = size[name]
+            room -= size[name]
         if len(taken) > 1:
             yield dict(folder), taken
 
