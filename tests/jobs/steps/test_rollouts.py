@@ -165,7 +165,10 @@ def test_a_model_that_writes_nothing_usable_is_a_warning_in_sight(run, spark, ca
     """Also where progress is not wanted: this is no success."""
     assert run.record.quiet
     said = said_of(run, spark, capsys, parse_error=40)
-    assert said == ("[rollout] WARNING: only 0 of 40 traces are usable: 40 parse_error; look at their text and error\n")
+    assert said == (
+        "[rollout] WARNING: only 0 of 40 traces are usable: 40 parse_error; look at their text and error: "
+        "does the model at model.path know these labels?\n"
+    )
 
 
 @pytest.mark.parametrize(("ok", "warned"), [(19, True), (20, False), (40, False)])
