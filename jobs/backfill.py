@@ -36,10 +36,10 @@ def chosen(run: Run, scorer: Scorer, since: date | None, until: date | None) -> 
     """The videos of those days that lack a decision of the live scorer and rule."""
     versions = {"scorer_id": scorer.id, "rule_id": scorer.rule_id}
     days = lacking(run.lake.rows_by_day(VIDEOS), run.lake.rows_by_day(DECISIONS, **versions), since, until)
+    videos, decided = run.lake.read(VIDEOS), scorers.decided_by(run, scorer)
     on_them = F.col("ingested_on").isin(*days)
-    decided = scorers.decided_by(run, scorer).where(on_them).select("video_id")
-    videos = run.lake.read(VIDEOS).where(on_them).join(decided, "video_id", "left_anti")
-    return scope.fix(run, "backfill", videos)
+    lacking_one = videos.where(on_them).join(decided.where(on_them).select("video_id"), "video_id", "left_anti")
+    return scope.fix(run, "backfill", lacking_one)
 
 
 def estimate(run: Run, scorer: Scorer, asked: Scope) -> None:

@@ -27,7 +27,10 @@ VIDEOS_A_NIGHT = 4000  # one night of 1,000 videos, five nights of 4,000
 
 @pytest.fixture(scope="module")
 def nights(tmp_path_factory):
-    """For both sizes: what a night with nothing new costs, and then one with 5 new videos. All four in one process."""
+    """For both sizes: what a night with nothing new costs, and then one with 5 new videos. All in one process.
+
+    Before them, in a process that has not started Spark yet, an estimate of `backfill`.
+    """
     folder = tmp_path_factory.mktemp("scale")
     clips.generate(folder / "new", "test", 5, seed=0)
     commands = []
@@ -36,7 +39,8 @@ def nights(tmp_path_factory):
         settings = [word for value in archive.overrides_of(folder / size) for word in ("--set", value)]
         night = ["nightly", "--conf", "conf/local.yaml", "--set", "engine.per_cluster=1", *settings]
         commands += [night, [*night, "--source", str(folder / "new")]]
-    costs = meters.run(folder, commands).costs
+    estimate, *costs = meters.run(folder, [["backfill", *commands[0][1:]], *commands]).costs
+    assert "estimated_videos" in estimate.document["counts"]
     return dict(zip(SIZES, zip(costs[::2], costs[1::2], strict=True), strict=True))
 
 
