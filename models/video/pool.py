@@ -27,7 +27,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-_BREAKS = 3  # of the pool as a whole, in one pass
+_LOOK_S = 1.0  # pebble does not tell when it gives up, it has to be asked
+_BREAKS = 3  # of the pool as a whole, with no result between them
 
 LOST = ("decoder_crashed", "decoder_timeout", "decoder_memory")  # reasons beside frames.REASONS
 
@@ -107,22 +108,28 @@ class DecodePool:
                     continue
                 waiting[self._schedule(item, argument)] = item
             # With room left what is done is handed on, never waited for: a slow source must not be slowed further.
-            done, _ = wait(waiting, timeout=0 if room else None, return_when=FIRST_COMPLETED)
-            if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
-                # A child was killed from outside before it had begun: no file's fault, and the pool is of no use any more.
+            done, _ = wait(waiting, timeout=0 if room else _LOOK_S, return_when=FIRST_COMPLETED)
+            for future in done:
+                if not isinstance(future.exception(), BrokenProcessPool):
+                    yield waiting.pop(future), self._outcome(future)
+                    broken = 0
+            if not self._pool.active:
+                # A child was killed from outside while it had nothing to do: no file's fault, and the pool takes no more.
                 broken += 1
                 if broken == _BREAKS:
                     raise RuntimeError(f"decoders were killed {broken} times before they had begun")
                 self.close()
                 self._pool = self._fresh_pool()
                 waiting = {self._schedule(item, argument): item for item in waiting.values()}
-                continue
-            for future in done:
-                yield waiting.pop(future), self._outcome(future)
 
     def _schedule(self, item: Item, argument: Callable[[Item], Any] | None) -> Future:
         task = partial(_guarded, self._work, argument(item) if argument else item)
-        return self._pool.schedule(task, timeout=self._settings.timeout_s)
+        try:
+            return self._pool.schedule(task, timeout=self._settings.timeout_s)
+        except RuntimeError as error:  # the pool is broken: see map
+            failed: Future = Future()
+            failed.set_exception(BrokenProcessPool(str(error)))
+            return failed
 
     def _outcome(self, future):
         try:

@@ -1,12 +1,13 @@
 """The pool with real children: some crash, hang or run out of memory, the others answer."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,30 +53,54 @@ def test_a_lost_child_costs_one_item():
     assert all(found[item] == item for item in "abcdefg")
 
 
-def test_a_pool_that_breaks_is_made_anew_and_costs_no_item(monkeypatch):
-    """As where a child is killed before it has told that it began: pebble then gives up all that it was given."""
+@pytest.mark.parametrize("pause", [0.0, 1.0])
+def test_a_child_killed_while_it_had_nothing_to_do_costs_no_item(pause):
+    """pause: seconds until the next item comes; at once pebble has not noticed yet, later it takes nothing more."""
+
+    def source():
+        yield "a"
+        yield "b"
+        _kill_idle_children()
+        time.sleep(pause)
+        yield from "cdef"
+
     with DecodePool(misbehave, QUICK) as pool:
-        whole, breaks = pool._schedule, [BrokenProcessPool("All workers expired")]
-
-        def schedule(item, argument):
-            future = whole(item, argument)
-            if breaks and item == "c":
-                future = Future()
-                future.set_exception(breaks.pop())
-            return future
-
-        monkeypatch.setattr(pool, "_schedule", schedule)
-        assert sorted(pool.map("abcdef")) == [(item, item) for item in "abcdef"]
-        assert not breaks
+        assert sorted(pool.map(source())) == [(item, item) for item in "abcdef"]
 
 
-def test_decoders_that_are_killed_again_and_again_are_an_error(monkeypatch):
-    broken = Future()
-    broken.set_exception(BrokenProcessPool("All workers expired"))
+def test_children_killed_as_soon_as_they_start_are_an_error():
     with DecodePool(misbehave, QUICK) as pool:
-        monkeypatch.setattr(pool, "_schedule", lambda item, argument: broken)
-        with pytest.raises(RuntimeError, match="killed 3 times before they had begun"):
-            list(pool.map("a"))
+        ended = threading.Event()
+        killer = threading.Thread(target=_kill_until, args=(ended,))
+        killer.start()
+        try:
+            with pytest.raises(RuntimeError, match="killed 3 times before they had begun"):
+                list(pool.map("abc"))
+        finally:
+            ended.set()
+            killer.join()
+
+
+def _kill_idle_children():
+    """Both have answered or not begun: wait until they sleep, then kill them as an OOM killer would."""
+    deadline = time.monotonic() + 30
+    while len(_children()) < QUICK.workers and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(3)
+    for child in _children():
+        os.kill(child, signal.SIGKILL)
+
+
+def _kill_until(ended):
+    while not ended.wait(0.02):
+        for child in _children():
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+
+
+def _children():
+    """Process ids of this process' decoders."""
+    return [child.pid for child in multiprocessing.active_children() if child.pid]
 
 
 def test_children_load_nothing_heavy():
