@@ -24,7 +24,7 @@ from lake.parquet import DataFile, PartWriter, dataset, with_partition
 from lake.table import file_system, open_table, path
 from schemas.table import Table
 
-_A_COMMIT = 32  # folders' worth of files
+_A_COMMIT = 32  # bins
 _PLAIN = re.compile(r"[A-Za-z0-9_=./-]+")  # spelled in the log as it is in the store
 
 

@@ -79,7 +79,7 @@ class Registry:
 
     def live(self, task: str) -> dict[str, Any]:
         """The live versions. Raises RegistryError before the first promote."""
-        found = self._read(storage.join(self._root, task, "live.json"), "`deepintuit promote` writes it anew")
+        found = self._live(task)
         if found is None:
             raise RegistryError(
                 f"task {task} has no live versions: run `deepintuit rollout`, `calibrate` and `promote` first"
@@ -90,7 +90,7 @@ class Registry:
         """Every pair of versions that is or was live, of one task or of all, with `is_live`."""
         found = []
         for name in storage.children(self._root) if task is None else [task]:
-            live = self._read(storage.join(self._root, name, "live.json"), "`deepintuit promote` writes it anew")
+            live = self._live(name)
             for file in storage.children(storage.join(self._root, name, "promoted")):
                 remedy = "`deepintuit promote --calibrator ID` writes that of a calibrator anew"
                 pair = self._read(storage.join(self._root, name, "promoted", file), remedy)
@@ -115,6 +115,9 @@ class Registry:
         """Note how far a night came; see Scored."""
         note = {"videos_version": videos_version, "open_days": sorted(open_days), "at": datetime.now(UTC).isoformat()}
         self._write(storage.join(self._root, task, "scored", f"{scorer_id}.json"), note)
+
+    def _live(self, task: str) -> dict[str, Any] | None:
+        return self._read(storage.join(self._root, task, "live.json"), "`deepintuit promote` writes it anew")
 
     def _manifest(self, task: str, calibrator_id: str) -> dict[str, Any] | None:
         remedy = "`deepintuit calibrate` with the settings of that time writes it anew"

@@ -127,7 +127,7 @@ class Wave:
         try:
             return (self._read("held.json") or {"faults": []})["faults"]
         except storage.Damaged as error:
-            return [f"{error} {self.remedy}"]
+            return [f"{error}: {self.remedy}"]
 
     def hold(self, faults: list[str]) -> None:
         self._write("held.json", {"faults": faults, "at": datetime.now(UTC).isoformat()})

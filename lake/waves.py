@@ -68,16 +68,10 @@ def settle(lake: Lake, wave: Wave, release: bool = False) -> Settled:
     manifest = wave.manifest()
     if manifest is None:
         raise Superseded(f"{wave.path('manifest.json')} is gone: another run has settled the wave {wave.id}")
-    try:
-        audited = wave.audited()
-    except storage.Damaged:  # what is sealed says the same again
-        audited = None
+    audited = _audited_before(lake, wave)
     if audited is None:
         audited = {output.table: audit_output(lake, wave, manifest, output) for output in manifest.outputs}
         wave.note_audit(audited)
-    else:
-        for found in audited.values():
-            check_files(lake.root, wave, found.staged)
     if not release:
         gate(lake, wave, manifest, audited)
     landed = publish(lake, wave, audited)
@@ -85,6 +79,17 @@ def settle(lake: Lake, wave: Wave, release: bool = False) -> Settled:
     wave.remove()
     reasons = {name: found.staged.reasons for name, found in audited.items()}
     return Settled(wave.id, landed, reasons, manifest.counts)
+
+
+def _audited_before(lake: Lake, wave: Wave) -> dict[str, Audited] | None:
+    """What an earlier run made of the wave, if it came so far. Raises storage.Damaged where its files changed since."""
+    try:
+        audited = wave.audited()
+    except storage.Damaged:  # what is sealed says the same again
+        return None
+    for found in (audited or {}).values():
+        check_files(lake.root, wave, found.staged)
+    return audited
 
 
 def audit_output(lake: Lake, wave: Wave, manifest: Manifest, output: Staged) -> Audited:
@@ -119,20 +124,18 @@ def _judged(lake: Lake, wave: Wave, output: Staged, contract: Contract) -> tuple
 
 def check_files(root: str, wave: Wave, output: Staged) -> None:
     """Raises storage.Damaged where a staged file is missing or has another size than was staged."""
-    staged = [(BY_NAME[output.table], file) for file in output.files] + [
-        (QUARANTINE, file) for file in output.quarantine
-    ]
-    for wanted, file in staged:
-        uri = storage.join(table.path(wanted, root), file.name)
-        try:
-            size = storage.entry(uri).size
-        except FileNotFoundError:
-            size = 0
-        if size != file.size:
-            raise storage.Damaged(
-                f"{uri}: expected {file.size:,} bytes as the wave {wave.id} staged them, found {size:,}: put the file back, "
-                f"or `deepintuit waves discard {wave.id}` drops the wave and makes its work pending again"
-            )
+    for wanted, files in ((BY_NAME[output.table], output.files), (QUARANTINE, output.quarantine)):
+        for file in files:
+            uri = storage.join(table.path(wanted, root), file.name)
+            try:
+                size = storage.entry(uri).size
+            except FileNotFoundError:
+                size = 0
+            if size != file.size:
+                raise storage.Damaged(
+                    f"{uri}: expected {file.size:,} bytes as the wave {wave.id} staged them, found {size:,}: put the file "
+                    f"back, or `deepintuit waves discard {wave.id}` drops the wave and makes its work pending again"
+                )
 
 
 def gate(lake: Lake, wave: Wave, manifest: Manifest, audited: dict[str, Audited]) -> None:

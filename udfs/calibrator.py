@@ -53,10 +53,8 @@ def featurize(spec: FeatureSpec) -> ArrowUdf:
 
 def open_calibrator(folder: str) -> LinearCalibrator:
     """The calibrator in a folder of the registry. Raises storage.Damaged where it was cut short."""
-    manifest, weights = (
-        storage.read_json(storage.join(folder, "manifest.json")),
-        storage.join(folder, "weights.safetensors"),
-    )
+    manifest = storage.read_json(storage.join(folder, "manifest.json"))
+    weights = storage.join(folder, "weights.safetensors")
     try:
         return load(manifest, storage.read_bytes(weights))
     except (SafetensorError, FileNotFoundError) as error:

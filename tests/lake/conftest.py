@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lake import storage
+from lake.catalog import Lake, create_all
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +60,34 @@ def anywhere(request, tmp_path):
     if request.param == "s3":
         return storage.join(request.getfixturevalue("s3_root"), tmp_path.name)
     return str(tmp_path / "lake")
+
+
+@pytest.fixture
+def before_the_put(monkeypatch):
+    """before_the_put(module, action): the action happens once, between the look and the next put of lake.<module>."""
+
+    def arrange(module, action):
+        put, waiting = module._put, [action]
+
+        def late(*arguments):
+            while waiting:
+                waiting.pop()()
+            return put(*arguments)
+
+        monkeypatch.setattr(module, "_put", late)
+
+    return arrange
+
+
+@pytest.fixture(scope="module")
+def every_table(spark, tmp_path_factory):
+    root = tmp_path_factory.mktemp("waves") / "lake"
+    create_all(str(root))
+    return Lake(str(root), lambda: spark)
+
+
+@pytest.fixture
+def lake(every_table):
+    """A lake with every table, and nothing in staging."""
+    storage.delete(storage.join(every_table.root, "staging"))
+    return every_table

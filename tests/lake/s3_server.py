@@ -1,6 +1,6 @@
 """An S3 server and nothing else: python s3_server.py PORT
 
-`moto_server` looks through its two hundred services at every request, which is half of what a request costs.
+`moto_server` looks through its two hundred services at every request.
 """
 
 import logging

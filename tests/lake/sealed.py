@@ -6,8 +6,11 @@ import json
 import secrets
 from datetime import UTC, date, datetime
 
+from things import rows_of
+
 from lake import storage
 from lake.catalog import Lake
+from lake.recovery import recover
 from lake.staging import Manifest, Staged, Wave, run_folder
 from lake.table import spark_schema
 from lake.write import stage
@@ -15,6 +18,7 @@ from schemas.scores import SCORES
 from schemas.table import Table
 
 TASK = "handwriting"
+SILENCE = 120
 LABELS = ("falling", "mixed", "rising")
 GONE = {"host": "gone", "boot": "", "pid": 1, "started": 1}
 
@@ -62,3 +66,18 @@ def abandon(lake: Lake, run_id: str) -> None:
     """The lease of a run that is gone."""
     lease = {"job": "score", "owner": GONE, "heartbeat": 0.0, "started_at": 0.0}
     storage.write(storage.join(run_folder(lake.root, run_id), "run.json"), json.dumps(lease).encode())
+
+
+def of_wave(lake: Lake, wave: Wave, wanted=SCORES) -> list[dict]:
+    return [row for row in rows_of(lake.root, wanted) if row["wave_id"] == wave.id]
+
+
+def staging(lake: Lake) -> list[str]:
+    return storage.children(storage.join(lake.root, "staging"))
+
+
+def mended(lake: Lake) -> tuple[int, int]:
+    """Waves that a recovery settled and dropped; none may be held."""
+    found = recover(lake, SILENCE)
+    assert not found.held and not found.warnings
+    return found.settled, found.discarded

@@ -82,27 +82,10 @@ def test_a_key_is_looked_for_in_its_own_folder_only(root):
     assert append(anywhere, root, files, "c/things", wave("c")).known == 1
 
 
-@pytest.fixture
-def interrupted(monkeypatch):
-    """interrupted(what): once, between the look and the put of the next append, `what` happens."""
-
-    def arm(what) -> None:
-        put, once = commit._put, [what]
-
-        def late(*arguments):
-            while once:
-                once.pop()()
-            return put(*arguments)
-
-        monkeypatch.setattr(commit, "_put", late)
-
-    return arm
-
-
-def test_a_rival_between_look_and_put_costs_a_collision_and_no_row(made, interrupted):
+def test_a_rival_between_look_and_put_costs_a_collision_and_no_row(made, before_the_put):
     """The rival looks at the same version, brings a part of the same keys, and comes first."""
     rival = []
-    interrupted(lambda: rival.append(land(made, wave("rival"), "b", "x")))
+    before_the_put(commit, lambda: rival.append(land(made, wave("rival"), "b", "x")))
     mine = land(made, wave("mine"), "a", "b", "c")
     assert (mine.rows, mine.known, mine.collisions) == (2, 1, 1)
     assert (rival[0].rows, rival[0].known, rival[0].collisions) == (2, 0, 0)
@@ -110,8 +93,8 @@ def test_a_rival_between_look_and_put_costs_a_collision_and_no_row(made, interru
     assert {row["id"]: row["wave_id"] for row in rows_of(made)}["b"] == wave("rival")
 
 
-def test_a_rival_with_other_rows_costs_a_look_and_nothing_is_written_anew(root, interrupted):
-    interrupted(lambda: land(root, wave("rival"), "x"))
+def test_a_rival_with_other_rows_costs_a_look_and_nothing_is_written_anew(root, before_the_put):
+    before_the_put(commit, lambda: land(root, wave("rival"), "x"))
     mine = staged(root, wave("mine"), "a")
     landed = append(THINGS, root, mine, "mine/things", wave("mine"))
     assert (landed.rows, landed.collisions) == (1, 1) and mine[0].name in files(root)
@@ -144,8 +127,8 @@ def test_what_was_known_to_be_missing_is_looked_for_only_in_what_others_added_si
     assert Counter(ids_of(root)).most_common(1)[0][1] == 1
 
 
-def test_a_rival_makes_known_to_be_missing_untrue(made, interrupted):
-    interrupted(lambda: land(made, wave("rival"), "a", missing_at=0))
+def test_a_rival_makes_known_to_be_missing_untrue(made, before_the_put):
+    before_the_put(commit, lambda: land(made, wave("rival"), "a", missing_at=0))
     mine = land(made, wave("mine"), "a", "b", missing_at=0)
     assert (mine.rows, mine.known, mine.collisions) == (1, 1, 1) and ids_of(made) == ["a", "b"]
 
@@ -214,8 +197,8 @@ def test_a_run_behind_a_fence_commits_nothing_more(root):
     assert land(root, wave("slow", 1), "a").rows == 1 and ids_of(root) == ["a"]  # what had landed is said to have
 
 
-def test_a_run_that_looked_before_the_fence_does_not_get_past_it(root, interrupted):
-    interrupted(lambda: fence(THINGS, root, "slow"))
+def test_a_run_that_looked_before_the_fence_does_not_get_past_it(root, before_the_put):
+    before_the_put(commit, lambda: fence(THINGS, root, "slow"))
     with pytest.raises(Fenced):
         land(root, wave("slow"), "a")
     assert ids_of(root) == []

@@ -28,29 +28,12 @@ def six(anywhere):
     return anywhere
 
 
-@pytest.fixture
-def before_the_put(monkeypatch):
-    """before_the_put(action): the action happens once, between the look and the put of the next compaction."""
-
-    def arrange(action):
-        put, waiting = module._put, [action]
-
-        def late(*arguments):
-            if waiting:
-                waiting.pop()()
-            return put(*arguments)
-
-        monkeypatch.setattr(module, "_put", late)
-
-    return arrange
-
-
 def files(root: str) -> list[str]:
     return [name for name, _ in all_files(open_table(THINGS, root))]
 
 
 def test_of_two_at_once_the_second_leaves_what_the_first_made(six, before_the_put):
-    before_the_put(lambda: compact(THINGS, six, wave("first"), LARGE))
+    before_the_put(module, lambda: compact(THINGS, six, wave("first"), LARGE))
     compact(THINGS, six, wave("second"), LARGE)
     assert ids_of(six) == SIX
     (name,) = files(six)
@@ -58,7 +41,7 @@ def test_of_two_at_once_the_second_leaves_what_the_first_made(six, before_the_pu
 
 
 def test_what_lands_between_the_look_and_the_put_stays(six, before_the_put):
-    before_the_put(lambda: land(six, wave("rival"), "new"))
+    before_the_put(module, lambda: land(six, wave("rival"), "new"))
     compact(THINGS, six, wave("tidy"), LARGE)
     assert ids_of(six) == [*SIX, "new"] and len(files(six)) == 2
     assert land(six, wave("late"), "k3", "new").known == 2

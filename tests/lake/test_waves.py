@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sealed import LABELS, TASK, frame, put_down, score_rows, seal
+from sealed import LABELS, SILENCE, TASK, frame, mended, of_wave, put_down, score_rows, seal, staging
 from things import files_of, rows_of
 
 from lake import commit, recovery, storage, table, waves
-from lake.catalog import Lake, create_all
+from lake.catalog import Lake
 from lake.lease import Lease
 from lake.recovery import recover
 from lake.staging import Wave, run_folder, scratch
@@ -25,37 +24,6 @@ from schemas.quarantine import QUARANTINE
 from schemas.runs import RUNS
 from schemas.scores import SCORES
 from schemas.traces import TRACES
-
-SILENCE = 120
-
-
-@pytest.fixture(scope="module")
-def made(spark, tmp_path_factory):
-    root = tmp_path_factory.mktemp("waves") / "lake"
-    create_all(str(root))
-    return Lake(str(root), lambda: spark)
-
-
-@pytest.fixture
-def lake(made):
-    """A lake with every table, and nothing in staging."""
-    storage.delete(storage.join(made.root, "staging"))
-    return made
-
-
-def of_wave(lake: Lake, wave: Wave, wanted=SCORES) -> list[dict]:
-    return [row for row in rows_of(lake.root, wanted) if row["wave_id"] == wave.id]
-
-
-def staging(lake: Lake) -> list[str]:
-    return storage.children(storage.join(lake.root, "staging"))
-
-
-def mended(lake: Lake) -> tuple[int, int]:
-    """Waves that a recovery settled and dropped; none may be held."""
-    found = recover(lake, SILENCE)
-    assert not found.held and not found.warnings
-    return found.settled, found.discarded
 
 
 def test_what_dead_runs_left_is_rolled_forward_or_dropped(lake):
@@ -201,109 +169,6 @@ def test_a_settled_wave_cannot_be_settled_again(lake):
         settle(lake, wave)
 
 
-@pytest.fixture
-def cut_short(lake):
-    """A sealed wave one of whose files was cut short afterwards, and that file."""
-    wave = put_down(lake, good=4, broken=0)
-    file = Path(table.path(SCORES, lake.root), wave.manifest().outputs[0].files[0].name)
-    os.truncate(file, file.stat().st_size // 2)
-    return wave, file
-
-
-def test_a_staged_file_cut_short_holds_its_wave_and_is_named(lake, cut_short):
-    wave, file = cut_short
-    found = recover(lake, SILENCE)
-    (line,) = found.warnings
-    assert f"wave {wave.id} is held: {file}: expected " in line and f"`deepintuit waves discard {wave.id}`" in line
-    assert found.held.keys() == {("scores", TASK)} and "\n" not in line
-    assert recovery.state(wave, SILENCE) == "held" and of_wave(lake, wave) == []
-
-
-def test_a_held_wave_keeps_its_own_table_closed_and_no_other(lake, cut_short):
-    held = recover(lake, SILENCE).held
-    lease = Lease(lake.root, "score-other-1", "score", SILENCE)
-    try:
-        other = Waves(lake, lease, "score", TASK, LABELS, 0.05, held)
-        other.must_be_open(TRACES, DECISIONS)
-        with pytest.raises(Held, match="is held"):
-            other.must_be_open(TRACES, SCORES)
-        Waves(lake, lease, "score", "another task", LABELS, 0.05, held).must_be_open(SCORES)
-    finally:
-        lease.close()
-
-
-def test_half_a_manifest_is_told_and_blocks_nobody_else(lake):
-    wave = put_down(lake, good=1, broken=0)
-    storage.write(wave.path("manifest.json"), b'{"wave_id": "sc')
-    found = recover(lake, SILENCE)
-    (line,) = found.warnings
-    assert f"{wave.path('manifest.json')}: expected a JSON document, found 15 bytes" in line and not found.held
-    assert f"`deepintuit waves discard {wave.id}`" in line and "release" not in line
-    assert recovery.state(wave, SILENCE) == "damaged"
-    wave.remove()
-    assert mended(lake) == (0, 0) and staging(lake) == []
-
-
-def test_half_an_audit_is_made_again(lake):
-    wave = put_down(lake, good=2, broken=0)
-    storage.write(wave.path("audited.json"), b'{"sc')
-    assert mended(lake) == (1, 0) and len(of_wave(lake, wave)) == 2
-
-
-def test_half_a_note_of_why_a_wave_is_held_holds_it(lake):
-    wave = put_down(lake, good=2, broken=0)
-    storage.write(wave.path("held.json"), b'{"faults')
-    (line,) = recover(lake, SILENCE).warnings
-    assert f"{wave.path('held.json')}: expected a JSON document" in line and f"waves release {wave.id}" in line
-    assert recovery.state(wave, SILENCE) == "held" and of_wave(lake, wave) == []
-    assert settle(lake, wave, release=True).landed["scores"].rows == 2
-
-
-@pytest.mark.parametrize("which", ["files", "quarantine"])
-def test_what_is_cut_short_after_its_audit_is_not_published_either(lake, monkeypatch, which):
-    """Of rows that were kept and of those that were refused alike: the table would be unreadable."""
-    wave = put_down(lake, good=3, broken=1, allowed=1.0)
-    with monkeypatch.context() as patch:
-        patch.setattr(waves, "publish", dies)
-        with pytest.raises(KeyboardInterrupt):
-            settle(lake, wave)
-    file = getattr(wave.audited()["scores"].staged, which)[0]
-    path = Path(table.path(SCORES if which == "files" else QUARANTINE, lake.root), file.name)
-    os.truncate(path, file.size // 2)
-    found = recover(lake, SILENCE)
-    (line,) = found.warnings
-    assert f"wave {wave.id} is held: {path}: expected {file.size:,} bytes" in line
-    assert of_wave(lake, wave) == [] and of_wave(lake, wave, QUARANTINE) == []
-
-
-def dies(*_):
-    raise KeyboardInterrupt
-
-
-def test_a_wave_of_another_version_is_told_and_blocks_nobody_else(lake):
-    wave = put_down(lake, good=1, broken=0)
-    storage.write(wave.path("manifest.json"), b'{"wave_id": "x", "stage": 7, "outputs": [], "labels": []}')
-    found = recover(lake, SILENCE)
-    (line,) = found.warnings
-    assert f"{wave.path('manifest.json')}: expected what this version of deepintuit writes" in line and not found.held
-    assert recovery.state(wave, SILENCE) == "damaged"
-
-
-def test_a_wave_that_cannot_be_settled_is_told_and_tried_again(lake):
-    """Given a file with as many bytes as were staged, but not those: its table stays closed, other waves go on."""
-    wave, other = put_down(lake, good=4, broken=0), put_down(lake, good=2, broken=0)
-    file = Path(table.path(SCORES, lake.root), wave.manifest().outputs[0].files[0].name)
-    whole = file.read_bytes()
-    file.write_bytes(b"?" * len(whole))
-    found = recover(lake, SILENCE)
-    (line,) = found.warnings
-    assert line.startswith(f"wave {wave.id} could not be settled: ") and f"`deepintuit waves discard {wave.id}`" in line
-    assert "\n" not in line and found.held == {("scores", TASK): line} and found.settled == 1
-    assert of_wave(lake, wave) == [] and len(of_wave(lake, other)) == 2
-    file.write_bytes(whole)
-    assert mended(lake) == (1, 0) and len(of_wave(lake, wave)) == 4
-
-
 def test_a_wave_of_a_run_that_was_fenced_out_is_dropped(lake):
     wave = put_down(lake, good=1, broken=0)
     commit.fence(SCORES, lake.root, wave.run_id)
@@ -321,18 +186,6 @@ def test_a_wave_that_was_held_for_long_has_its_results_once(lake, monkeypatch):
     )
     settle(lake, wave, release=True)
     assert sorted(row["check"] for row in of_wave(lake, wave, QUALITY)) == before != []
-
-
-def test_staged_files_with_other_rows_than_were_staged_are_not_published(lake):
-    wave = put_down(lake, good=2, broken=0)
-    manifest = wave.manifest()
-    (output,) = manifest.outputs
-    wave.seal(
-        replace(manifest, outputs=(replace(output, files=(replace(output.files[0], rows=5), *output.files[1:])),))
-    )
-    with pytest.raises(storage.Damaged, match=r"expected \d staged rows, found 2; they were changed from outside"):
-        settle(lake, wave)
-    assert of_wave(lake, wave) == []
 
 
 def test_a_run_that_was_taken_for_dead_ends_by_itself_and_harms_nothing(lake):
