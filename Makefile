@@ -31,8 +31,8 @@ test: setup  ## lint, the arrows between the rooms, types, every test
 
 setup: $(SETUP) .jars  ## virtual environment, locked packages, Delta's jars (demo and test do it by themselves)
 
-soak: setup  ## kill a run at every point of a wave, half an hour
-	$(BIN)/python -m pytest tests/jobs/test_kill.py --soak
+soak: setup  ## kill a run at every point of a wave, race for longer: half an hour
+	$(BIN)/python -m pytest tests/jobs/test_kill.py tests/lake/test_commit.py --soak
 
 mutants: setup  ## plant small faults one at a time and see that a test fails for each
 	$(BIN)/python -m benchmarks.mutants

@@ -142,14 +142,14 @@ FAULTS = (
         "lake/waves.py",
         "if size != file.size:",
         "if False:",
-        "tests/lake/test_waves.py -k cut_short",
+        "tests/lake/test_damage.py -k cut_short",
     ),
     Fault(
         "files with other rows than were staged are published",
         "lake/waves.py",
         "if found.rows != output.kept:",
         "if False:",
-        "tests/lake/test_waves.py -k other_rows",
+        "tests/lake/test_damage.py -k other_rows",
     ),
     Fault(
         "a predicate that is NULL lets a row pass",
@@ -182,9 +182,9 @@ FAULTS = (
     Fault(
         "a file cut short after its audit is published",
         "lake/waves.py",
-        "        for found in audited.values():\n            check_files(",
-        "        for found in ():\n            check_files(",
-        "tests/lake/test_waves.py -k after_its_audit",
+        "        for found in (audited or {}).values():\n        check_files(",
+        "        for found in ():\n        check_files(",
+        "tests/lake/test_damage.py -k after_its_audit",
     ),
     Fault(
         "an expectation that contradicts its predicate goes unnoticed",
@@ -282,7 +282,7 @@ FAULTS = (
         "lake/recovery.py",
         "    except Exception as error:",
         "    except MemoryError as error:",
-        "tests/lake/test_waves.py -k cannot_be_settled",
+        "tests/lake/test_damage.py -k cannot_be_settled",
     ),
     Fault(
         "a clip of ten frames a millisecond holds its wave",

@@ -12,7 +12,7 @@ _LONGEST_FIRST = ("test_kill.py", "test_night.py")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--soak", action="store_true", help="kill a run at every point of a wave, not at two")
+    parser.addoption("--soak", action="store_true", help="kill a run at every point of a wave, race for longer")
 
 
 def pytest_collection_modifyitems(items):
