@@ -182,8 +182,8 @@ FAULTS = (
     Fault(
         "a file cut short after its audit is published",
         "lake/waves.py",
-        "        for found in (audited or {}).values():\n        check_files(",
-        "        for found in ():\n        check_files(",
+        "    for found in (audited or {}).values():\n        check_files(",
+        "    for found in ():\n        check_files(",
         "tests/lake/test_damage.py -k after_its_audit",
     ),
     Fault(
