@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from jobs.runtime.stop import on_ctrl_c
+
 if TYPE_CHECKING:
     from conf.settings import Settings
     from jobs.runtime.budget import Budget
@@ -96,21 +98,26 @@ def perform(job: str, settings: Settings, budget: Budget | None = None, quiet: b
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    arguments = parser(next((word for word in argv if word in JOBS), None)).parse_args(argv)
+    on_ctrl_c()
+    try:
+        return _run(parser(next((word for word in argv if word in JOBS), None)).parse_args(argv))
+    except (Exception, KeyboardInterrupt) as error:
+        return _told(error)
+
+
+def _told(error: BaseException) -> int:
+    """Say what stopped the command; its exit code."""
     from jobs.runtime import session
     from jobs.runtime.errors import explain, trace
 
-    try:
-        return _run(arguments)
-    except (Exception, KeyboardInterrupt) as error:
-        message, code = explain(error)
-        if isinstance(error, KeyboardInterrupt):
-            session.abandon()
-        if message.startswith("crashed"):
-            print(trace(error), file=sys.stderr, end="")
-        for line in message.splitlines():
-            print(f"deepintuit: {line}", file=sys.stderr)
-        return code
+    message, code = explain(error)
+    if isinstance(error, KeyboardInterrupt):
+        session.abandon()
+    if message.startswith("crashed"):
+        print(trace(error), file=sys.stderr, end="")
+    for line in message.splitlines():
+        print(f"deepintuit: {line}", file=sys.stderr)
+    return code
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -7,10 +7,8 @@ import getpass
 import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from pyspark.sql import SparkSession
 
 from conf.settings import CONF, Spark
 from jobs.runtime.errors import SessionError
+from jobs.runtime.stop import on_ctrl_c
 from lake.lease import start_ticks
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -66,8 +65,10 @@ def start(name: str, spark: Spark) -> SparkSession:
     for key, value in _WORKER_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
         conf.set(f"spark.executorEnv.{key}", value)
-    if not submitted and SparkContext._active_spark_context is None:
-        SparkContext(conf=conf.setAppName(f"deepintuit {name}"), gateway=launch(conf, log_file()))
+    if SparkContext._active_spark_context is None:
+        gateway = None if submitted else launch(conf, log_file())
+        SparkContext(conf=conf.setAppName(f"deepintuit {name}"), gateway=gateway)
+    on_ctrl_c()  # the context's handler calls the JVM out of the signal, in the middle of another call: both break
     session = SparkSession.builder.appName(f"deepintuit {name}").config(conf=conf).getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     for logger in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):  # JVM traces as JSON beside every exception
@@ -75,9 +76,6 @@ def start(name: str, spark: Spark) -> SparkSession:
     logging.getLogger().addFilter(_not_of_py4j)
     for server in (accumulators.AccumulatorTCPServer, accumulators.AccumulatorUnixServer):
         server.handle_error = _said_elsewhere  # type: ignore[assignment, method-assign]
-    # PySpark's own handler calls the JVM out of the signal, in the middle of a call that is under way: both break.
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, _interrupted)
     try:
         java_class(session, "io.delta.sql.DeltaSparkSessionExtension")
     except Py4JJavaError:
@@ -149,11 +147,6 @@ def _not_of_py4j(record: logging.LogRecord) -> bool:
 
 def _said_elsewhere(*_: object) -> None:
     """PySpark's accumulators print a traceback where the JVM goes away; the call that was under way raises it, too."""
-
-
-def _interrupted(*_: object) -> None:
-    logging.disable(logging.CRITICAL)  # py4j would log the traceback of the call that was under way
-    raise KeyboardInterrupt
 
 
 def abandon() -> None:

@@ -172,3 +172,13 @@ def test_ctrl_c_is_one_line(asking):
         130,
         ["deepintuit: stopped; what is staged is published by the next run, the rest is pending again"],
     )
+
+
+@pytest.mark.parametrize("place", ["deepintuit-*/logs/*.log", "deepintuit-*/scratch/*/blockmgr-*"])
+def test_so_it_is_while_spark_starts(started, place):
+    """The JVM comes up, then Spark's context, which brings a handler of its own."""
+    command = started("sql", "SELECT 1")
+    command.wait_for(place)
+    command.press_ctrl_c()
+    code, lines = command.ended()
+    assert code == 130 and len(lines) == 1 and lines[0].startswith("deepintuit: stopped; ")
