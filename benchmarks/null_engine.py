@@ -38,7 +38,7 @@ class NullEngine:
         return user_text
 
     def generate(
-        self, requests: Iterator[Request], sampling: Sampling, labels: tuple[str, ...]
+        self, requests: Iterator[Request], sampling: Sampling, labels: tuple[str, ...], token_logprobs: bool = False
     ) -> Iterator[Completion]:
         for request in requests:
             for j in range(request.n):

@@ -71,6 +71,7 @@ class Completion:
 
     text: without the end-of-turn token, every other special token left in; token_ids: all that was generated.
     logprob_sum: natural log, over the generated tokens, of the raw distribution (temperature 1).
+    token_logprobs: the same of each token, where they were asked for.
     label_logprobs: natural log of each label's first token at the answer position; None where no answer was begun.
     prompt_tokens: video tokens included.
     finish_reason: stop | length | error (then `error` says why and the text is empty).
@@ -86,6 +87,7 @@ class Completion:
     prompt_tokens: int
     finish_reason: str
     error: str | None = None
+    token_logprobs: tuple[float, ...] | None = None
 
 
 class Engine(Protocol):
@@ -99,12 +101,13 @@ class Engine(Protocol):
         ...
 
     def generate(
-        self, requests: Iterator[Request], sampling: Sampling, labels: tuple[str, ...]
+        self, requests: Iterator[Request], sampling: Sampling, labels: tuple[str, ...], token_logprobs: bool = False
     ) -> Iterator[Completion]:
         """Yield the completions of each request in the order they finish.
 
         `requests` may be pulled from another thread, never from two at once. labels: those whose log-probabilities are
-        wanted at the answer position; () for none; two that begin with the same token are a ValueError.
+        wanted at the answer position; () for none; two that begin with the same token are a ValueError. token_logprobs:
+        those of every generated token are wanted, too, as reinforcement learning needs them.
         Raises EngineDead when a step fails, and what `requests` raises. A request that the engine refuses (too long,
         malformed) comes back as n completions with finish_reason `error` instead.
         """

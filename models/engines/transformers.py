@@ -17,7 +17,6 @@ from transformers import (
     StoppingCriteria,
     StoppingCriteriaList,
 )
-from transformers.video_utils import VideoMetadata
 
 from models.engines.promise import (
     Completion,
@@ -31,7 +30,9 @@ from models.engines.promise import (
     refused,
 )
 from models.language.answers import LabelTokens, completion_text, find_answer
+from models.language.positions import use_serving_positions
 from models.language.prompts import chat
+from models.video.processors import check_processors, processor_inputs
 
 
 class TransformersEngine:
@@ -49,8 +50,10 @@ class TransformersEngine:
         self._spec, self._lock = spec, threading.Lock()
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._processor = AutoProcessor.from_pretrained(spec.model)
+        check_processors(spec.model, self._processor)
         self._tokenizer = self._processor.tokenizer
         model = AutoModelForImageTextToText.from_pretrained(spec.model, dtype=getattr(torch, spec.dtype))
+        use_serving_positions(model)
         self._model = model.to(self._device).eval()
         ends = model.generation_config.eos_token_id
         self._end_ids = frozenset(ends if isinstance(ends, list) else [ends]) | {self._tokenizer.eos_token_id}
@@ -63,7 +66,7 @@ class TransformersEngine:
         return chat(self._processor, user_text)
 
     def generate(
-        self, requests: Iterator[Request], sampling: Sampling, labels: tuple[str, ...]
+        self, requests: Iterator[Request], sampling: Sampling, labels: tuple[str, ...], token_logprobs: bool = False
     ) -> Iterator[Completion]:
         if self.dead:
             raise EngineDead(f"this engine ({self._spec.model}) has failed or was closed; start a new process")
@@ -77,14 +80,14 @@ class TransformersEngine:
                 yield from refused(request, str(error))
                 continue
             try:
-                completions = self._run(request, inputs, sampling, wanted)
+                completions = self._run(request, inputs, sampling, wanted, token_logprobs)
             except Exception as error:
                 self.dead = True
                 raise EngineDead(f"transformers failed in a step: {type(error).__name__}: {error}") from error
             yield from completions
 
     def score(self, request: Request, token_ids: Sequence[int], labels: tuple[str, ...] = ()) -> Completion:
-        """The completion that consists of these tokens: teacher forcing, its log-probabilities without sampling."""
+        """The completion that consists of these tokens: teacher forcing, their log-probabilities without sampling."""
         inputs = self._inputs(request, 1)
         prompt = inputs["input_ids"].shape[1]
         answer = torch.tensor([list(token_ids)], device=self._device)
@@ -98,7 +101,7 @@ class TransformersEngine:
             )
             logits = torch.cat([begun.logits[0, -1:], rest.logits[0, :-1]]).float()
         wanted = LabelTokens.of(self._tokenizer, labels) if labels else None
-        return self._completion(request, 0, tuple(token_ids), logits.log_softmax(-1), prompt, "stop", (), wanted)
+        return self._completion(request, 0, tuple(token_ids), logits.log_softmax(-1), prompt, "stop", (), wanted, True)
 
     def close(self) -> None:
         self.dead = True
@@ -107,21 +110,15 @@ class TransformersEngine:
             torch.cuda.empty_cache()
 
     def _inputs(self, request: Request, copies: int) -> dict[str, Any]:
-        frames = len(request.frames)
-        metadata = VideoMetadata(
-            total_num_frames=frames, fps=request.fps, frames_indices=list(range(frames)), duration=frames / request.fps
-        )
         inputs = self._processor(
             text=[request.prompt] * copies,
-            videos=[request.frames] * copies,
-            video_metadata=[metadata] * copies,
-            do_sample_frames=False,
+            **processor_inputs([request.frames] * copies, request.fps),
             return_tensors="pt",
         )
         return dict(inputs.to(self._device))
 
     def _run(
-        self, request: Request, inputs: dict[str, Any], sampling: Sampling, wanted: LabelTokens | None
+        self, request: Request, inputs: dict[str, Any], sampling: Sampling, wanted: LabelTokens | None, each: bool
     ) -> list[Completion]:
         prompt = inputs["input_ids"].shape[1]
         draw = _Draw(sampling, [request.seed + j for j in range(len(inputs["input_ids"]))], self._device)
@@ -138,7 +135,7 @@ class TransformersEngine:
             row = 0 if sampling.temperature == 0 else j
             ids, reason = self._cut(rows[row], sampling.stop)
             logprobs = torch.stack([step[row] for step in draw.raw[: len(ids)]])
-            made.append(self._completion(request, j, ids, logprobs, prompt, reason, sampling.stop, wanted))
+            made.append(self._completion(request, j, ids, logprobs, prompt, reason, sampling.stop, wanted, each))
         return made
 
     def _cut(self, ids: list[int], stop: Sequence[str]) -> tuple[tuple[int, ...], str]:
@@ -150,8 +147,9 @@ class TransformersEngine:
                 return tuple(ids[: at + 1]), "stop"
         return tuple(ids), "length"
 
-    def _completion(self, request, j, ids, logprobs, prompt_tokens, reason, stop, wanted) -> Completion:
+    def _completion(self, request, j, ids, logprobs, prompt_tokens, reason, stop, wanted, each) -> Completion:
         """logprobs: float32 [tokens, vocabulary], the raw distribution at each generated token."""
+        drawn = logprobs.gather(1, torch.tensor(ids, device=logprobs.device)[:, None])[:, 0].double()
         place = find_answer(self._tokenizer, ids) if wanted else None
         return Completion(
             key=request.key,
@@ -159,12 +157,13 @@ class TransformersEngine:
             seed=request.seed + j,
             text=completion_text(self._tokenizer, ids, self._end_ids, stop),
             token_ids=ids,
-            logprob_sum=float(logprobs.gather(1, torch.tensor(ids, device=logprobs.device)[:, None]).double().sum()),
+            logprob_sum=float(drawn.sum()),
             label_logprobs=None
             if place is None
             else {label: float(logprobs[place.position, t]) for label, t in wanted.at(place).items()},
             prompt_tokens=prompt_tokens,
             finish_reason=reason,
+            token_logprobs=tuple(drawn.tolist()) if each else None,
         )
 
 

@@ -26,6 +26,7 @@ from models.engines.promise import (
 )
 from models.language.answers import LabelTokens, completion_text, find_answer
 from models.language.prompts import chat
+from models.video.processors import check_processors, presented
 
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives and dies with this process
@@ -80,6 +81,7 @@ class VllmEngine:
         self.dead = False
         self._spec, self._count = spec, 0
         self._processor = AutoProcessor.from_pretrained(spec.model)
+        check_processors(spec.model, self._processor)
         self._tokenizer = self._processor.tokenizer
         self._engine = LLMEngine.from_engine_args(
             EngineArgs(
@@ -102,7 +104,7 @@ class VllmEngine:
         return chat(self._processor, user_text)
 
     def generate(
-        self, requests: Iterator[Request], sampling: Sampling, labels: tuple[str, ...]
+        self, requests: Iterator[Request], sampling: Sampling, labels: tuple[str, ...], token_logprobs: bool = False
     ) -> Iterator[Completion]:
         self._must_live()
         wanted = LabelTokens.of(self._tokenizer, labels) if labels else None
@@ -114,7 +116,9 @@ class VllmEngine:
                 if not running:
                     return
                 for output in self._step():
-                    yield from self._completions(running.pop(output.request_id), output, sampling, wanted)
+                    yield from self._completions(
+                        running.pop(output.request_id), output, sampling, wanted, token_logprobs
+                    )
                 if self.on_step:
                     self.on_step(self._engine.get_num_unfinished_requests(), feed.ended)
         finally:
@@ -175,16 +179,9 @@ class VllmEngine:
             detokenize=bool(sampling.stop),  # only to look for stop strings: the text is made once, at the end
             output_kind=RequestOutputKind.FINAL_ONLY,  # else some of the n samples may never come back
         )
-        frames = len(request.frames)
-        metadata = {
-            "fps": request.fps,
-            "duration": frames / request.fps,
-            "total_num_frames": frames,
-            "frames_indices": list(range(frames)),
-            "video_backend": "numpy",
-            "do_sample_frames": False,
-        }
-        prompt = {"prompt": request.prompt, "multi_modal_data": {"video": (request.frames, metadata)}}
+        frames, clock = presented(request.frames, request.fps)
+        metadata = clock | {"video_backend": "numpy", "do_sample_frames": False}
+        prompt = {"prompt": request.prompt, "multi_modal_data": {"video": (frames, metadata)}}
         self._count += 1
         name = f"request-{self._count}"
         try:
@@ -202,7 +199,7 @@ class VllmEngine:
             raise self._died("a step", error) from error
 
     def _completions(
-        self, request: Request, output: Any, sampling: Sampling, wanted: LabelTokens | None
+        self, request: Request, output: Any, sampling: Sampling, wanted: LabelTokens | None, each: bool
     ) -> Iterator[Completion]:
         prompt_tokens = len(output.prompt_token_ids)
         try:
@@ -225,6 +222,7 @@ class VllmEngine:
                 prompt_tokens=prompt_tokens,
                 finish_reason=sample.finish_reason if known else "error",
                 error=None if known else f"vLLM ended the request: {sample.finish_reason}",
+                token_logprobs=_token_logprobs(sample) if each else None,
             )
 
     def _drop(self, running: dict[str, Request]) -> None:
@@ -291,6 +289,12 @@ class _Feed:
             except queue.Full:
                 continue
         return False
+
+
+def _token_logprobs(sample: Any) -> tuple[float, ...]:
+    """Of what was drawn at each position: it comes first there, whatever else was asked for."""
+    flat = sample.logprobs
+    return tuple(float(flat.logprobs[start]) for start in flat.start_indices)
 
 
 def _label_logprobs(tokenizer: Any, sample: Any, wanted: LabelTokens) -> dict[str, float] | None:

@@ -16,6 +16,7 @@ from models.handwriting import clips, teacher, tiny
 from models.language.prompts import chat
 from models.training import alignment
 from models.video.frames import Limits, sample
+from models.video.processors import processor_inputs
 
 _ANSWER = re.compile(r"<answer>(\w+)</answer>$")
 
@@ -72,9 +73,7 @@ def complete(
         part = videos[place : place + batch]
         inputs = processor(
             text=[prompt] * len(part),
-            videos=list(part),
-            video_metadata=[alignment.video_metadata(video, tiny.FRAMES.fps) for video in part],
-            do_sample_frames=False,
+            **processor_inputs(part, tiny.FRAMES.fps),
             return_tensors="pt",
         )
         tokens = model.generate(**inputs, max_new_tokens=64, num_return_sequences=n, **how)

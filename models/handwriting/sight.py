@@ -14,8 +14,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from models.handwriting import clips, tiny
-from models.training.alignment import video_metadata
 from models.video.frames import on_screen_indices
+from models.video.processors import processor_inputs
 
 
 class Sight(torch.nn.Module):
@@ -52,12 +52,7 @@ def sight_loss(model: Sight, micro: SightMicro) -> torch.Tensor:
 
 def sight_batch(processor: Any, scenes: Sequence[clips.Scene], videos: Sequence) -> SightMicro:
     """Sampled scenes as one batch; `videos` are their frames, uint8 [T, H, W, 3] each."""
-    inputs = processor.video_processor(
-        videos=list(videos),
-        video_metadata=[video_metadata(video, tiny.FRAMES.fps) for video in videos],
-        do_sample_frames=False,
-        return_tensors="pt",
-    )
+    inputs = processor.video_processor(**processor_inputs(videos, tiny.FRAMES.fps), return_tensors="pt")
     digit = torch.tensor([shown for scene in scenes for shown in steps_of(scene)])
     return SightMicro(inputs["pixel_values_videos"], inputs["video_grid_thw"], digit)
 

@@ -1,9 +1,7 @@
 """A tiny Qwen2.5-VL, made from configs alone: every part of the real one, 2.4 million parameters, no download.
 
-Two choices keep transformers and vLLM token-exact in float32 (both would break silently):
-- The merged grid of a clip is 4 x 4 and no clip is longer than 4 temporal steps. transformers restarts text positions
-  after the spatial extent, vLLM after the largest one; they agree only where time is not the largest.
-- The image and the video processor normalise alike, since vLLM uses the image processor's values for video.
+The image and the video processor normalise alike, since vLLM uses the image processor's values for video: engines refuse
+a folder in which they differ.
 """
 
 from __future__ import annotations

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
-from transformers.video_utils import VideoMetadata
 
+from models.language.positions import use_serving_positions
 from models.language.prompts import chat
 from models.training.objectives import next_token_logprobs, sft_loss_sum
 from models.training.trainer import OnMetric, TrainSpec, train
+from models.video.processors import check_processors, processor_inputs
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,12 @@ class SftMicro:
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Model and processor of a checkpoint folder; nothing is looked up on the network."""
+    """Model and processor of a checkpoint folder, positions as they are served; nothing is looked up on the network."""
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, local_files_only=True)
-    return model, AutoProcessor.from_pretrained(folder, local_files_only=True)
+    use_serving_positions(model)
+    processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    check_processors(str(folder), processor)
+    return model, processor
 
 
 def save_bfloat16(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
@@ -62,14 +66,11 @@ def save_bfloat16(model: PreTrainedModel, processor: ProcessorMixin, folder: Pat
 def collate(processor: ProcessorMixin, examples: Sequence[Example], fps: float) -> SftMicro:
     """Examples as one right-padded batch; fps: the rate at which frames are presented to the model."""
     tokenizer = processor.tokenizer
-    videos = [example.frames() for example in examples]
     chats = {prompt: chat(processor, prompt) for prompt in {example.prompt for example in examples}}
     targets = [example.completion + tokenizer.eos_token for example in examples]
     inputs = processor(
         text=[chats[example.prompt] + target for example, target in zip(examples, targets, strict=True)],
-        videos=videos,
-        video_metadata=[video_metadata(video, fps) for video in videos],
-        do_sample_frames=False,
+        **processor_inputs([example.frames() for example in examples], fps),
         return_tensors="pt",
         padding=True,
         padding_side="right",
@@ -79,12 +80,6 @@ def collate(processor: ProcessorMixin, examples: Sequence[Example], fps: float) 
     predicted = torch.arange(1, inputs["input_ids"].shape[1])[None]  # keep[:, t] is about token t + 1
     keep = (predicted >= (lengths - counted)[:, None]) & (predicted < lengths[:, None])
     return SftMicro(inputs, keep)
-
-
-def video_metadata(video: np.ndarray, fps: float) -> VideoMetadata:
-    """What the processor must know of frames that are already sampled: it keeps them all."""
-    count = len(video)
-    return VideoMetadata(total_num_frames=count, fps=fps, frames_indices=list(range(count)), duration=count / fps)
 
 
 def sft_loss(model: PreTrainedModel, micro: SftMicro) -> torch.Tensor:
