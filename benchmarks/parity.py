@@ -38,7 +38,7 @@ SHAPES = (
     Shape(7, 3, 5),  # odd all around
     Shape(1, 4, 3),
     Shape(64, 1, 2),
-    Shape(32, 16, 16),  # conf/prod.yaml's: 448 pixels a side for Qwen2.5-VL
+    Shape(32, 16, 16),  # 448 pixels a side for Qwen2.5-VL, as in conf/prod.yaml
 )
 
 
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16 (default: float32)")
     dtype = parser.parse_args().dtype
     print(
-        "| family | frames x rows x columns | prompt tokens | greedy tokens that agree | difference | sampled | difference |"
+        "| family | frames x rows x columns | prompt tokens | greedy tokens alike | difference | sampled | difference |"
     )
     print("|---|---|---|---|---|---|---|")
     for family in families.FAMILIES:
