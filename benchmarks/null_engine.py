@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 from models.engines.promise import Completion, EngineSpec, Request, Sampling
 from models.language.grammar import render
@@ -42,7 +43,9 @@ class NullEngine:
     ) -> Iterator[Completion]:
         for request in requests:
             for j in range(request.n):
-                yield _completion(request, j, labels)
+                done = _completion(request, j, labels)
+                each = done.logprob_sum / len(done.token_ids)
+                yield replace(done, token_logprobs=(each,) * len(done.token_ids)) if token_logprobs else done
 
     def close(self) -> None:
         """Holds nothing."""
