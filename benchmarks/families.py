@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from transformers import (
     GenerationConfig,
-    PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -23,56 +22,50 @@ from transformers import (
 
 from models.handwriting.tiny import make_tokenizer
 
-FAMILIES = ("qwen2_5_vl", "qwen3_vl")
 PATCH = {"qwen2_5_vl": 14, "qwen3_vl": 16}  # pixels, as published
+FAMILIES = tuple(PATCH)
 MERGE = TEMPORAL = 2
 _HIDDEN, _HEAD = 96, 32
 _ROPE = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e6}
 # Wide enough that no processor ever changes the size of a clip.
 _SIZE = {"shortest_edge": 16, "longest_edge": 1 << 30}
+_CLASSES: dict[str, tuple[Any, Any, Any, Any]] = {
+    "qwen2_5_vl": (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+        Qwen2VLVideoProcessor,
+    ),
+    "qwen3_vl": (Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, Qwen3VLVideoProcessor),
+}
+# What a family has of its own.
+_TEXT_ALONE: dict[str, dict[str, Any]] = {
+    "qwen2_5_vl": {"rope_parameters": _ROPE},
+    "qwen3_vl": {"rope_parameters": _ROPE | {"mrope_interleaved": True}, "head_dim": _HEAD},
+}
+_VISION_ALONE: dict[str, dict[str, Any]] = {
+    "qwen2_5_vl": {"window_size": 8 * 14, "fullatt_block_indexes": [1], "tokens_per_second": 2},
+    "qwen3_vl": {"num_position_embeddings": 256, "deepstack_visual_indexes": [0]},
+}
 
 
 def make(folder: Path, family: str, seed: int = 0) -> Path:
     """Write a checkpoint of one of FAMILIES; the same seed gives the same weights."""
+    config, model_class, processor, video_processor = _CLASSES[family]
     tokenizer = make_tokenizer()
+    text, vision = _text(tokenizer) | _TEXT_ALONE[family], _vision(family) | _VISION_ALONE[family]
     torch.manual_seed(seed)
-    model, processor = (_qwen2_5 if family == "qwen2_5_vl" else _qwen3)(tokenizer)
+    model = model_class(config(text_config=text, vision_config=vision, **_ids(tokenizer))).float()
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.15)
     end, pad = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
     model.generation_config = GenerationConfig(eos_token_id=[end, pad], pad_token_id=pad)
-    model.float().save_pretrained(folder)
-    processor.save_pretrained(folder)
+    model.save_pretrained(folder)
+    pixels = _pixels(family)
+    pictures, clips = Qwen2VLImageProcessor(**pixels), video_processor(do_sample_frames=False, **pixels)
+    processor(pictures, tokenizer, clips, chat_template=tokenizer.chat_template).save_pretrained(folder)
     return folder
-
-
-def _qwen2_5(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedModel, Qwen2_5_VLProcessor]:
-    shared = _pixels("qwen2_5_vl")
-    vision = {
-        **_vision("qwen2_5_vl"),
-        "window_size": 8 * PATCH["qwen2_5_vl"],
-        "fullatt_block_indexes": [1],
-        "tokens_per_second": 2,
-    }
-    config = Qwen2_5_VLConfig(text_config=_text(tokenizer), vision_config=vision, **_ids(tokenizer))
-    processor = Qwen2_5_VLProcessor(
-        Qwen2VLImageProcessor(**shared), tokenizer, Qwen2VLVideoProcessor(do_sample_frames=False, **shared),
-        chat_template=tokenizer.chat_template,
-    )  # fmt: skip
-    return Qwen2_5_VLForConditionalGeneration(config), processor
-
-
-def _qwen3(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedModel, Qwen3VLProcessor]:
-    shared = _pixels("qwen3_vl")
-    text = _text(tokenizer) | {"head_dim": _HEAD, "rope_parameters": _ROPE | {"mrope_interleaved": True}}
-    vision = {**_vision("qwen3_vl"), "num_position_embeddings": 256, "deepstack_visual_indexes": [0]}
-    config = Qwen3VLConfig(text_config=text, vision_config=vision, **_ids(tokenizer))
-    processor = Qwen3VLProcessor(
-        Qwen2VLImageProcessor(**shared), tokenizer, Qwen3VLVideoProcessor(do_sample_frames=False, **shared),
-        chat_template=tokenizer.chat_template,
-    )  # fmt: skip
-    return Qwen3VLForConditionalGeneration(config), processor
 
 
 def _pixels(family: str) -> dict[str, Any]:
@@ -109,7 +102,6 @@ def _text(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
         "num_attention_heads": _HIDDEN // _HEAD,
         "num_key_value_heads": 1,
         "max_position_embeddings": 32768,
-        "rope_parameters": dict(_ROPE),
         "bos_token_id": None,
         "eos_token_id": end,
         "pad_token_id": pad,

@@ -50,12 +50,23 @@ def test_a_held_wave_keeps_its_own_table_closed_and_no_other(lake, cut_short):
         lease.close()
 
 
-def test_half_a_manifest_is_told_and_blocks_nobody_else(lake):
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (b'{"wave_id": "sc', "expected a JSON document, found 15 bytes"),
+        (
+            b'{"wave_id": "x", "stage": 7, "outputs": [], "labels": []}',
+            "expected what this version of deepintuit writes",
+        ),
+    ],
+    ids=["half", "another_version"],
+)
+def test_a_manifest_that_cannot_be_read_is_told_and_blocks_nobody_else(lake, found, said):
     wave = put_down(lake, good=1, broken=0)
-    storage.write(wave.path("manifest.json"), b'{"wave_id": "sc')
-    found = recover(lake, SILENCE)
-    (line,) = found.warnings
-    assert f"{wave.path('manifest.json')}: expected a JSON document, found 15 bytes" in line and not found.held
+    storage.write(wave.path("manifest.json"), found)
+    recovered = recover(lake, SILENCE)
+    (line,) = recovered.warnings
+    assert f"{wave.path('manifest.json')}: {said}" in line and not recovered.held
     assert f"`deepintuit waves discard {wave.id}`" in line and "release" not in line
     assert recovery.state(wave, SILENCE) == "damaged"
     wave.remove()
@@ -96,15 +107,6 @@ def test_what_is_cut_short_after_its_audit_is_not_published_either(lake, monkeyp
 
 def dies(*_):
     raise KeyboardInterrupt
-
-
-def test_a_wave_of_another_version_is_told_and_blocks_nobody_else(lake):
-    wave = put_down(lake, good=1, broken=0)
-    storage.write(wave.path("manifest.json"), b'{"wave_id": "x", "stage": 7, "outputs": [], "labels": []}')
-    found = recover(lake, SILENCE)
-    (line,) = found.warnings
-    assert f"{wave.path('manifest.json')}: expected what this version of deepintuit writes" in line and not found.held
-    assert recovery.state(wave, SILENCE) == "damaged"
 
 
 def test_a_wave_that_cannot_be_settled_is_told_and_tried_again(lake):

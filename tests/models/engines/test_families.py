@@ -1,6 +1,7 @@
 """Both engines compute the same on both model families, whatever the shape of the clip; see benchmarks/parity.py."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,32 +18,32 @@ SHAPES = [shape for shape in parity.SHAPES if shape.rows < 16]
 
 @pytest.fixture(scope="module", params=families.FAMILIES)
 def both(request, tmp_path_factory):
-    """(family, serving engine, reference engine) on a tiny checkpoint."""
+    """Both engines on a tiny checkpoint: family, folder, serving, reference."""
     folder = families.make(tmp_path_factory.mktemp("family"), request.param)
     serving, reference = parity.engines(folder)
-    reference.folder = folder
-    yield request.param, serving, reference
+    yield SimpleNamespace(family=request.param, folder=folder, serving=serving, reference=reference)
     serving.close()
     reference.close()
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_engines_agree_token_for_token_and_in_every_log_probability(both, shape):
-    family, serving, reference = both
-    found = parity.compare(family, shape, serving, reference, n=8)
+    found = parity.compare(both.family, shape, both.serving, both.reference, n=8)
     assert found.agreeing == found.greedy_tokens > 0
     assert found.greedy_difference < 1e-4
     assert found.sampled_tokens > 64 and found.sampled_difference < 1e-4
 
 
 def test_the_trainer_computes_what_the_engine_drew(both):
-    """In one pass over prompt and completion, as it trains: 64 rollouts, every token."""
-    family, serving, reference = both
-    model, processor = alignment.load(reference.folder)
-    asked = {request.key: request for request in parity.requests(serving, family, SHAPES[1], clips=8, n=8)}
-    drawn = list(serving.generate(iter(asked.values()), Sampling(max_tokens=24), (), token_logprobs=True))
+    """In one pass over prompt and completion, as it trains: 64 rollouts, up to where one draws a picture or clip."""
+    model, processor = alignment.load(both.folder)
+    asked = {request.key: request for request in parity.requests(both.serving, both.family, SHAPES[1], clips=8, n=8)}
+    drawn = list(both.serving.generate(iter(asked.values()), Sampling(max_tokens=24), (), token_logprobs=True))
     assert len(drawn) == 64
-    stray = {model.config.video_token_id, model.config.image_token_id}  # of an untrained model: they stand for no clip
+    stray = {
+        model.config.video_token_id,
+        model.config.image_token_id,
+    }  # an untrained model draws them; they stand for none
     compared = 0
     for done in drawn:
         ids = done.token_ids[: next((at for at, token in enumerate(done.token_ids) if token in stray), None)]
@@ -65,18 +66,16 @@ def test_the_trainer_computes_what_the_engine_drew(both):
 
 def test_what_is_said_of_a_clip_depends_on_it(both):
     """Else any positions would do."""
-    family, serving, _ = both
-    asked = parity.requests(serving, family, SHAPES[1], clips=4, n=1)
-    found = list(serving.generate(asked, Sampling(temperature=0.0, max_tokens=16), (), token_logprobs=True))
+    asked = parity.requests(both.serving, both.family, SHAPES[1], clips=4, n=1)
+    found = list(both.serving.generate(asked, Sampling(temperature=0.0, max_tokens=16), (), token_logprobs=True))
     assert len({done.logprob_sum for done in found}) == 4
 
 
 def test_token_logprobs_come_where_they_are_asked_for(both):
-    family, serving, reference = both
-    for engine in (serving, reference):
+    for engine in (both.serving, both.reference):
         for asked in (False, True):
             (done,) = engine.generate(
-                parity.requests(engine, family, SHAPES[0], 1, 1), Sampling(max_tokens=8), (), token_logprobs=asked
+                parity.requests(engine, both.family, SHAPES[0], 1, 1), Sampling(max_tokens=8), (), token_logprobs=asked
             )
             if asked:
                 assert len(done.token_logprobs) == len(done.token_ids)

@@ -1,4 +1,4 @@
-"""Positions by hand for the smallest cases; that engines agree with them is tests/models/engines/test_parity.py's."""
+"""Positions by hand for the smallest cases; that engines agree with them is tests/models/engines/test_families.py's."""
 
 from types import SimpleNamespace
 
