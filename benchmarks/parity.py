@@ -17,6 +17,7 @@ from benchmarks import families
 from models.engines.promise import Completion, Engine, EngineSpec, Request, Sampling
 from models.engines.transformers import TransformersEngine
 from models.engines.vllm import VllmEngine
+from models.video.clip import Clip
 
 PROMPT = "Four digits: rising, falling or mixed?"
 FPS = 2.0
@@ -60,7 +61,7 @@ def requests(engine: Engine, family: str, shape: Shape, clips: int, n: int) -> I
     for clip in range(clips):
         pixels = (shape.frames, shape.rows * side, shape.columns * side, 3)
         frames = np.random.default_rng(clip).integers(0, 255, pixels, dtype=np.uint8)
-        yield Request(f"clip{clip}", prompt, frames, FPS, 0, n, 1000 * clip)
+        yield Request(f"clip{clip}", prompt, (Clip.even(frames, FPS),), 0, n, 1000 * clip)
 
 
 def compare(

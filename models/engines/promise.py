@@ -13,6 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
+from models.video.clip import Clip
+
 
 class EngineDead(RuntimeError):
     """The engine failed in a step and is of no further use: the worker has to exit and the task be tried elsewhere."""
@@ -50,16 +52,14 @@ class EngineSpec:
 
 @dataclass(frozen=True)
 class Request:
-    """One video, n consecutive rollouts: rollout `first_index + j` is drawn with seed `seed + j`.
+    """One prompt, n consecutive rollouts: rollout `first_index + j` is drawn with seed `seed + j`.
 
-    prompt: with the chat template applied (`Engine.chat`); frames: uint8 [T, H, W, 3]; fps: the rate at which the
-    frames are presented to the model, frames per second.
+    prompt: with the chat template applied (`Engine.chat`); clips: one for each video placeholder in it, in order.
     """
 
     key: str
     prompt: str
-    frames: np.ndarray
-    fps: float
+    clips: tuple[Clip, ...]
     first_index: int
     n: int
     seed: int
@@ -126,19 +126,28 @@ def refused(request: Request, error: str) -> Iterator[Completion]:
 
 def check(request: Request, video_token: str) -> None:
     """Raise RequestRefused where a request could not run on any engine."""
-    frames = request.frames
     if request.n < 1:
         raise RequestRefused(f"n: expected at least 1 rollout, found {request.n}")
-    if getattr(frames, "dtype", None) != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
-        found = f"{getattr(frames, 'dtype', type(frames).__name__)} {list(getattr(frames, 'shape', ()))}"
-        raise RequestRefused(f"frames: expected uint8 [T, H, W, 3], found {found}")
-    if request.prompt.count(video_token) != 1:
-        times = request.prompt.count(video_token)
+    for clip in request.clips:
+        check_clip(clip)
+    places = request.prompt.count(video_token)
+    if places != len(request.clips):
         raise RequestRefused(
-            f"prompt: expected the video placeholder {video_token} exactly once, found it {times} times"
+            f"prompt: expected the video placeholder {video_token} once for each of {len(request.clips)} clips, found it "
+            f"{places} times"
         )
-    if not request.fps > 0:
-        raise RequestRefused(f"fps: expected a positive rate, found {request.fps}")
+
+
+def check_clip(clip: Clip) -> None:
+    """Raise RequestRefused where a clip is none."""
+    pixels, times = clip.pixels, list(clip.times)
+    if getattr(pixels, "dtype", None) != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3 or not pixels.size:
+        found = f"{getattr(pixels, 'dtype', type(pixels).__name__)} {list(getattr(pixels, 'shape', ()))}"
+        raise RequestRefused(f"clip: expected pixels as uint8 [T, H, W, 3], found {found}")
+    if len(times) != len(pixels) or times != sorted(times) or not 0 <= times[0] <= times[-1] <= clip.duration:
+        raise RequestRefused(
+            f"clip: expected a time for each of {len(pixels)} pictures, ascending within {clip.duration} s, found {times}"
+        )
 
 
 def check_room(sampling: Sampling, prompt_tokens: int, max_model_len: int) -> None:

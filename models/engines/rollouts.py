@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
 
-import numpy as np
-
 from models.engines.promise import Completion, Engine, EngineSpec, Request, Sampling
 from models.language import grammar
+from models.video.clip import Clip
 from models.video.frames import PASSING, FrameSpec, Limits, MediaError
 from models.video.pool import DecodePool, DecodeSettings
 
@@ -59,7 +58,7 @@ class Plan:
     """Everything a worker needs to know; picklable, and of plain values but for the callables.
 
     user_text: `prompts.user_text` already rendered; labels: slugs, () for open questions. decode(uri, video_id, frames,
-    limits) gives uint8 [count, size, size, 3], in a child process. rows_per_batch: rows of one output batch;
+    limits) gives the clip, in a child process. rows_per_batch: rows of one output batch;
     stall_seconds: silence after which an engine counts as dead. on_progress(videos done, tokens done) is called in the
     worker after each video, with totals of this task, on_end after the last; on_engine_start when the worker had to
     construct an engine.
@@ -71,7 +70,7 @@ class Plan:
     user_text: str
     labels: tuple[str, ...]
     grammar: str
-    decode: Callable[[str, str, FrameSpec, Limits], np.ndarray]
+    decode: Callable[[str, str, FrameSpec, Limits], Clip]
     seed_base: int = 0
     limits: Limits = field(default_factory=Limits)
     decoding: DecodeSettings = field(default_factory=DecodeSettings)
@@ -137,18 +136,18 @@ class Rollouts:
                 f"{asked} rollouts were asked for and {done} came back: no row may be lost or made twice"
             )
 
-    def _requests(self, decoded: Iterable[tuple[Task, np.ndarray | MediaError]], prompt: str) -> Iterator[Request]:
+    def _requests(self, decoded: Iterable[tuple[Task, Clip | MediaError]], prompt: str) -> Iterator[Request]:
         """Runs in the engine's feeding thread; what cannot be decoded is left in `_refused` for the main one."""
-        for number, (task, frames) in enumerate(decoded):
+        for number, (task, clip) in enumerate(decoded):
             self._on_decoded()
-            if isinstance(frames, MediaError):
-                self._refused.append((task, frames))
+            if isinstance(clip, MediaError):
+                self._refused.append((task, clip))
                 continue
             key = f"{number}:{task.video_id}"
             self._tasks[key] = task
             for first, n in consecutive(task.missing):
                 seed = seed_of(self._plan.seed_base, task.video_id, first)
-                yield Request(key, prompt, frames, self._plan.frames.fps, first, n, seed)
+                yield Request(key, prompt, (clip,), first, n, seed)
 
     def _undecoded(self) -> Iterator[dict]:
         while self._refused:
@@ -224,6 +223,6 @@ COLUMNS: Sequence[str] = (
 )
 
 
-def _decode(decode: Callable, frames: FrameSpec, limits: Limits, what: tuple[str, str]) -> np.ndarray:
+def _decode(decode: Callable, frames: FrameSpec, limits: Limits, what: tuple[str, str]) -> Clip:
     uri, video_id = what
     return decode(uri, video_id, frames, limits)

@@ -112,7 +112,7 @@ class TransformersEngine:
     def _inputs(self, request: Request, copies: int) -> dict[str, Any]:
         inputs = self._processor(
             text=[request.prompt] * copies,
-            **processor_inputs([request.frames] * copies, request.fps),
+            **processor_inputs(list(request.clips) * copies),
             return_tensors="pt",
         )
         return dict(inputs.to(self._device))

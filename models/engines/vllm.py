@@ -179,9 +179,9 @@ class VllmEngine:
             detokenize=bool(sampling.stop),  # only to look for stop strings: the text is made once, at the end
             output_kind=RequestOutputKind.FINAL_ONLY,  # else some of the n samples may never come back
         )
-        frames, clock = presented(request.frames, request.fps)
-        metadata = clock | {"video_backend": "numpy", "do_sample_frames": False}
-        prompt = {"prompt": request.prompt, "multi_modal_data": {"video": (frames, metadata)}}
+        shown = [presented(clip) for clip in request.clips]
+        videos = [(frames, clock | {"video_backend": "numpy", "do_sample_frames": False}) for frames, clock in shown]
+        prompt = {"prompt": request.prompt, "multi_modal_data": {"video": videos}}
         self._count += 1
         name = f"request-{self._count}"
         try:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from models.video.clip import Clip
+
 # Of the processors; vLLM prepares clips by the picture's values, transformers by the clip's own.
 _ALIKE = (
     "do_rescale",
@@ -18,25 +20,27 @@ _ALIKE = (
     "temporal_patch_size",
     "merge_size",
 )
-_FEWEST = 2  # frames: a patch spans two, and not every processor fills it up by itself
+_FEWEST = 2  # pictures: a patch spans two, and not every processor fills it up by itself
+_CLOCK = 1000.0  # ticks a second: processors know frames by number, so a number is a time here
 
 
-def presented(frames: np.ndarray, fps: float) -> tuple[np.ndarray, dict[str, Any]]:
-    """uint8 [T, H, W, 3] and what is said of it, for a clip whose frames come at `fps` a second. A single frame stays on
-    screen for two."""
-    kept = [min(i, len(frames) - 1) for i in range(max(_FEWEST, len(frames)))]
-    shown = frames if len(kept) == len(frames) else frames[kept]
+def presented(clip: Clip) -> tuple[np.ndarray, dict[str, Any]]:
+    """uint8 [T, H, W, 3] and what is said of it: the true times and length. A single picture stays on screen for two."""
+    kept = [min(i, len(clip.pixels) - 1) for i in range(max(_FEWEST, len(clip.pixels)))]
+    shown = clip.pixels if len(kept) == len(clip.pixels) else clip.pixels[kept]
     return shown, {
-        "total_num_frames": len(shown),
-        "fps": fps,
-        "frames_indices": kept,
-        "duration": len(shown) / fps,
+        "total_num_frames": max(1, round(clip.duration * _CLOCK)),
+        "fps": _CLOCK,
+        "frames_indices": [round(clip.times[i] * _CLOCK) for i in kept],
+        "duration": clip.duration,
     }
 
 
-def processor_inputs(clips: Sequence[np.ndarray], fps: float) -> dict[str, Any]:
-    """The arguments of a transformers processor for these clips."""
-    shown = [presented(frames, fps) for frames in clips]
+def processor_inputs(clips: Sequence[Clip]) -> dict[str, Any]:
+    """The arguments of a transformers processor for these clips, in the order of their placeholders; none for none."""
+    if not clips:
+        return {}
+    shown = [presented(clip) for clip in clips]
     return {
         "videos": [frames for frames, _ in shown],
         "video_metadata": [clock for _, clock in shown],

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from models.engines.promise import EngineSpec, Request, Sampling
+from models.video.clip import Clip
 
 LABELS = ("rising", "falling", "mixed")
 
@@ -41,7 +42,7 @@ def ask(vllm_engine):
 
     def make(i: int, n: int = 4, first: int = 0, **changed) -> Request:
         frames = np.random.default_rng(i).integers(0, 255, (8, 56, 56, 3), dtype=np.uint8)
-        wanted = {"key": f"clip{i}", "prompt": prompt, "frames": frames, "fps": 2.0, "first_index": first, "n": n}
+        wanted = {"key": f"clip{i}", "prompt": prompt, "clips": (Clip.even(frames, 2.0),), "first_index": first, "n": n}
         return Request(**(wanted | {"seed": 1000 * i + first} | changed))
 
     return make

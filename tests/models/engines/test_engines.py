@@ -157,9 +157,9 @@ def test_a_refused_request_costs_only_itself(name, request, ask, collect):
     bad = {
         "long": ask(2, n=3, prompt=good.prompt.replace("Four", "Four " * 600)),
         "tight": ask(2, n=2, prompt=good.prompt.replace("Four", "Four " * 190)),
-        "float": ask(2, n=2, frames=np.zeros((8, 56, 56, 3), np.float32)),
-        "flat": ask(2, n=1, frames=np.zeros((8, 56, 56), np.uint8)),
-        "still": ask(2, n=1, fps=0.0),
+        "float": ask(2, n=2, clips=(Clip.even(np.zeros((8, 56, 56, 3), np.float32), 2.0),)),
+        "flat": ask(2, n=1, clips=(Clip.even(np.zeros((8, 56, 56), np.uint8), 2.0),)),
+        "backwards": ask(2, n=1, clips=(Clip(good.clips[0].pixels, [7 - i for i in range(8)], 8.0),)),
         "blind": ask(2, n=1, prompt="no video here"),
         "double": ask(2, n=1, prompt=good.prompt + good.prompt),
     }

@@ -51,7 +51,7 @@ def test_the_trainer_computes_what_the_engine_drew(both):
             continue
         request = asked[done.key]
         inputs = processor(
-            text=[request.prompt], **processor_inputs([request.frames], request.fps), return_tensors="pt"
+            text=[request.prompt], **processor_inputs(request.clips), return_tensors="pt"
         )
         for name, more in (("input_ids", torch.tensor([ids])), ("mm_token_type_ids", torch.zeros(1, len(ids)).long())):
             inputs[name] = torch.cat([inputs[name], more], dim=1)

@@ -8,6 +8,7 @@ import pytest
 
 from models.engines.promise import Completion, EngineSpec, Sampling, refused
 from models.engines.rollouts import COLUMNS, Plan, Rollouts, Task, consecutive, seed_of
+from models.video.clip import Clip
 from models.video.frames import FrameSpec, MediaError
 from models.video.pool import DecodeSettings
 
@@ -17,7 +18,7 @@ CONTENT_ID = "0123456789abcdef" * 4
 def decode(uri, video_id, frames, limits):
     if uri == "bad":
         raise MediaError("no_frames", "nothing in it")
-    return np.zeros((2, 8, 8, 3), np.uint8)
+    return Clip.even(np.zeros((2, 8, 8, 3), np.uint8), 1.0)
 
 
 PLAN = Plan(
