@@ -91,7 +91,7 @@ def compare(
 
 
 def _run(engine: Engine, asked: Iterator[Request], sampling: Sampling) -> dict[tuple[str, int], Completion]:
-    return {(done.key, done.index): done for done in engine.generate(asked, sampling, (), token_logprobs=True)}
+    return {(done.key, done.index): done for done in engine.generate(asked, sampling, token_logprobs=True)}
 
 
 def _difference(pairs: Sequence[tuple[Completion, Completion]]) -> float:

@@ -1,18 +1,19 @@
-"""What every engine promises: an iterator of requests in, completions out as they finish.
+"""What every engine promises: requests in, completions out as they finish; questions in, probabilities out.
 
 Two engines keep this promise: `vllm` (continuous batching, production) and `transformers` (one request after another, the
-reference it is compared with). A request is one video with n consecutive rollouts, so that the prompt is prefilled and
-the frames are encoded once for all of them.
+reference it is compared with). Their core is `submit`, `ask` and `step`; `generate` and `classify` stand on these (stream.py).
+A request is one prompt with n consecutive rollouts, so that it is prefilled and its clips are encoded once for all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from models.language.label_scores import Scored
 from models.video.clip import Clip
 
 
@@ -26,7 +27,8 @@ class RequestRefused(ValueError):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. All of it is part of a recipe's identity.
+    """How tokens are drawn. All of it is part of a recipe's identity; what it does not name (top-k, penalties, ...) is
+    neutral, whatever the model folder's generation_config.json says.
 
     stop: strings that end a completion; the string that did stays in the text.
     """
@@ -38,6 +40,15 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter that requests may name: a folder in peft's layout."""
+
+    name: str
+    folder: str
+    digest: str = ""  # of the folder's content; "": whatever is there
+
+
+@dataclass(frozen=True)
 class EngineSpec:
     """Where and how a model runs; two equal specs may share one running engine."""
 
@@ -45,24 +56,30 @@ class EngineSpec:
     model: str  # folder in Hugging Face layout
     digest: str = ""  # of the folder's content, see identity.model_digest; "": whatever is there
     dtype: str = "float32"
-    max_model_len: int = 1024  # tokens, prompt with video included
+    max_model_len: int = 1024  # tokens, prompt with clips included
     max_num_seqs: int = 128  # sequences decoded together
     kv_cache_bytes: int | None = None  # None: 1 GiB on a CPU, the engine's own share of the memory on a GPU
+    max_clips: int = 1  # in one prompt
+    adapters: tuple[Adapter, ...] = ()
+    gpus: int = 1  # that hold the model together (tensor parallel)
 
 
 @dataclass(frozen=True)
 class Request:
     """One prompt, n consecutive rollouts: rollout `first_index + j` is drawn with seed `seed + j`.
 
-    prompt: with the chat template applied (`Engine.chat`); clips: one for each video placeholder in it, in order.
+    prompt: text with the chat template applied (`Engine.chat`), or its tokens with one placeholder a clip, where a request
+    goes on from what an earlier one has generated; clips: one for each video placeholder in it, in order; adapter: the name
+    of one of the engine's, "" for the model as it is.
     """
 
     key: str
-    prompt: str
+    prompt: str | tuple[int, ...]
     clips: tuple[Clip, ...]
     first_index: int
     n: int
     seed: int
+    adapter: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +89,8 @@ class Completion:
     text: without the end-of-turn token, every other special token left in; token_ids: all that was generated.
     logprob_sum: natural log, over the generated tokens, of the raw distribution (temperature 1).
     token_logprobs: the same of each token, where they were asked for.
-    label_logprobs: natural log of each label's first token at the answer position; None where no answer was begun.
+    label_logprobs: by label, of a Choice the natural log of the probability that the answer goes on as only this label
+    does, of Checks that of yes against no; None where no answer was begun.
     prompt_tokens: video tokens included.
     finish_reason: stop | length | error (then `error` says why and the text is empty).
     """
@@ -90,56 +108,109 @@ class Completion:
     token_logprobs: tuple[float, ...] | None = None
 
 
+@dataclass(frozen=True)
+class Question:
+    """Questions about one prompt: it is followed by each of `tails` in turn, and the next token is what is asked for."""
+
+    key: str
+    prompt: str | tuple[int, ...]
+    clips: tuple[Clip, ...]
+    tails: tuple[str, ...] = ("",)
+    adapter: str = ""
+
+
+@dataclass(frozen=True)
+class Classified:
+    """logprobs: float64 [tails, codes], natural log of the raw distribution over the whole vocabulary; None where the
+    question was refused, then `error` says why. cached_tokens: of the prompts, those that had not to be computed again."""
+
+    key: str
+    logprobs: np.ndarray | None
+    prompt_tokens: int
+    cached_tokens: int = 0
+    error: str | None = None
+
+
 class Engine(Protocol):
-    """A running model. `generate` never drains between requests; `close` frees the device."""
+    """A running model. `close` frees the device."""
 
     name: str
     version: str
 
-    def chat(self, user_text: str) -> str:
+    def chat(self, user_text: str, clips: int = 1) -> str:
         """The prompt of a request: `prompts.chat` with this model's processor."""
         ...
 
-    def generate(
-        self, requests: Iterator[Request], sampling: Sampling, labels: tuple[str, ...], token_logprobs: bool = False
-    ) -> Iterator[Completion]:
-        """Yield the completions of each request in the order they finish.
+    def submit(self, request: Request, sampling: Sampling, scored: Scored = None, token_logprobs: bool = False) -> None:
+        """Take in a request; its completions come out of later steps.
 
-        `requests` may be pulled from another thread, never from two at once. labels: those whose log-probabilities are
-        wanted at the answer position; () for none; two that begin with the same token are a ValueError. token_logprobs:
-        those of every generated token are wanted, too, as reinforcement learning needs them.
-        Raises EngineDead when a step fails, and what `requests` raises. A request that the engine refuses (too long,
-        malformed) comes back as n completions with finish_reason `error` instead.
+        scored: the labels whose log-probabilities are wanted for every completion. token_logprobs: those of every generated
+        token are wanted, too, as reinforcement learning needs them.
+        Raises RequestRefused for one that cannot be run (too long, malformed), and EngineDead.
         """
+        ...
+
+    def ask(self, question: Question, codes: Sequence[str]) -> None:
+        """Take in a question; it comes out of a later step. Raises as `submit`, and ValueError for a code that is not one
+        token of this model."""
+        ...
+
+    def step(self) -> list[Completion | Classified]:
+        """Compute one step for all that was taken in; what is finished by it. Raises EngineDead when it fails."""
+        ...
+
+    def generate(
+        self, requests: Iterator[Request], sampling: Sampling, scored: Scored = None, token_logprobs: bool = False
+    ) -> Iterator[Completion]:
+        """Yield the completions of each request in the order they finish; never drains between requests.
+
+        `requests` may be pulled from another thread, never from two at once. Raises EngineDead, and what `requests` raises.
+        A request that is refused comes back as n completions with finish_reason `error` instead.
+        """
+        ...
+
+    def classify(self, questions: Iterator[Question], codes: Sequence[str]) -> Iterator[Classified]:
+        """Yield what each question finds, in the order they finish: exact log-probabilities of the codes, any number of
+        them, by one step behind each tail; what the tails of a question share is computed once. Raises as `generate`."""
         ...
 
     def close(self) -> None: ...
 
 
-def refused(request: Request, error: str) -> Iterator[Completion]:
-    """The n completions of a request that could not be run."""
-    for j in range(request.n):
-        yield Completion(
-            request.key, request.first_index + j, request.seed + j, "", (), 0.0, None, 0, "error", error=error
-        )
+def refused(item: Request | Question, error: str) -> Iterator[Completion | Classified]:
+    """What comes of a request or question that could not be run."""
+    if isinstance(item, Question):
+        yield Classified(item.key, None, 0, error=error)
+        return
+    for j in range(item.n):
+        yield Completion(item.key, item.first_index + j, item.seed + j, "", (), 0.0, None, 0, "error", error=error)
 
 
-def check(request: Request, video_token: str) -> None:
-    """Raise RequestRefused where a request could not run on any engine."""
-    if request.n < 1:
-        raise RequestRefused(f"n: expected at least 1 rollout, found {request.n}")
-    for clip in request.clips:
-        check_clip(clip)
-    places = request.prompt.count(video_token)
-    if places != len(request.clips):
+def check(item: Request | Question, video_token: str, video_id: int, spec: EngineSpec) -> None:
+    """Raise RequestRefused where a request or question could not run on any engine of this spec.
+
+    video_token, video_id: the placeholder of a clip as text and as a token.
+    """
+    if isinstance(item, Request) and item.n < 1:
+        raise RequestRefused(f"n: expected at least 1 rollout, found {item.n}")
+    if item.adapter and item.adapter not in {adapter.name for adapter in spec.adapters}:
+        known = ", ".join(adapter.name for adapter in spec.adapters) or "none"
         raise RequestRefused(
-            f"prompt: expected the video placeholder {video_token} once for each of {len(request.clips)} clips, found it "
+            f"adapter: expected one that this engine was opened with ({known}), found {item.adapter!r}"
+        )
+    for clip in item.clips:
+        _check_clip(clip)
+    places = item.prompt.count(video_token) if isinstance(item.prompt, str) else item.prompt.count(video_id)
+    if places != len(item.clips):
+        raise RequestRefused(
+            f"prompt: expected the video placeholder {video_token} once for each clip, {len(item.clips)} in all, found it "
             f"{places} times"
         )
+    if places > spec.max_clips:
+        raise RequestRefused(f"clips: expected at most max_clips={spec.max_clips} in a prompt, found {places}")
 
 
-def check_clip(clip: Clip) -> None:
-    """Raise RequestRefused where a clip is none."""
+def _check_clip(clip: Clip) -> None:
     pixels, times = clip.pixels, list(clip.times)
     if getattr(pixels, "dtype", None) != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3 or not pixels.size:
         found = f"{getattr(pixels, 'dtype', type(pixels).__name__)} {list(getattr(pixels, 'shape', ()))}"
@@ -150,13 +221,14 @@ def check_clip(clip: Clip) -> None:
         )
 
 
-def check_room(sampling: Sampling, prompt_tokens: int, max_model_len: int) -> None:
+def check_room(new_tokens: int, prompt_tokens: int, max_model_len: int) -> None:
     """Raise RequestRefused where the engine's length would cut a completion before the recipe's own limit does.
 
-    The engine's length is not part of a recipe's identity, so it may refuse a trace but never change one.
+    new_tokens: of the completion and of what is asked behind it, at most. The engine's length is not part of a recipe's
+    identity, so it may refuse a trace but never change one.
     """
-    if prompt_tokens + sampling.max_tokens > max_model_len:
+    if prompt_tokens + new_tokens > max_model_len:
         raise RequestRefused(
-            f"a prompt of {prompt_tokens} tokens and max_tokens={sampling.max_tokens} do not fit into "
+            f"a prompt of {prompt_tokens} tokens and up to {new_tokens} more do not fit into "
             f"max_model_len={max_model_len}: raise max_model_len, or ask for fewer frames or tokens"
         )

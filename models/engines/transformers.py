@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
+    BatchFeature,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
@@ -19,23 +22,29 @@ from transformers import (
 )
 
 from models.engines.promise import (
+    Classified,
     Completion,
     EngineDead,
     EngineSpec,
+    Question,
     Request,
     RequestRefused,
     Sampling,
+    Scored,
     check,
     check_room,
-    refused,
 )
-from models.language.answers import LabelTokens, completion_text, find_answer
+from models.engines.stream import Streaming
+from models.language.answers import completion_text, decode, encode
+from models.language.codes import code_ids
+from models.language.label_scores import LabelScores, Looks, reader
 from models.language.positions import use_serving_positions
 from models.language.prompts import chat
+from models.video.clip import Clip
 from models.video.processors import check_processors, processor_inputs
 
 
-class TransformersEngine:
+class TransformersEngine(Streaming):
     """See `models.engines.promise.Engine`.
 
     In float32 greedy completions agree with vLLM's token for token; sampled ones are reproducible, but drawn by another
@@ -47,7 +56,8 @@ class TransformersEngine:
 
     def __init__(self, spec: EngineSpec) -> None:
         self.dead = False
-        self._spec, self._lock = spec, threading.Lock()
+        self._spec = spec
+        self._waiting: deque[Callable[[], list[Completion | Classified]]] = deque()
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._processor = AutoProcessor.from_pretrained(spec.model)
         check_processors(spec.model, self._processor)
@@ -62,46 +72,54 @@ class TransformersEngine:
             eos_token_id=sorted(self._end_ids), pad_token_id=self._tokenizer.pad_token_id, do_sample=False
         )
 
-    def chat(self, user_text: str) -> str:
-        return chat(self._processor, user_text)
+        self._scores = lru_cache(maxsize=8)(partial(reader, self._processor, end_ids=self._end_ids))
+        for adapter in spec.adapters:
+            self._model.load_adapter(adapter.folder, adapter_name=adapter.name)
 
-    def generate(
-        self, requests: Iterator[Request], sampling: Sampling, labels: tuple[str, ...], token_logprobs: bool = False
-    ) -> Iterator[Completion]:
-        if self.dead:
-            raise EngineDead(f"this engine ({self._spec.model}) has failed or was closed; start a new process")
-        wanted = LabelTokens.of(self._tokenizer, labels) if labels else None
-        for request in requests:
-            try:
-                check(request, self._processor.video_token)
-                inputs = self._inputs(request, 1 if sampling.temperature == 0 else request.n)
-                check_room(sampling, inputs["input_ids"].shape[1], self._spec.max_model_len)
-            except (RequestRefused, ValueError, TypeError) as error:
-                yield from refused(request, str(error))
-                continue
-            try:
-                completions = self._run(request, inputs, sampling, wanted, token_logprobs)
-            except Exception as error:
-                self.dead = True
-                raise EngineDead(f"transformers failed in a step: {type(error).__name__}: {error}") from error
-            yield from completions
+    def chat(self, user_text: str, clips: int = 1) -> str:
+        return chat(self._processor, user_text, clips)
 
-    def score(self, request: Request, token_ids: Sequence[int], labels: tuple[str, ...] = ()) -> Completion:
+    @property
+    def unfinished(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def full(self) -> bool:
+        return bool(self._waiting)
+
+    def submit(self, request: Request, sampling: Sampling, scored: Scored = None, token_logprobs: bool = False) -> None:
+        self._must_live()
+        scores = self._scores(scored) if scored else None
+        inputs = self._inputs(request, 1 if sampling.temperature == 0 else request.n)
+        behind = scores.longest + 1 if scores else 0
+        check_room(sampling.max_tokens + behind, inputs["input_ids"].shape[1], self._spec.max_model_len)
+        self._waiting.append(partial(self._run, request, inputs, sampling, scores, token_logprobs))
+
+    def ask(self, question: Question, codes: Sequence[str]) -> None:
+        self._must_live()
+        ids = code_ids(self._tokenizer, codes)
+        inputs = self._inputs(question, 1)
+        tails = [encode(self._tokenizer, tail) for tail in question.tails]
+        check_room(max(map(len, tails)) + 1, inputs["input_ids"].shape[1], self._spec.max_model_len)
+        self._waiting.append(partial(self._answer, question, inputs, tails, ids))
+
+    def step(self) -> list[Completion | Classified]:
+        self._must_live()
+        try:
+            return self._waiting.popleft()()
+        except Exception as error:
+            self.dead = True
+            raise EngineDead(f"transformers failed in a step: {type(error).__name__}: {error}") from error
+
+    def abandon(self) -> None:
+        self._waiting.clear()
+
+    def score(self, request: Request, token_ids: Sequence[int], scored: Scored = None) -> Completion:
         """The completion that consists of these tokens: teacher forcing, their log-probabilities without sampling."""
         inputs = self._inputs(request, 1)
-        prompt = inputs["input_ids"].shape[1]
-        answer = torch.tensor([list(token_ids)], device=self._device)
-        with (
-            torch.inference_mode()
-        ):  # in two passes: a completion may hold a stray video token that stands for no video
-            begun = self._model(**inputs, use_cache=True)
-            positions = torch.arange(answer.shape[1], device=self._device) + prompt + begun.rope_deltas
-            rest = self._model(
-                input_ids=answer, position_ids=positions.expand(3, 1, -1), past_key_values=begun.past_key_values
-            )
-            logits = torch.cat([begun.logits[0, -1:], rest.logits[0, :-1]]).float()
-        wanted = LabelTokens.of(self._tokenizer, labels) if labels else None
-        return self._completion(request, 0, tuple(token_ids), logits.log_softmax(-1), prompt, "stop", (), wanted, True)
+        logprobs = self._forced(inputs, token_ids)[:-1]
+        scores = self._scores(scored) if scored else None
+        return self._completion(request, inputs, 0, tuple(token_ids), logprobs, "stop", (), scores, True)
 
     def close(self) -> None:
         self.dead = True
@@ -109,17 +127,70 @@ class TransformersEngine:
         if self._device == "cuda":
             torch.cuda.empty_cache()
 
-    def _inputs(self, request: Request, copies: int) -> dict[str, Any]:
-        inputs = self._processor(
-            text=[request.prompt] * copies,
-            **processor_inputs(list(request.clips) * copies),
-            return_tensors="pt",
-        )
+    def _inputs(self, item: Request | Question, copies: int) -> dict[str, Any]:
+        """The prompt as the model takes it, so many times. Raises RequestRefused."""
+        check(item, self._processor.video_token, self._processor.video_token_id, self._spec)
+        try:
+            if isinstance(item.prompt, str):
+                inputs = self._processor(
+                    text=[item.prompt] * copies, **processor_inputs(list(item.clips) * copies), return_tensors="pt"
+                )
+            else:
+                inputs = self._from_tokens(item.prompt, item.clips, copies)
+        except (ValueError, TypeError) as error:
+            raise RequestRefused(str(error)) from error
         return dict(inputs.to(self._device))
 
+    def _from_tokens(self, prompt: Sequence[int], clips: Sequence[Clip], copies: int) -> BatchFeature:
+        """The same for a prompt in tokens, which must not be tokenized anew: only its placeholders are filled in."""
+        left, ids, kinds = list(prompt), list[int](), list[int]()
+        for clip in clips:
+            at = left.index(self._processor.video_token_id)
+            placeholder = decode(self._tokenizer, left[at - 1 : at + 2])  # with the tokens that begin and end a clip
+            filled = self._processor(text=[placeholder], **processor_inputs([clip]))
+            ids += [*left[: at - 1], *filled["input_ids"][0]]
+            kinds += [0] * (at - 1) + list(filled["mm_token_type_ids"][0])
+            left = left[at + 2 :]
+        ids, kinds = ids + left, kinds + [0] * len(left)
+        pixels: dict[str, Any] = {}
+        if clips:
+            placeholders = "".join([self._tokenizer.decode([self._processor.video_token_id])] * len(clips) * copies)
+            pixels = dict(
+                self._processor(text=[placeholders], **processor_inputs(list(clips) * copies), return_tensors="pt")
+            )
+        tokens = torch.tensor([ids] * copies)
+        text = {
+            "input_ids": tokens,
+            "attention_mask": torch.ones_like(tokens),
+            "mm_token_type_ids": torch.tensor([kinds] * copies),
+        }
+        return BatchFeature(pixels | text)
+
+    def _forced(self, inputs: dict[str, Any], token_ids: Sequence[int]) -> torch.Tensor:
+        """Log-probabilities [len(token_ids) + 1, vocabulary] of what comes at and behind each of these tokens."""
+        with torch.inference_mode():
+            begun = self._model(**inputs, use_cache=True)
+            if not len(token_ids):
+                return begun.logits[0, -1:].float().log_softmax(-1)
+            # In two passes: a completion may hold a stray video token that stands for no video.
+            ids = torch.tensor([list(token_ids)], device=self._device)
+            places = torch.arange(ids.shape[1], device=self._device) + inputs["input_ids"].shape[1] + begun.rope_deltas
+            rest = self._model(
+                input_ids=ids, position_ids=places.expand(3, 1, -1), past_key_values=begun.past_key_values
+            )
+            return torch.cat([begun.logits[0, -1:], rest.logits[0]]).float().log_softmax(-1)
+
+    def _answer(
+        self, question: Question, inputs: dict[str, Any], tails: Sequence[Sequence[int]], ids: Sequence[int]
+    ) -> list[Completion | Classified]:
+        self._use(question.adapter)
+        found = [self._forced(inputs, tail)[-1, list(ids)].tolist() for tail in tails]
+        return [Classified(question.key, np.array(found), inputs["input_ids"].shape[1])]
+
     def _run(
-        self, request: Request, inputs: dict[str, Any], sampling: Sampling, wanted: LabelTokens | None, each: bool
-    ) -> list[Completion]:
+        self, request: Request, inputs: dict[str, Any], sampling: Sampling, scores: LabelScores | None, each: bool
+    ) -> list[Completion | Classified]:
+        self._use(request.adapter)
         prompt = inputs["input_ids"].shape[1]
         draw = _Draw(sampling, [request.seed + j for j in range(len(inputs["input_ids"]))], self._device)
         stop = [_StopStrings(self._tokenizer, prompt, self._end_ids, sampling.stop)] if sampling.stop else []
@@ -130,12 +201,13 @@ class TransformersEngine:
                 logits_processor=LogitsProcessorList([draw]),
                 stopping_criteria=StoppingCriteriaList(stop),
             )[:, prompt:].tolist()
-        made = []
+        made: list[Completion | Classified] = []
+        one = self._inputs(request, 1) if scores else inputs
         for j in range(request.n):
             row = 0 if sampling.temperature == 0 else j
             ids, reason = self._cut(rows[row], sampling.stop)
             logprobs = torch.stack([step[row] for step in draw.raw[: len(ids)]])
-            made.append(self._completion(request, j, ids, logprobs, prompt, reason, sampling.stop, wanted, each))
+            made.append(self._completion(request, one, j, ids, logprobs, reason, sampling.stop, scores, each))
         return made
 
     def _cut(self, ids: list[int], stop: Sequence[str]) -> tuple[tuple[int, ...], str]:
@@ -147,10 +219,10 @@ class TransformersEngine:
                 return tuple(ids[: at + 1]), "stop"
         return tuple(ids), "length"
 
-    def _completion(self, request, j, ids, logprobs, prompt_tokens, reason, stop, wanted, each) -> Completion:
+    def _completion(self, request, inputs, j, ids, logprobs, reason, stop, scores, each) -> Completion:
         """logprobs: float32 [tokens, vocabulary], the raw distribution at each generated token."""
         drawn = logprobs.gather(1, torch.tensor(ids, device=logprobs.device)[:, None])[:, 0].double()
-        place = find_answer(self._tokenizer, ids) if wanted else None
+        looks = scores.looks(ids) if scores and reason == "stop" else None
         return Completion(
             key=request.key,
             index=request.first_index + j,
@@ -158,13 +230,31 @@ class TransformersEngine:
             text=completion_text(self._tokenizer, ids, self._end_ids, stop),
             token_ids=ids,
             logprob_sum=float(drawn.sum()),
-            label_logprobs=None
-            if place is None
-            else {label: float(logprobs[place.position, t]) for label, t in wanted.at(place).items()},
-            prompt_tokens=prompt_tokens,
+            label_logprobs=None if looks is None else self._label_logprobs(inputs, ids, looks),
+            prompt_tokens=inputs["input_ids"].shape[1],
             finish_reason=reason,
             token_logprobs=tuple(drawn.tolist()) if each else None,
         )
+
+    def _label_logprobs(self, inputs: dict[str, Any], ids: Sequence[int], looks: Looks) -> dict[str, float]:
+        found = []
+        for look in looks.looks:
+            last = self._forced(inputs, [*ids[: looks.kept], *look.tail])[-1]
+            found.append({token: float(last[token]) for token in look.ids})
+        return looks.read(found)
+
+    def _use(self, adapter: str) -> None:
+        if not self._spec.adapters:
+            return
+        if adapter:
+            self._model.enable_adapters()
+            self._model.set_adapter(adapter)
+        else:
+            self._model.disable_adapters()
+
+    def _must_live(self) -> None:
+        if self.dead:
+            raise EngineDead(f"this engine ({self._spec.model}) has failed or was closed; start a new process")
 
 
 class _Draw(LogitsProcessor):

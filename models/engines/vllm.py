@@ -7,24 +7,32 @@ samples instead of n requests: one prefill and one encoding of the frames for al
 from __future__ import annotations
 
 import os
-import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
+import numpy as np
+
+from models.engines.lora import lora_rank
 from models.engines.promise import (
+    Classified,
     Completion,
     EngineDead,
     EngineSpec,
+    Question,
     Request,
     RequestRefused,
     Sampling,
+    Scored,
     check,
     check_room,
-    refused,
 )
-from models.language.answers import LabelTokens, completion_text, find_answer
+from models.engines.stream import Streaming
+from models.language.answers import completion_text, encode
+from models.language.codes import code_ids
+from models.language.label_scores import LabelScores, Look, Looks, reader
 from models.language.prompts import chat
 from models.video.processors import check_processors, presented
 
@@ -41,17 +49,13 @@ _CPU_ENVIRONMENT = {
 }
 _CPU_KV_CACHE_BYTES = 1 << 30
 _CPU_BATCHED_TOKENS = 8192
-_WAITING_REQUESTS = 4  # decoded videos held between the source and the engine
+_IDS_AT_ONCE = 128  # log-probabilities of so many chosen tokens in one step: vLLM's own bound
 
 engines_built = 0  # in this process; tests look whether an engine was reused
 
 
-class VllmEngine:
-    """See `models.engines.promise.Engine`.
-
-    on_step: called after every step with the number of unfinished sequences and whether the input has ended, before the
-    batch is refilled; for tests and for measuring.
-    """
+class VllmEngine(Streaming):
+    """See `models.engines.promise.Engine`."""
 
     name = "vllm"
 
@@ -76,10 +80,15 @@ class VllmEngine:
                 "enable_chunked_prefill": False,
                 "max_num_batched_tokens": max(_CPU_BATCHED_TOKENS, spec.max_model_len),
             }
+        if spec.gpus > 1:
+            options |= {"tensor_parallel_size": spec.gpus, "distributed_executor_backend": "mp"}
+        if spec.adapters:
+            ranks = [lora_rank(adapter.folder) for adapter in spec.adapters]
+            options |= {"enable_lora": True, "max_loras": len(ranks), "max_lora_rank": _lora_size(max(ranks))}
         self.version: str = vllm.__version__
-        self.on_step: Callable[[int, bool], None] | None = None
         self.dead = False
         self._spec, self._count = spec, 0
+        self._running: dict[str, _Running] = {}
         self._processor = AutoProcessor.from_pretrained(spec.model)
         check_processors(spec.model, self._processor)
         self._tokenizer = self._processor.tokenizer
@@ -89,7 +98,8 @@ class VllmEngine:
                 dtype=spec.dtype,
                 max_model_len=spec.max_model_len,
                 max_num_seqs=spec.max_num_seqs,
-                limit_mm_per_prompt={"image": 0, "video": 1},
+                limit_mm_per_prompt={"image": 0, "video": spec.max_clips},
+                mm_processor_kwargs={"do_resize": False},  # frames come in the size that the recipe says
                 mm_processor_cache_gb=0,  # every video comes once: a cache of them only costs memory
                 disable_log_stats=True,
                 use_tqdm_on_load=False,
@@ -98,32 +108,76 @@ class VllmEngine:
             )
         )
         self._end_ids = _end_ids(self._engine, self._tokenizer)
+        self._scores = lru_cache(maxsize=8)(partial(reader, self._processor, end_ids=self._end_ids))
         engines_built += 1
 
-    def chat(self, user_text: str) -> str:
-        return chat(self._processor, user_text)
+    def chat(self, user_text: str, clips: int = 1) -> str:
+        return chat(self._processor, user_text, clips)
 
-    def generate(
-        self, requests: Iterator[Request], sampling: Sampling, labels: tuple[str, ...], token_logprobs: bool = False
-    ) -> Iterator[Completion]:
+    @property
+    def unfinished(self) -> int:
+        return self._engine.get_num_unfinished_requests()
+
+    @property
+    def full(self) -> bool:
+        weights = [running.weight for running in self._running.values()]
+        return bool(weights) and sum(weights) >= self._spec.max_num_seqs + 2 * max(weights)
+
+    def submit(self, request: Request, sampling: Sampling, scored: Scored = None, token_logprobs: bool = False) -> None:
         self._must_live()
-        wanted = LabelTokens.of(self._tokenizer, labels) if labels else None
-        feed = _Feed(requests)
-        running: dict[str, Request] = {}
+        scores = self._scores(scored) if scored else None
+        prompt = self._rendered(request)
+        check_room(
+            sampling.max_tokens + (scores.longest + 1 if scores else 0),
+            len(prompt["prompt_token_ids"]),
+            self._spec.max_model_len,
+        )
+        greedy = sampling.temperature == 0
+        parameters = self._parameters(
+            n=1 if greedy else request.n,  # greedy siblings are copies of one
+            temperature=sampling.temperature,
+            top_p=1.0 if greedy else sampling.top_p,
+            max_tokens=sampling.max_tokens,
+            stop=list(sampling.stop) or None,
+            include_stop_str_in_output=True,
+            seed=None if greedy else request.seed,
+            logprobs=0,
+            detokenize=bool(sampling.stop),  # only to look for stop strings: the text is made once, at the end
+        )
+        done = partial(self._completed, request, sampling, scores, token_logprobs, prompt)
+        self._add(request, prompt, parameters, request.n, done)
+
+    def ask(self, question: Question, codes: Sequence[str]) -> None:
+        self._must_live()
+        ids = code_ids(self._tokenizer, codes)
+        prompt = self._rendered(question)
+        looks = tuple(Look(encode(self._tokenizer, tail), ids) for tail in question.tails)
+        tokens = len(prompt["prompt_token_ids"])
+        check_room(max(len(look.tail) for look in looks) + 1, tokens, self._spec.max_model_len)
+
+        def done(found: list[dict[int, float]], cached: int) -> Classified:
+            logprobs = np.array([[at[token] for token in ids] for at in found])
+            return Classified(question.key, logprobs, tokens, cached)
+
+        self._look(question, prompt, (), looks, done)
+
+    def step(self) -> list[Completion | Classified]:
+        self._must_live()
         try:
-            while True:
-                yield from self._admit(feed, running, sampling, wanted)
-                if not running:
-                    return
-                for output in self._step():
-                    yield from self._completions(
-                        running.pop(output.request_id), output, sampling, wanted, token_logprobs
-                    )
-                if self.on_step:
-                    self.on_step(self._engine.get_num_unfinished_requests(), feed.ended)
-        finally:
-            feed.stop()
-            self._drop(running)
+            outputs = [output for output in self._engine.step() if output.finished]
+        except Exception as error:
+            raise self._died("a step", error) from error
+        return [result for output in outputs for result in self._running.pop(output.request_id).done(output)]
+
+    def abandon(self) -> None:
+        if self._running and not self.dead:
+            self._engine.abort_request(list(self._running))
+            self._running.clear()
+            try:
+                while self._engine.has_unfinished_requests():
+                    self._engine.step()
+            except Exception as error:
+                raise self._died("a step", error) from error
 
     def replace_weights(self, tensors: Iterable[tuple[str, Any]]) -> None:
         """Load new weights, named as in the model folder, into the running engine (reinforcement learning).
@@ -144,94 +198,122 @@ class VllmEngine:
         if engine is not None:
             engine.engine_core.shutdown()
 
-    def _admit(self, feed: _Feed, running: dict[str, Request], sampling: Sampling, wanted: LabelTokens | None):
-        """Fill the batch, and two requests more so that a finished one is replaced at once. Waits only when idle."""
-        while not feed.ended:
-            admitted = sum(request.n for request in running.values())
-            if running and admitted >= self._spec.max_num_seqs + 2 * max(r.n for r in running.values()):
-                return
-            request = feed.next(block=not running)
-            if request is None:
-                return
-            try:
-                check(request, self._processor.video_token)
-                running[self._add(request, sampling, wanted)] = request
-            except RequestRefused as error:
-                yield from refused(request, str(error))
-
-    def _add(self, request: Request, sampling: Sampling, wanted: LabelTokens | None) -> str:
-        from vllm import SamplingParams
+    def _rendered(self, item: Request | Question) -> dict[str, Any]:
+        """The prompt in tokens with its clips prepared, once for all that is asked of it."""
         from vllm.exceptions import VLLMClientError
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.renderers.inputs.preprocess import parse_model_prompt
 
-        greedy = sampling.temperature == 0
-        parameters = SamplingParams(
-            n=1 if greedy else request.n,  # greedy siblings are copies of one
-            temperature=sampling.temperature,
-            top_p=1.0 if greedy else sampling.top_p,
-            max_tokens=sampling.max_tokens,
-            stop=list(sampling.stop) or None,
-            include_stop_str_in_output=True,
-            seed=None if greedy else request.seed,
-            logprobs=None if wanted else 0,
-            logprob_token_ids=wanted.ids if wanted else None,
-            flat_logprobs=True,
-            detokenize=bool(sampling.stop),  # only to look for stop strings: the text is made once, at the end
-            output_kind=RequestOutputKind.FINAL_ONLY,  # else some of the n samples may never come back
-        )
-        shown = [presented(clip) for clip in request.clips]
-        videos = [(frames, clock | {"video_backend": "numpy", "do_sample_frames": False}) for frames, clock in shown]
-        prompt = {"prompt": request.prompt, "multi_modal_data": {"video": videos}}
-        self._count += 1
-        name = f"request-{self._count}"
+        check(item, self._processor.video_token, self._processor.video_token_id, self._spec)
+        kind = "prompt" if isinstance(item.prompt, str) else "prompt_token_ids"
+        prompt: dict[str, Any] = {kind: item.prompt if isinstance(item.prompt, str) else list(item.prompt)}
+        if item.clips:
+            shown = [presented(clip) for clip in item.clips]
+            videos = [
+                (frames, clock | {"video_backend": "numpy", "do_sample_frames": False}) for frames, clock in shown
+            ]
+            prompt["multi_modal_data"] = {"video": videos}
+        renderer = self._engine.renderer
         try:
-            self._engine.add_request(name, prompt, parameters)
+            (rendered,) = renderer.render_cmpl([parse_model_prompt(self._engine.model_config, prompt)])
         except (ValueError, TypeError, VLLMClientError) as error:
             raise RequestRefused(str(error)) from error
         except Exception as error:
-            raise self._died(f"taking in the request {request.key!r}", error) from error
-        return name
+            raise self._died(f"preparing the request {item.key!r}", error) from error
+        return rendered
 
-    def _step(self) -> list[Any]:
+    def _parameters(self, **chosen: Any) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        # Finished ones alone: else some of the n samples may never come back.
+        return SamplingParams(flat_logprobs=True, output_kind=RequestOutputKind.FINAL_ONLY, **chosen)
+
+    def _add(self, item: Request | Question, prompt: dict[str, Any], parameters: Any, weight: int, done: _Done) -> None:
+        from vllm.exceptions import VLLMClientError
+
+        self._count += 1
+        name = f"request-{self._count}"
         try:
-            return [output for output in self._engine.step() if output.finished]
+            self._engine.add_request(name, prompt, parameters, lora_request=self._lora(item.adapter))
+        except (ValueError, TypeError, VLLMClientError) as error:
+            raise RequestRefused(str(error)) from error
         except Exception as error:
-            raise self._died("a step", error) from error
+            raise self._died(f"taking in the request {item.key!r}", error) from error
+        self._running[name] = _Running(weight, done)
 
-    def _completions(
-        self, request: Request, output: Any, sampling: Sampling, wanted: LabelTokens | None, each: bool
-    ) -> Iterator[Completion]:
-        prompt_tokens = len(output.prompt_token_ids)
-        try:
-            check_room(sampling, prompt_tokens, self._spec.max_model_len)
-        except RequestRefused as error:
-            yield from refused(request, str(error))
-            return
+    def _look(
+        self,
+        item: Request | Question,
+        prompt: dict[str, Any],
+        kept: Sequence[int],
+        looks: Sequence[Look],
+        finished: Callable[[list[dict[int, float]], int], Completion | Classified],
+    ) -> None:
+        """One step behind each tail; `finished` takes what each found, and how many tokens were there already."""
+        found: list[dict[int, float]] = [{} for _ in looks]
+        passes = [
+            (number, look.tail, look.ids[at : at + _IDS_AT_ONCE])
+            for number, look in enumerate(looks)
+            for at in range(0, len(look.ids), _IDS_AT_ONCE)
+        ]
+        left, cached = len(passes), 0
+
+        def done(number: int, output: Any) -> Iterator[Completion | Classified]:
+            nonlocal left, cached
+            found[number] |= _at_once(output.outputs[0])
+            left, cached = left - 1, cached + (output.num_cached_tokens or 0)
+            if not left:
+                yield finished(found, cached)
+
+        for number, tail, ids in passes:
+            tokens = [*prompt["prompt_token_ids"], *kept, *tail]
+            parameters = self._parameters(temperature=0.0, max_tokens=1, logprob_token_ids=list(ids), detokenize=False)
+            # The text, where there is one, is of the prompt alone.
+            longer = {name: value for name, value in prompt.items() if name != "prompt"} | {"prompt_token_ids": tokens}
+            self._add(item, longer, parameters, 1, partial(done, number))
+
+    def _completed(
+        self,
+        request: Request,
+        sampling: Sampling,
+        scores: LabelScores | None,
+        each: bool,
+        prompt: dict[str, Any],
+        output: Any,
+    ) -> Iterator[Completion | Classified]:
+        """The completions of a request, but for those behind which something is to be asked first."""
+        greedy = sampling.temperature == 0
         for j in range(request.n):
-            sample = output.outputs[0 if sampling.temperature == 0 else j]
+            sample = output.outputs[0 if greedy else j]
             ids = tuple(sample.token_ids)
             known = sample.finish_reason in ("stop", "length")
-            yield Completion(
+            completion = Completion(
                 key=request.key,
                 index=request.first_index + j,
                 seed=request.seed + j,
                 text=completion_text(self._tokenizer, ids, self._end_ids, sampling.stop) if known else "",
                 token_ids=ids,
                 logprob_sum=float(sample.cumulative_logprob),
-                label_logprobs=_label_logprobs(self._tokenizer, sample, wanted) if wanted else None,
-                prompt_tokens=prompt_tokens,
+                label_logprobs=None,
+                prompt_tokens=len(prompt["prompt_token_ids"]),
                 finish_reason=sample.finish_reason if known else "error",
                 error=None if known else f"vLLM ended the request: {sample.finish_reason}",
                 token_logprobs=_token_logprobs(sample) if each else None,
             )
+            looks = scores.looks(ids) if scores and completion.finish_reason == "stop" else None
+            if looks is None:
+                yield completion
+            else:
+                self._look(request, prompt, ids[: looks.kept], looks.looks, partial(_scored, completion, looks))
 
-    def _drop(self, running: dict[str, Request]) -> None:
-        """The caller left early: what still runs must not turn up among another call's completions."""
-        if running and not self.dead:
-            names = list(running)
-            self._engine.abort_request(names)
-            while self._engine.has_unfinished_requests():
-                self._step()
+    def _lora(self, name: str) -> Any:
+        if not name:
+            return None
+        from vllm.lora.request import LoRARequest
+
+        numbered = enumerate(self._spec.adapters, start=1)
+        number, adapter = next((number, adapter) for number, adapter in numbered if adapter.name == name)
+        return LoRARequest(adapter.name, number, adapter.folder)
 
     def _must_live(self) -> None:
         if self.dead:
@@ -242,53 +324,19 @@ class VllmEngine:
         return EngineDead(f"vLLM failed in {doing}: {type(error).__name__}: {error}")
 
 
-class _Feed:
-    """Pulls requests in a thread of its own, so that a slow source never blocks a step while work is in flight."""
+_Done = Callable[[Any], Iterator[Completion | Classified]]
 
-    _END = object()
 
-    def __init__(self, requests: Iterable[Request]) -> None:
-        self.ended = False
-        self._stopped = threading.Event()
-        self._queue: queue.Queue[Any] = queue.Queue(_WAITING_REQUESTS)
-        self._thread = threading.Thread(target=self._pull, args=(requests,), name="engine-feed", daemon=True)
-        self._thread.start()
+@dataclass(frozen=True)
+class _Running:
+    """What vLLM has under way: how many sequences, and what is made of its output."""
 
-    def next(self, block: bool) -> Request | None:
-        """The next request; None if none is there yet or none is left. Raises what the source raised."""
-        try:
-            item = self._queue.get(block=block)
-        except queue.Empty:
-            return None
-        if item is self._END:
-            self.ended = True
-            return None
-        if isinstance(item, BaseException):
-            self.ended = True
-            raise item
-        return item
+    weight: int
+    done: _Done
 
-    def stop(self) -> None:
-        """Let the thread go after the item it is waiting for."""
-        self._stopped.set()
 
-    def _pull(self, requests: Iterable[Request]) -> None:
-        try:
-            for request in requests:
-                if not self._put(request):
-                    return
-            self._put(self._END)
-        except BaseException as error:
-            self._put(error)
-
-    def _put(self, item: Any) -> bool:
-        while not self._stopped.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
+def _scored(completion: Completion, looks: Looks, found: list[dict[int, float]], _: int) -> Completion:
+    return replace(completion, label_logprobs=looks.read(found))
 
 
 def _token_logprobs(sample: Any) -> tuple[float, ...]:
@@ -297,14 +345,15 @@ def _token_logprobs(sample: Any) -> tuple[float, ...]:
     return tuple(float(flat.logprobs[start]) for start in flat.start_indices)
 
 
-def _label_logprobs(tokenizer: Any, sample: Any, wanted: LabelTokens) -> dict[str, float] | None:
-    place = find_answer(tokenizer, sample.token_ids)
-    if place is None:
-        return None
+def _at_once(sample: Any) -> dict[int, float]:
+    """Log-probabilities of the tokens that were asked for at the only position."""
     flat = sample.logprobs
-    span = slice(flat.start_indices[place.position], flat.end_indices[place.position])
-    at_place = dict(zip(flat.token_ids[span], flat.logprobs[span], strict=True))
-    return {label: float(at_place[token]) for label, token in wanted.at(place).items()}
+    return {int(token): float(value) for token, value in zip(flat.token_ids, flat.logprobs, strict=True)}
+
+
+def _lora_size(rank: int) -> int:
+    """vLLM has kernels for some ranks; a smaller adapter runs in the next larger size."""
+    return next(size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank)
 
 
 def _end_ids(engine: Any, tokenizer: Any) -> frozenset[int]:

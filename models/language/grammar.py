@@ -23,6 +23,11 @@ SEGMENTS = {
 }
 
 OK, PARSE_ERROR, TOO_LONG = "ok", "parse_error", "too_long"
+NONE = "none"  # the answer that no label applies
+
+QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»", "「": "」"}
+_STOPS = ".。"
+_BETWEEN = re.compile(r"[,;|]")
 
 # Anything that looks like markup; "a < b" and "x<3>y" do not. No pattern can run past the next "<": linear time.
 _TAG = re.compile(r"<(/?)([A-Za-z][\w-]*)\s*/?>")
@@ -38,7 +43,8 @@ class Parsed:
     observation: str | None
     think: str | None
     answer: str | None
-    label: str | None  # the label as the task spells it; None unless status is ok
+    label: str | None  # the label as the task spells it; None unless status is ok, and where several may apply
+    labels: tuple[str, ...] | None  # all that the answer names, in the task's order; None unless status is ok
     well_formed: bool
 
 
@@ -51,30 +57,47 @@ class Span:
     caption: str
 
 
-def parse(text: str, grammar: str, labels: Sequence[str] | None, finish_reason: str | None = None) -> Parsed:
+@dataclass(frozen=True)
+class Opening:
+    """Where an answer begins, in characters: its tag, and its content behind spaces and an opening quote."""
+
+    tag: int
+    start: int
+
+
+def parse(
+    text: str,
+    grammar: str,
+    labels: Sequence[str] | None,
+    finish_reason: str | None = None,
+    several: bool = False,
+    begun: str = "",
+) -> Parsed:
     """Read one completion.
 
     text: the completion as generated, special tokens included, the final end-of-turn token left out.
     labels: the task's label slugs; None accepts any answer that is not blank (imported traces of open questions).
     finish_reason: "length" when the token limit cut the text; None when nobody knows (imported traces).
+    several: any number of labels may apply: the answer lists them between commas, semicolons or bars, or says "none".
+    begun: what the chat template has opened in the prompt already, "<think>" or nothing.
 
-    Status is `ok` only if an answer is closed and equals a label after strip and casefold; `too_long` if the text was
-    cut before an answer closed; `parse_error` otherwise. The answer is the last one after the think segment: a model
-    may weigh "<answer>a</answer>" aloud while it thinks. Raises ValueError for an unknown grammar, for nothing else.
+    Status is `too_long` if the text was cut, whatever it holds: what came up in its middle was still being weighed. It is
+    `ok` only if an answer is closed and names a label, whatever its case, in quotes or not, with a full stop or not;
+    `parse_error` otherwise. The answer is the last one after the think segment: a model may weigh "<answer>a</answer>"
+    aloud while it thinks. Raises ValueError for an unknown grammar, for nothing else.
     """
     segments = _segments_of(grammar)
+    text = begun + text
     answer, closed = _answer(text)
-    # A cut inside an open think segment: whatever answer was seen was still being weighed.
-    if finish_reason == "length" and "<think>" in text and "</think>" not in text:
-        closed = False
-    label = _match(answer, labels) if closed else None
-    failure = TOO_LONG if finish_reason == "length" and not closed else PARSE_ERROR
+    cut = finish_reason == "length"
+    named = _named(answer, labels, several) if answer and closed and not cut else None
     return Parsed(
-        status=OK if label is not None else failure,
+        status=TOO_LONG if cut else PARSE_ERROR if named is None else OK,
         observation=_segment(text, "observation", ("<think>", "<answer>")) if "observation" in segments else None,
         think=_think(text),
         answer=answer,
-        label=label,
+        label=named[0] if named and not several else None,
+        labels=named,
         well_formed=_well_formed(text, grammar),
     )
 
@@ -96,18 +119,25 @@ def render(grammar: str, observation: str | None, think: str, answer: str) -> st
     return text
 
 
-def answer_start(text: str) -> int | None:
-    """Offset in characters of the answer's content, its leading whitespace skipped; None where no answer was begun.
-
-    The offset is len(text) if the text ends before the content begins.
-    """
-    opened = text.rfind("<answer>", max(text.find("</think>"), 0))
-    if opened < 0:
+def answer_opening(text: str) -> Opening | None:
+    """Where the answer of a completion begins; None where none was begun, or nothing came behind its tag."""
+    tag = _answer_tag(text)
+    if tag < 0:
         return None
-    start = opened + len("<answer>")
+    start = tag + len("<answer>")
     while start < len(text) and text[start].isspace():
         start += 1
-    return start
+    if text[start : start + 1] in QUOTES:
+        start += 1
+    return Opening(tag, start) if start < len(text) else None
+
+
+def bare(answer: str) -> str:
+    """An answer without the spaces, quotes and full stops around it."""
+    text = answer.strip().rstrip(_STOPS).rstrip()
+    if len(text) > 1 and QUOTES.get(text[0]) == text[-1]:
+        text = text[1:-1].strip().rstrip(_STOPS).rstrip()
+    return text
 
 
 def spans(think: str) -> tuple[Span, ...]:
@@ -133,20 +163,30 @@ def _segments_of(grammar: str) -> tuple[str, ...]:
 
 def _answer(text: str) -> tuple[str | None, bool]:
     """The answer's content and whether it was closed."""
-    start = answer_start(text)
-    if start is None:
+    tag = _answer_tag(text)
+    if tag < 0:
         return None, False
+    start = tag + len("<answer>")
     end = text.find("</answer>", start)
     return text[start : end if end >= 0 else len(text)].strip(), end >= 0
 
 
-def _match(answer: str | None, labels: Sequence[str] | None) -> str | None:
-    if not answer:
-        return None
+def _answer_tag(text: str) -> int:
+    return text.rfind("<answer>", max(text.find("</think>"), 0))
+
+
+def _named(answer: str, labels: Sequence[str] | None, several: bool) -> tuple[str, ...] | None:
+    """The labels that an answer names, in the task's order; None where it names something else."""
     if labels is None:
-        return answer
-    wanted = answer.casefold()
-    return next((label for label in labels if label.strip().casefold() == wanted), None)
+        return (answer,)
+    for list_ in (answer, bare(answer)):  # quotes may stand around each label or around the whole list
+        words = {bare(part).casefold() for part in (_BETWEEN.split(list_) if several else [list_])}
+        if several and words == {NONE}:
+            return ()
+        found = tuple(label for label in labels if label.casefold() in words)
+        if found and len(found) == len(words):
+            return found
+    return None
 
 
 def _segment(text: str, name: str, next_tags: tuple[str, ...]) -> str | None:

@@ -26,6 +26,9 @@ that could apply, and say what speaks against your choice.
 
 PLACEHOLDERS = ("labels", "policy", "format")
 
+_THINK = "<think>"
+_SAID = "said-before"
+
 _FORMATS = {
     "think_answer": "Write your reasoning between <think> and </think>, then the label alone, and nothing after it: "
     "<think>reasoning</think> <answer>label</answer>",
@@ -62,30 +65,74 @@ def user_text(template: str, labels: Mapping[str, str], grammar: str) -> str:
     return template.format(labels=", ".join(labels), policy=policy, format=_FORMATS[grammar]).strip()
 
 
-def chat(processor: Any, text: str) -> str:
-    """The prompt of one request: the model's chat template around one video and `text`, the assistant's turn begun.
+def chat(processor: Any, text: str, clips: int = 1) -> str:
+    """The prompt of one request: the model's chat template around so many clips and `text`, the assistant's turn begun.
 
-    processor: a transformers processor or tokenizer. The result holds the video placeholder exactly once.
+    processor: a transformers processor or tokenizer. The result holds the video placeholder once for each clip.
     Raises ValueError when `text` holds a special token (it could add a video or end the turn), and when the template is
-    missing or does not give exactly one video placeholder.
+    missing or does not give exactly those video placeholders.
     """
-    tokenizer = getattr(processor, "tokenizer", processor)
-    video = getattr(processor, "video_token", None) or getattr(tokenizer, "video_token", None) or "<|video_pad|>"
-    added = {str(token) for token in tokenizer.get_added_vocab() if str(token).startswith("<|")}
-    for token in sorted(added | {video, *tokenizer.all_special_tokens}):
-        if token in text:
-            raise ValueError(f"the prompt text holds the special token {token}; remove it from the template or policy")
-    if not (getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None)):
-        raise ValueError(f"{getattr(tokenizer, 'name_or_path', 'the model')}: no chat template in the model folder")
-    messages = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}]
-    with_template = processor if getattr(processor, "chat_template", None) else tokenizer
-    prompt = with_template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    if prompt.count(video) != 1 or text not in prompt:
+    _check_text(processor, text)
+    content = [{"type": "video"}] * clips + [{"type": "text", "text": text}]
+    prompt = _render(processor, [{"role": "user", "content": content}])
+    video = video_token(processor)
+    if prompt.count(video) != clips or text not in prompt:
         raise ValueError(
-            f"the chat template gave {prompt.count(video)} video placeholders ({video}) where exactly 1 is needed, "
-            f"with the prompt text {'in' if text in prompt else 'missing from'} it: {prompt[:200]!r}"
+            f"the chat template gave {prompt.count(video)} video placeholders ({video}) where exactly {clips} "
+            f"{'is' if clips == 1 else 'are'} needed, with the prompt text {'in' if text in prompt else 'missing from'} "
+            f"it: {prompt[:200]!r}"
         )
     return prompt
+
+
+def next_turn(processor: Any, text: str) -> str:
+    """What stands between the end of the assistant's words and its next ones, where the user says `text` in between.
+
+    A template that begins every answer with reasoning is told that there is none. Raises ValueError as `chat`.
+    """
+    _check_text(processor, text)
+    said = [
+        {"role": "user", "content": [{"type": "text", "text": "?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": _SAID}]},
+        {"role": "user", "content": [{"type": "text", "text": text}]},
+    ]
+    prompt = _render(processor, said)
+    _, found, tail = prompt.rpartition(_SAID)
+    if not found or text not in tail:
+        raise ValueError(f"the chat template does not repeat what was said before: {prompt[:200]!r}")
+    return f"{tail.rstrip()}\n\n</think>\n\n" if begun(tail) else tail
+
+
+def begun(prompt: str) -> str:
+    """What a template has opened at the end of a prompt, so that it is missing from the completion: "<think>" or ""."""
+    return _THINK if prompt.rstrip().endswith(_THINK) else ""
+
+
+def video_token(processor: Any) -> str:
+    """The placeholder of a clip."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    return getattr(processor, "video_token", None) or getattr(tokenizer, "video_token", None) or "<|video_pad|>"
+
+
+def special_tokens(processor: Any) -> set[str]:
+    """Texts that would not be text in a prompt."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    added = {str(token) for token in tokenizer.get_added_vocab() if str(token).startswith("<|")}
+    return added | {video_token(processor), *map(str, tokenizer.all_special_tokens)}
+
+
+def _check_text(processor: Any, text: str) -> None:
+    for token in sorted(special_tokens(processor)):
+        if token in text:
+            raise ValueError(f"the prompt text holds the special token {token}; remove it from the template or policy")
+
+
+def _render(processor: Any, messages: list[dict[str, Any]]) -> str:
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if not (getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None)):
+        raise ValueError(f"{getattr(tokenizer, 'name_or_path', 'the model')}: no chat template in the model folder")
+    with_template = processor if getattr(processor, "chat_template", None) else tokenizer
+    return with_template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
 assert set(_FORMATS) == set(_grammar.SEGMENTS), "a grammar without its instructions"

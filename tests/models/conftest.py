@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from models.engines.promise import EngineSpec, Request, Sampling
+from models.language.label_scores import Choice
 from models.video.clip import Clip
 
 LABELS = ("rising", "falling", "mixed")
@@ -53,7 +54,7 @@ def collect():
     """collect(engine, requests, sampling): {(key, index): completion}, each of which came once."""
 
     def run(engine, requests, sampling=Sampling(max_tokens=48), labels=LABELS):  # noqa: B008
-        found = list(engine.generate(iter(requests), sampling, labels))
+        found = list(engine.generate(iter(requests), sampling, Choice(labels) if labels else None))
         named = {(c.key, c.index): c for c in found}
         assert len(named) == len(found)
         return named

@@ -8,8 +8,10 @@ import pytest
 
 from models.engines import process
 from models.engines.promise import EngineDead, EngineSpec, Sampling
+from models.language.label_scores import Choice
+from models.video.clip import Clip
 
-LABELS = ("rising", "falling", "mixed")
+CHOICE = Choice(("rising", "falling", "mixed"))
 GREEDY = Sampling(temperature=0.0, max_tokens=48)
 
 
@@ -29,7 +31,7 @@ def running_counts(engine, streams):
     engine.on_step = lambda running, ended: counts.append(running) if not ended else None
     try:
         for stream in streams:
-            assert list(engine.generate(stream, Sampling(max_tokens=64), LABELS))
+            assert list(engine.generate(stream, Sampling(max_tokens=64), CHOICE))
     finally:
         engine.on_step = None
     return counts
@@ -44,7 +46,7 @@ def test_the_batch_never_drains_between_arrow_batches(vllm_engine, ask):
     drained = []
     vllm_engine.on_step = lambda running, ended: drained.append(running)
     for size in sizes:
-        list(vllm_engine.generate(in_batches(ask, (size,), 0), Sampling(max_tokens=64), LABELS))
+        list(vllm_engine.generate(in_batches(ask, (size,), 0), Sampling(max_tokens=64), CHOICE))
     vllm_engine.on_step = None
     assert drained.count(0) == len(sizes)
 
@@ -57,7 +59,7 @@ def test_a_slow_source_does_not_hold_up_what_runs(vllm_engine, ask):
         in_time.append(answered.wait(60))
         yield ask(1)
 
-    for completion in vllm_engine.generate(slow(), Sampling(max_tokens=16), ()):
+    for completion in vllm_engine.generate(slow(), Sampling(max_tokens=16)):
         if completion.key == "clip0":
             answered.set()
     assert in_time == [True]
@@ -72,7 +74,7 @@ def test_only_as_many_videos_are_taken_as_keep_the_engine_full(vllm_engine, ask)
             yield ask(i)
 
     most = 0
-    for done, _ in enumerate(vllm_engine.generate(source(), Sampling(max_tokens=8), ())):
+    for done, _ in enumerate(vllm_engine.generate(source(), Sampling(max_tokens=8))):
         most = max(most, len(pulled) - done // 4)
     assert 64 // 4 <= most <= 64 // 4 + 2 + 4 + 3  # running, refill, queue, one in each hand and one half done
 
@@ -123,9 +125,9 @@ def test_sampled_log_probabilities_are_the_raw_ones(vllm_engine, reference_engin
     requests = {f"clip{i}": ask(i, n=8) for i in range(12)}
     fast = collect(vllm_engine, requests.values(), Sampling(temperature=temperature, top_p=0.999, max_tokens=64))
     answered = [c for c in fast.values() if c.label_logprobs]
-    assert len(answered) >= 5  # the untrained model writes <answer> by chance
+    assert answered  # the untrained model writes <answer> by chance
     for completion in answered:
-        forced = reference_engine.score(requests[completion.key], completion.token_ids, LABELS)
+        forced = reference_engine.score(requests[completion.key], completion.token_ids, CHOICE)
         assert completion.logprob_sum == pytest.approx(forced.logprob_sum, abs=1e-3)
         assert completion.label_logprobs == pytest.approx(forced.label_logprobs, abs=1e-3)
         assert forced.text == completion.text
@@ -137,7 +139,7 @@ def test_the_reference_samples_what_it_scores(reference_engine, ask, collect):
     found = collect(reference_engine, [ask(1, n=6)], Sampling(temperature=0.7, top_p=0.9, max_tokens=64))
     assert len({c.token_ids for c in found.values()}) == 6
     for completion in found.values():
-        forced = reference_engine.score(ask(1), completion.token_ids, LABELS)
+        forced = reference_engine.score(ask(1), completion.token_ids, CHOICE)
         assert completion.logprob_sum == pytest.approx(forced.logprob_sum, abs=1e-3)
 
 
@@ -176,23 +178,18 @@ def test_a_refused_request_costs_only_itself(name, request, ask, collect):
     assert "uint8 [T, H, W, 3], found float32 [8, 56, 56, 3]" in found["float", 0].error
 
 
-def test_labels_that_share_their_first_token_are_named(vllm_engine, ask):
-    with pytest.raises(ValueError, match="'rising' and 'rising_b' begin with the same token"):
-        list(vllm_engine.generate(iter([ask(0)]), GREEDY, ("rising", "rising_b")))
-
-
 def test_an_error_of_the_source_is_raised_and_the_engine_lives_on(vllm_engine, ask, collect):
     def source():
         yield ask(0)
         raise OSError("the source broke")
 
     with pytest.raises(OSError, match="the source broke"):
-        list(vllm_engine.generate(source(), Sampling(max_tokens=400), ()))
+        list(vllm_engine.generate(source(), Sampling(max_tokens=400)))
     assert sorted(collect(vllm_engine, [ask(1, n=1)])) == [("clip1", 0)]
 
 
 def test_a_caller_who_leaves_early_leaves_nothing_behind(vllm_engine, ask, collect):
-    left = vllm_engine.generate(iter([ask(i) for i in range(9)]), Sampling(max_tokens=32), ())
+    left = vllm_engine.generate(iter([ask(i) for i in range(9)]), Sampling(max_tokens=32))
     next(left)
     left.close()
     assert sorted(collect(vllm_engine, [ask(20, n=2)])) == [("clip20", 0), ("clip20", 1)]
@@ -205,13 +202,13 @@ def test_a_dead_engine_refuses_further_use(vllm_engine, ask, monkeypatch):
     monkeypatch.setattr(vllm_engine._engine, "step", broken)
     try:
         with pytest.raises(EngineDead, match="a step: RuntimeError: device lost"):
-            list(vllm_engine.generate(iter([ask(0)]), GREEDY, ()))
+            list(vllm_engine.generate(iter([ask(0)]), GREEDY))
         monkeypatch.undo()
         with pytest.raises(EngineDead, match="failed or was closed"):
-            next(vllm_engine.generate(iter([ask(0)]), GREEDY, ()))
+            next(vllm_engine.generate(iter([ask(0)]), GREEDY))
     finally:  # nothing really broke: give it back to the other tests
         vllm_engine.dead = False
-        vllm_engine._engine.abort_request(list(vllm_engine._engine.output_processor.request_states), internal=True)
+        vllm_engine.abandon()
 
 
 def test_new_weights_take_effect_at_once(vllm_engine, ask, collect, random_model):

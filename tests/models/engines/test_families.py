@@ -38,7 +38,7 @@ def test_the_trainer_computes_what_the_engine_drew(both):
     """In one pass over prompt and completion, as it trains: 64 rollouts, up to where one draws a picture or clip."""
     model, processor = alignment.load(both.folder)
     asked = {request.key: request for request in parity.requests(both.serving, both.family, SHAPES[1], clips=8, n=8)}
-    drawn = list(both.serving.generate(iter(asked.values()), Sampling(max_tokens=24), (), token_logprobs=True))
+    drawn = list(both.serving.generate(iter(asked.values()), Sampling(max_tokens=24), token_logprobs=True))
     assert len(drawn) == 64
     stray = {
         model.config.video_token_id,
@@ -50,9 +50,7 @@ def test_the_trainer_computes_what_the_engine_drew(both):
         if not ids:
             continue
         request = asked[done.key]
-        inputs = processor(
-            text=[request.prompt], **processor_inputs(request.clips), return_tensors="pt"
-        )
+        inputs = processor(text=[request.prompt], **processor_inputs(request.clips), return_tensors="pt")
         for name, more in (("input_ids", torch.tensor([ids])), ("mm_token_type_ids", torch.zeros(1, len(ids)).long())):
             inputs[name] = torch.cat([inputs[name], more], dim=1)
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
@@ -67,7 +65,7 @@ def test_the_trainer_computes_what_the_engine_drew(both):
 def test_what_is_said_of_a_clip_depends_on_it(both):
     """Else any positions would do."""
     asked = parity.requests(both.serving, both.family, SHAPES[1], clips=4, n=1)
-    found = list(both.serving.generate(asked, Sampling(temperature=0.0, max_tokens=16), (), token_logprobs=True))
+    found = list(both.serving.generate(asked, Sampling(temperature=0.0, max_tokens=16), token_logprobs=True))
     assert len({done.logprob_sum for done in found}) == 4
 
 
@@ -75,7 +73,7 @@ def test_token_logprobs_come_where_they_are_asked_for(both):
     for engine in (both.serving, both.reference):
         for asked in (False, True):
             (done,) = engine.generate(
-                parity.requests(engine, both.family, SHAPES[0], 1, 1), Sampling(max_tokens=8), (), token_logprobs=asked
+                parity.requests(engine, both.family, SHAPES[0], 1, 1), Sampling(max_tokens=8), token_logprobs=asked
             )
             if asked:
                 assert len(done.token_logprobs) == len(done.token_ids)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models.language.grammar import SEGMENTS, Parsed, Span, answer_start, parse, render, spans
+from models.language.grammar import SEGMENTS, Parsed, Span, answer_opening, bare, parse, render, spans
 
 LABELS = ("Normal", "offensive", "hateful")
 GOOD = "<think>a man waves</think>\n<answer>offensive</answer>"
@@ -15,7 +15,9 @@ TRACES = Path(__file__).parents[4] / "shared/data/traces/videorft_videommmu_390.
 
 
 def test_a_good_trace_gives_all_its_fields():
-    assert parse(GOOD, "think_answer", LABELS) == Parsed("ok", None, "a man waves", "offensive", "offensive", True)
+    assert parse(GOOD, "think_answer", LABELS) == Parsed(
+        "ok", None, "a man waves", "offensive", "offensive", ("offensive",), True
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,11 @@ def test_a_good_trace_gives_all_its_fields():
         ("<think>x</think><answer>not hateful</answer>", "parse_error", None, True),
         ("<think>x</think><answer>normal or hateful</answer>", "parse_error", None, True),
         ("<think>x</think><Answer>hateful</Answer>", "parse_error", None, False),
+        ('<think>x</think><answer>"Hateful".</answer>', "ok", "hateful", True),
+        ("<think>x</think><answer> “HATEFUL.” </answer>", "ok", "hateful", True),
+        ("<think>x</think><answer>hateful。</answer>", "ok", "hateful", True),
+        ("<think>x</think><answer>'hateful\"</answer>", "parse_error", None, True),
+        ("<think>x</think><answer>hateful!</answer>", "parse_error", None, True),
         ("", "parse_error", None, False),
         ("hateful", "parse_error", None, False),
     ],
@@ -53,20 +60,56 @@ def test_status_and_form(text, status, label, well_formed):
 
 
 @pytest.mark.parametrize(
-    ("text", "status"),
+    "text",
     [
-        ("<think>x", "too_long"),
-        ("<think>x</think><answer>hate", "too_long"),
-        ("<think>x</think><answer>hateful</ans", "too_long"),
-        ("<think>or <answer>hateful</answer> maybe", "too_long"),  # still being weighed
-        ("<think>x</think><answer>hateful</answer>", "ok"),
-        ("<think>x</think><answer>wrong</answer> and", "parse_error"),
+        "<think>x",
+        "<think>x</think><answer>hate",
+        "<think>or <answer>hateful</answer> maybe",  # still being weighed
+        "<think>x</think><answer>hateful</answer>",
+        "<think>x</think><answer>hateful</answer> and",
+        "x</think><answer>hateful</answer> <answer>",
     ],
 )
-def test_a_cut_before_the_answer_closed_is_too_long(text, status):
-    assert parse(text, "think_answer", LABELS, "length").status == status
-    if status == "too_long":
-        assert parse(text, "think_answer", LABELS, "length").label is None
+def test_what_was_cut_is_too_long_whatever_it_holds(text):
+    found = parse(text, "think_answer", LABELS, "length")
+    assert (found.status, found.label, found.labels) == ("too_long", None, None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "labels"),
+    [
+        ("hateful", ("hateful",)),
+        ("hateful, Normal", ("Normal", "hateful")),
+        ('"hateful"; "normal".', ("Normal", "hateful")),
+        ('"hateful, normal"', ("Normal", "hateful")),
+        ("offensive | hateful|normal", ("Normal", "offensive", "hateful")),
+        ("None.", ()),
+        ("none, hateful", None),
+        ("hateful, odd", None),
+        ("hateful,", None),
+        (",", None),
+    ],
+)
+def test_an_answer_may_name_several_labels_where_the_task_allows_it(answer, labels):
+    text = f"<think>x</think><answer>{answer}</answer>"
+    found = parse(text, "think_answer", LABELS, "stop", several=True)
+    assert (found.status, found.label, found.labels) == ("ok" if labels is not None else "parse_error", None, labels)
+    assert labels is None or len(labels) == 1 or parse(text, "think_answer", LABELS, "stop").status == "parse_error"
+
+
+def test_a_tag_that_the_prompt_has_opened_belongs_to_the_trace():
+    rest = "a man waves</think><answer>offensive</answer>"
+    found = parse(rest, "think_answer", LABELS, "stop", begun="<think>")
+    assert found == Parsed("ok", None, "a man waves", "offensive", "offensive", ("offensive",), True)
+    assert not parse(rest, "think_answer", LABELS, "stop").well_formed
+    assert not parse(GOOD, "think_answer", LABELS, "stop", begun="<think>").well_formed
+    weighed = "or <answer>hateful</answer></think><answer>offensive</answer>"
+    assert parse(weighed, "think_answer", LABELS, "stop", begun="<think>").label == "offensive"
+
+
+def test_an_answer_is_bare_without_quotes_and_full_stops():
+    bared = {' "a" ': "a", "'a.'.": "a", "「a」。": "a", '"a': '"a', "a.b.": "a.b", '"': '"', "": ""}
+    assert {text: bare(text) for text in bared} == bared
 
 
 def test_open_questions_take_any_answer_that_is_not_blank():
@@ -76,11 +119,13 @@ def test_open_questions_take_any_answer_that_is_not_blank():
 
 def test_fields_of_the_observation_grammar_survive_sloppiness():
     text = "<observation>a cat</observation> <think>cats are fine</think> <answer>normal</answer>"
-    assert parse(text, "observation", LABELS) == Parsed("ok", "a cat", "cats are fine", "normal", "Normal", True)
+    assert parse(text, "observation", LABELS) == Parsed(
+        "ok", "a cat", "cats are fine", "normal", "Normal", ("Normal",), True
+    )
     assert not parse(text, "think_answer", LABELS).well_formed
     assert not parse(GOOD, "observation", LABELS).well_formed
     sloppy = parse("<observation>a cat<think>fine<answer>normal</answer>", "observation", LABELS)
-    assert sloppy == Parsed("ok", "a cat", "fine", "normal", "Normal", False)
+    assert sloppy == Parsed("ok", "a cat", "fine", "normal", "Normal", ("Normal",), False)
 
 
 def test_thinker_grounds_its_captions():
@@ -101,7 +146,7 @@ def test_render_is_the_inverse_of_parse(grammar):
     observation = "two cats\n\nsit" if grammar == "observation" else None
     think = "so 3 < 4" + (" <time>1-2</time><caption>c</caption>" if grammar == "thinker" else "")
     found = parse(render(grammar, observation, think, "offensive"), grammar, LABELS, "stop")
-    assert found == Parsed("ok", observation, think, "offensive", "offensive", True)
+    assert found == Parsed("ok", observation, think, "offensive", "offensive", ("offensive",), True)
 
 
 def test_render_refuses_fields_that_would_break_the_grammar():
@@ -114,12 +159,14 @@ def test_render_refuses_fields_that_would_break_the_grammar():
             render("think_answer", None, think, answer)
 
 
-def test_the_answer_starts_after_the_last_tag_and_its_whitespace():
-    assert answer_start("<think>x</think>") is None
-    assert answer_start("<think><answer>a</answer></think>") is None
+def test_the_answer_opens_after_the_last_tag_and_the_spaces_and_quote_behind_it():
+    assert answer_opening("<think>x</think>") is None
+    assert answer_opening("<think><answer>a</answer></think>") is None
     text = "<think>x</think><answer>a</answer><answer> \n b"
-    assert text[answer_start(text) :] == "b"
-    assert answer_start("<answer>  ") == 10
+    assert text[answer_opening(text).start :] == "b"
+    assert text[answer_opening(text).tag :] == "<answer> \n b"
+    assert answer_opening('<answer> "b').start == 10
+    assert answer_opening("<answer>  ") is None
 
 
 def test_no_text_raises_and_no_text_is_slow():
