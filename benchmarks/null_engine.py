@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 
-from models.engines.promise import Completion, EngineSpec, Request, Sampling
+import numpy as np
+
+from models.engines.promise import Classified, Completion, EngineSpec, Question, Request, Sampling
+from models.engines.stream import Streaming
 from models.language.grammar import render
+from models.language.label_scores import Choice, Scored
 
 KIND = "benchmarks.null_engine:NullEngine"
 
@@ -27,34 +32,54 @@ def prose(rng: random.Random, characters: int) -> str:
     return " ".join(words)
 
 
-class NullEngine:
+class NullEngine(Streaming):
     """Well-formed traces of the grammar `observation`, about 600 characters of observation and reasoning each."""
 
     name, version, dead = "null", "1", False
 
     def __init__(self, spec: EngineSpec) -> None:
         self._spec = spec
+        self._ready: deque[Completion | Classified] = deque()
 
-    def chat(self, user_text: str) -> str:
+    def chat(self, user_text: str, clips: int = 1) -> str:
         return user_text
 
-    def generate(
-        self, requests: Iterator[Request], sampling: Sampling, labels: tuple[str, ...], token_logprobs: bool = False
-    ) -> Iterator[Completion]:
-        for request in requests:
-            for j in range(request.n):
-                done = _completion(request, j, labels)
-                each = done.logprob_sum / len(done.token_ids)
-                yield replace(done, token_logprobs=(each,) * len(done.token_ids)) if token_logprobs else done
+    @property
+    def unfinished(self) -> int:
+        return len(self._ready)
+
+    @property
+    def full(self) -> bool:
+        return bool(self._ready)
+
+    def submit(self, request: Request, sampling: Sampling, scored: Scored = None, token_logprobs: bool = False) -> None:
+        for j in range(request.n):
+            done = _completion(request, j, scored)
+            each = (done.logprob_sum / len(done.token_ids),) * len(done.token_ids)
+            self._ready.append(replace(done, token_logprobs=each) if token_logprobs else done)
+
+    def ask(self, question: Question, codes: Sequence[str]) -> None:
+        even = np.full((len(question.tails), len(codes)), -np.log(len(codes)))
+        self._ready.append(Classified(question.key, even, 400))
+
+    def step(self) -> list[Completion | Classified]:
+        done = list(self._ready)
+        self._ready.clear()
+        return done
+
+    def abandon(self) -> None:
+        self._ready.clear()
 
     def close(self) -> None:
         """Holds nothing."""
 
 
-def _completion(request: Request, j: int, labels: tuple[str, ...]) -> Completion:
+def _completion(request: Request, j: int, scored: Scored) -> Completion:
     rng = random.Random(request.seed + j)
-    label = rng.choice(labels)
-    text = render("observation", prose(rng, 250), prose(rng, 350), label)
+    several = not isinstance(scored, Choice)
+    labels = scored.labels if scored else ()
+    said = [label for label in labels if rng.random() < 0.3] if several else [rng.choice(labels)]
+    text = render("observation", prose(rng, 250), prose(rng, 350), ", ".join(said) or "none")
     return Completion(
         key=request.key,
         index=request.first_index + j,
@@ -62,7 +87,7 @@ def _completion(request: Request, j: int, labels: tuple[str, ...]) -> Completion
         text=text,
         token_ids=tuple(range(150)),
         logprob_sum=-40.0 * rng.random(),
-        label_logprobs={name: -0.2 if name == label else -3.0 for name in labels},
+        label_logprobs={name: -0.2 if name in said else -3.0 for name in labels},
         prompt_tokens=400,
         finish_reason="stop",
     )

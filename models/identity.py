@@ -49,9 +49,15 @@ def _files_digest(stamped: tuple[tuple[str, int, int], ...]) -> str:
     return total.hexdigest()[:16]
 
 
+# Of nested parts: what a value of these says is what was done before the field was there.
+_NEUTRAL: dict[str, dict[str, Any]] = {
+    "frames": {"fit": "aspect", "sampling": "uniform"},
+    "sampling": {"top_p": 1.0, "stop": []},
+}
+
+
 def recipe(
     *,
-    origin: str,
     model: str,
     prompt: str,
     labels: dict[str, str],
@@ -60,25 +66,43 @@ def recipe(
     sampling: dict[str, Any],
     dtype: str,
     seed: int,
+    adapter: str = "",
+    quantization: str = "",
+    checks: dict[str, Any] | None = None,
+    texts: dict[str, int] | None = None,
     salt: str = "",
 ) -> dict[str, Any]:
-    """Everything that decides what a rollout says; how many are drawn (K) is not part of it.
+    """Everything that decides what the model says in a rollout; how many are drawn (K) is not part of it.
 
-    model: digest of the model folder. labels: slug -> policy text, in order; the policies enter as a digest.
+    model: digest of the model folder; adapter: of a LoRA adapter's; quantization: method of a quantised folder. labels: slug
+    -> policy text, in order; the policies enter as a digest. checks: codes and questions of a task whose labels are
+    independent. texts: per-video text that enters the prompt, field -> most characters. Nested fields at their neutral value
+    and parts that are empty are left out.
     """
     value: dict[str, Any] = {
-        "origin": origin,
+        "origin": "model",
         "model": model,
         "prompt": prompt,
         "labels": list(labels),
         "policy": digest(list(labels.values())),
         "grammar": grammar,
-        "frames": frames,
-        "sampling": sampling,
+        "frames": _without_neutral("frames", frames),
+        "sampling": _without_neutral("sampling", sampling),
         "dtype": dtype,
         "seed": seed,
     }
-    return value | ({"salt": salt} if salt else {})
+    rare = {"adapter": adapter, "quantization": quantization, "checks": checks, "texts": texts, "salt": salt}
+    return value | {name: part for name, part in rare.items() if part}
+
+
+def teacher_recipe(*, teacher: str, source: str, labels: list[str], grammar: str) -> dict[str, Any]:
+    """Traces that somebody else wrote: who, for the videos of which source, and how they are read."""
+    return {"origin": "teacher", "teacher": teacher, "source": source, "labels": labels, "grammar": grammar}
+
+
+def _without_neutral(part: str, value: dict[str, Any]) -> dict[str, Any]:
+    neutral = _NEUTRAL[part]
+    return {name: field for name, field in value.items() if name not in neutral or field != neutral[name]}
 
 
 def scorer(*, recipes: list[str], rollouts: int, calibrator: str, calibration: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Knows neither Spark nor Arrow; `udfs/rollout.py` puts it into a worker.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,20 +14,19 @@ from operator import attrgetter
 
 from models.engines.promise import Completion, Engine, EngineSpec, Request, Sampling
 from models.language import grammar
+from models.language.label_scores import Checks, Scored
+from models.language.prompts import begun
 from models.video.clip import Clip
 from models.video.frames import PASSING, FrameSpec, Limits, MediaError
 from models.video.pool import DecodePool, DecodeSettings
 
-_CONTENT_ID = re.compile(r"[0-9a-f]{64}")
-
 
 def seed_of(seed_base: int, video_id: str, rollout_index: int) -> int:
-    """The seed of one rollout: the same for ever, other for other videos, consecutive over a video's rollouts.
+    """The seed of one rollout: the same for ever, consecutive over a video's rollouts.
 
-    Uses the first 7 hex digits of the video's id; of an id that is no content hash ("ext:...") those of its sha256.
+    Videos and bases are hashed together, into 48 bits: under another base a video does not draw what another video drew.
     """
-    digits = video_id if _CONTENT_ID.fullmatch(video_id) else hashlib.sha256(video_id.encode()).hexdigest()
-    return seed_base + int(digits[:7], 16) + rollout_index
+    return int(hashlib.sha256(f"{seed_base}:{video_id}".encode()).hexdigest()[:12], 16) + rollout_index
 
 
 def consecutive(indices: Iterable[int]) -> Iterator[tuple[int, int]]:
@@ -57,7 +55,8 @@ class Task:
 class Plan:
     """Everything a worker needs to know; picklable, and of plain values but for the callables.
 
-    user_text: `prompts.user_text` already rendered; labels: slugs, () for open questions. decode(uri, video_id, frames,
+    user_text: `prompts.user_text` already rendered; scored: the labels, and how their probabilities are
+    asked for, which says whether an answer may name several; None for open questions; adapter: the name of one of the engine's. decode(uri, video_id, frames,
     limits) gives the clip, in a child process. rows_per_batch: rows of one output batch;
     stall_seconds: silence after which an engine counts as dead. on_progress(videos done, tokens done) is called in the
     worker after each video, with totals of this task, on_end after the last; on_engine_start when the worker had to
@@ -68,9 +67,10 @@ class Plan:
     sampling: Sampling
     frames: FrameSpec
     user_text: str
-    labels: tuple[str, ...]
     grammar: str
+    scored: Scored
     decode: Callable[[str, str, FrameSpec, Limits], Clip]
+    adapter: str = ""
     seed_base: int = 0
     limits: Limits = field(default_factory=Limits)
     decoding: DecodeSettings = field(default_factory=DecodeSettings)
@@ -93,6 +93,8 @@ class Rollouts:
     def __init__(self, plan: Plan, engine: Engine, on_decoded: Callable[[], None] = lambda: None) -> None:
         self._plan, self._engine, self._on_decoded = plan, engine, on_decoded
         self._tasks: dict[str, Task] = {}
+        self._seconds: dict[str, float] = {}
+        self._begun = ""
         self._refused: deque[tuple[Task, MediaError]] = deque()
         self._videos = self._tokens = 0
 
@@ -113,15 +115,16 @@ class Rollouts:
         with DecodePool(work, plan.decoding) as pool:
             decoded = pool.map(noted(tasks), argument=attrgetter("uri", "video_id"))
             prompt = self._engine.chat(plan.user_text)
-            for completion in self._engine.generate(self._requests(decoded, prompt), plan.sampling, plan.labels):
+            self._begun = begun(prompt)
+            for completion in self._engine.generate(self._requests(decoded, prompt), plan.sampling, plan.scored):
                 task = self._tasks[completion.key]
-                row = self._row(task, completion)
+                row = self._row(task, completion, self._seconds[completion.key])
                 done += 1
                 yield row
                 left = open_rows.get(completion.key, len(set(task.missing))) - 1
                 open_rows[completion.key] = left
                 if left == 0:
-                    del open_rows[completion.key], self._tasks[completion.key]
+                    del open_rows[completion.key], self._tasks[completion.key], self._seconds[completion.key]
                     self._progress()
                 for row in self._undecoded():
                     done += 1
@@ -144,10 +147,10 @@ class Rollouts:
                 self._refused.append((task, clip))
                 continue
             key = f"{number}:{task.video_id}"
-            self._tasks[key] = task
+            self._tasks[key], self._seconds[key] = task, clip.duration
             for first, n in consecutive(task.missing):
                 seed = seed_of(self._plan.seed_base, task.video_id, first)
-                yield Request(key, prompt, (clip,), first, n, seed)
+                yield Request(key, prompt, (clip,), first, n, seed, self._plan.adapter)
 
     def _undecoded(self) -> Iterator[dict]:
         while self._refused:
@@ -157,7 +160,7 @@ class Rollouts:
                 yield self._blank(task, index) | {"status": status, "error": f"{error.reason}: {error}"}
             self._progress()
 
-    def _row(self, task: Task, completion: Completion) -> dict:
+    def _row(self, task: Task, completion: Completion, seconds: float) -> dict:
         row = self._blank(task, completion.index) | {
             "prompt_tokens": completion.prompt_tokens,
             "finish_reason": completion.finish_reason,
@@ -166,7 +169,14 @@ class Rollouts:
         if completion.finish_reason == "error":
             return row | {"status": "generation_error"}
         self._tokens += len(completion.token_ids)
-        parsed = grammar.parse(completion.text, self._plan.grammar, self._plan.labels or None, completion.finish_reason)
+        parsed = grammar.parse(
+            completion.text,
+            self._plan.grammar,
+            self._plan.scored.labels if self._plan.scored else None,
+            completion.finish_reason,
+            several=isinstance(self._plan.scored, Checks),
+            begun=self._begun,
+        )
         return row | {
             "status": parsed.status,
             "text": completion.text,
@@ -174,6 +184,7 @@ class Rollouts:
             "think": parsed.think,
             "answer": parsed.answer,
             "label": parsed.label,
+            "labels": parsed.labels,
             "well_formed": parsed.well_formed,
             "logprob_sum": completion.logprob_sum,
             "label_logprobs": completion.label_logprobs,
@@ -211,6 +222,7 @@ COLUMNS: Sequence[str] = (
     "think",
     "answer",
     "label",
+    "labels",
     "well_formed",
     "logprob_sum",
     "label_logprobs",

@@ -38,6 +38,10 @@ class Checks:
     questions: tuple[tuple[str, str], ...]
     codes: tuple[str, str]
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(label for label, _ in self.questions)
+
 
 Scored = Choice | Checks | None
 

@@ -1,6 +1,6 @@
 """What the reviewer is asked: policy text, required grammar, and the model's own chat template around one video.
 
-A template is plain text with the placeholders `{labels}`, `{policy}` and `{format}`; literal braces are doubled.
+A template is plain text with the placeholders `{task}`, `{labels}`, `{policy}` and `{format}`; literal braces are doubled.
 The rendered text is part of a recipe's identity, so nothing here depends on time, place or machine.
 """
 
@@ -15,7 +15,7 @@ from models.language import grammar as _grammar
 DEFAULT_TEMPLATE = """\
 You review videos against a policy. Watch the whole video, in order, before you decide.
 
-Every video has exactly one of these labels: {labels}.
+{task}: {labels}.
 
 {policy}
 
@@ -24,28 +24,42 @@ that could apply, and say what speaks against your choice.
 
 {format}"""
 
-PLACEHOLDERS = ("labels", "policy", "format")
+PLACEHOLDERS = ("task", "labels", "policy", "format")
+
+_TASKS = {
+    False: "Every video has exactly one of these labels",
+    True: "Each of these labels applies to a video or not, whatever the others do",
+}
+_ANSWERS = {
+    False: ("the label alone", "label"),
+    True: ("the labels that apply, separated by commas, or the word none", "labels"),
+}
+_CHECK = """\
+Does the label {label} apply to this video, whatever the others do?{policy}
+
+Answer with {yes} or {no} alone."""
 
 _THINK = "<think>"
 _SAID = "said-before"
 
 _FORMATS = {
-    "think_answer": "Write your reasoning between <think> and </think>, then the label alone, and nothing after it: "
-    "<think>reasoning</think> <answer>label</answer>",
+    "think_answer": "Write your reasoning between <think> and </think>, then {answer}, and nothing after it: "
+    "<think>reasoning</think> <answer>{name}</answer>",
     "observation": "First describe what can be seen, without judging, between <observation> and </observation>; then "
-    "reason from this description between <think> and </think>; then give the label alone, and nothing after it: "
-    "<observation>what is seen</observation> <think>reasoning</think> <answer>label</answer>",
+    "reason from this description between <think> and </think>; then give {answer}, and nothing after it: "
+    "<observation>what is seen</observation> <think>reasoning</think> <answer>{name}</answer>",
     "thinker": "Reason between <think> and </think>, and ground the reasoning: name each stretch of time that matters "
-    "in seconds and caption it, as <time>start-end</time><caption>what happens</caption>. Then give the label alone, "
+    "in seconds and caption it, as <time>start-end</time><caption>what happens</caption>. Then give {answer}, "
     "and nothing after it: <think>reasoning with <time>0-2</time><caption>what happens</caption></think> "
-    "<answer>label</answer>",
+    "<answer>{name}</answer>",
 }
 
 
-def user_text(template: str, labels: Mapping[str, str], grammar: str) -> str:
+def user_text(template: str, labels: Mapping[str, str], grammar: str, several: bool = False) -> str:
     """The text of the user's turn.
 
-    labels: slug -> policy text (the label's definition), in the order of the task; a blank policy is left out.
+    labels: slug -> policy text (the label's definition), in the order of the task; a blank policy is left out;
+    several: whether a video may have any number of them.
     Raises ValueError for a placeholder that is not one of PLACEHOLDERS, an unbalanced brace, an unknown grammar, and no
     labels.
     """
@@ -62,7 +76,15 @@ def user_text(template: str, labels: Mapping[str, str], grammar: str) -> str:
         if name not in PLACEHOLDERS or spec or how:
             raise ValueError(f"prompt template: unknown placeholder {{{name}{'!' + how if how else ''}}}{known}")
     policy = "\n".join(f"- {slug}: {' '.join(text.split())}" for slug, text in labels.items() if text.strip())
-    return template.format(labels=", ".join(labels), policy=policy, format=_FORMATS[grammar]).strip()
+    answer, name = _ANSWERS[several]
+    form = _FORMATS[grammar].format(answer=answer, name=name)
+    return template.format(task=_TASKS[several], labels=", ".join(labels), policy=policy, format=form).strip()
+
+
+def check_question(label: str, policy: str, codes: tuple[str, str]) -> str:
+    """The text of a turn that asks whether one label applies; codes: the words for yes and for no."""
+    defined = f" It means: {' '.join(policy.split())}" if policy.strip() else ""
+    return _CHECK.format(label=label, policy=defined, yes=codes[0], no=codes[1])
 
 
 def chat(processor: Any, text: str, clips: int = 1) -> str:

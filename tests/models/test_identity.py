@@ -11,20 +11,19 @@ import pytest
 from models import identity
 
 RECIPE = {
-    "origin": "model",
     "model": "0123456789abcdef",
     "prompt": "What is it?",
     "labels": {"yes": "It is.", "no": "It is not."},
     "grammar": "observation",
-    "frames": {"count": 8, "size": 56, "fps": 2.0},
+    "frames": {"count": 8, "max_pixels": 3136, "fps": 4.0, "fit": "aspect", "sampling": "uniform"},
     "sampling": {"temperature": 1.0, "top_p": 1.0, "max_tokens": 64, "stop": []},
     "dtype": "float32",
     "seed": 0,
 }
 WRITTEN = (
-    '{"dtype":"float32","frames":{"count":8,"fps":2.0,"size":56},"grammar":"observation",'
+    '{"dtype":"float32","frames":{"count":8,"fps":4.0,"max_pixels":3136},"grammar":"observation",'
     '"labels":["yes","no"],"model":"0123456789abcdef","origin":"model","policy":"229e318271fcfca5",'
-    '"prompt":"What is it?","sampling":{"max_tokens":64,"stop":[],"temperature":1.0,"top_p":1.0},"seed":0}'
+    '"prompt":"What is it?","sampling":{"max_tokens":64,"temperature":1.0},"seed":0}'
 )
 
 
@@ -46,7 +45,6 @@ def test_known_scorers_and_rules_keep_their_ids():
 @pytest.mark.parametrize(
     "change",
     [
-        {"origin": "teacher"},
         {"model": "f" * 16},
         {"prompt": "What is it? "},
         {"labels": {"yes": "It is!", "no": "It is not."}},
@@ -57,6 +55,13 @@ def test_known_scorers_and_rules_keep_their_ids():
         {"dtype": "bfloat16"},
         {"seed": 1},
         {"salt": "again"},
+        {"frames": RECIPE["frames"] | {"fit": "square"}},
+        {"frames": RECIPE["frames"] | {"sampling": "scene"}},
+        {"sampling": RECIPE["sampling"] | {"top_p": 0.9}},
+        {"adapter": "c" * 16},
+        {"quantization": "fp8"},
+        {"checks": {"codes": ["Yes", "No"], "questions": {"yes": "Is it?", "no": "Is it not?"}}},
+        {"texts": {"title": 200}},
     ],
 )
 def test_whatever_decides_a_rollout_changes_the_recipe(change):
@@ -72,9 +77,22 @@ def test_the_order_of_other_keys_is_not():
     assert recipe_id(frames=dict(reversed(RECIPE["frames"].items()))) == recipe_id()
 
 
-def test_a_salt_at_its_default_is_left_out():
-    assert "salt" not in identity.recipe(**RECIPE, salt="")
-    assert identity.recipe(**RECIPE, salt="x")["salt"] == "x"
+def test_what_is_at_its_neutral_value_is_left_out_nested_parts_included():
+    """A field that comes later, in `frames` as well, leaves the ids that were given out as they are."""
+    before = {
+        "frames": {"count": 8, "max_pixels": 3136, "fps": 4.0},
+        "sampling": {"temperature": 1.0, "max_tokens": 64},
+    }
+    rare = {"salt": "", "adapter": "", "quantization": "", "checks": None, "texts": {}}
+    assert identity.recipe(**RECIPE | before) == identity.recipe(**RECIPE, **rare) == identity.recipe(**RECIPE)
+
+
+def test_a_teachers_recipe_names_teacher_and_source():
+    value = {"teacher": "gpt", "source": "files", "labels": ["yes", "no"], "grammar": "observation"}
+    known = identity.digest(identity.teacher_recipe(**value))
+    assert known == "3886761d6e9c54c4"
+    for change in ({"teacher": "human"}, {"source": "other"}, {"labels": ["no", "yes"]}, {"grammar": "thinker"}):
+        assert identity.digest(identity.teacher_recipe(**value | change)) != known
 
 
 def test_how_many_rollouts_are_drawn_is_not_part_of_a_recipe():

@@ -89,7 +89,8 @@ OPENINGS = [("", ""), (" ", ""), ("\n", ""), ('"', '"'), (" “", "”")]
 @pytest.mark.parametrize(("name", "opening"), list(product(SETS, OPENINGS)), ids=str)
 def test_every_label_has_the_log_probability_of_its_own_tokens(tokenizer, name, opening):
     labels, (lead, close) = SETS[name], opening
-    ids = encode(tokenizer, f"<think>x</think>\n<answer>{lead}{labels[-1]}{close}</answer>") + (tokenizer.eos_token_id,)
+    answer = encode(tokenizer, f"<think>x</think>\n<answer>{lead}{labels[-1]}{close}</answer>")
+    ids = (*answer, tokenizer.eos_token_id)
     looks, scores = found(OfChoice(tokenizer, labels, frozenset([tokenizer.eos_token_id])), ids)
     assert decode(tokenizer, ids[: looks.kept]) == "<think>x</think>\n"
     wanted = by_hand(tokenizer, ids[: looks.kept], f"<answer>{lead}", close, labels)
@@ -120,9 +121,8 @@ def test_labels_are_spelled_as_the_answer_spells_them(tokenizer, case):
         looks = OfChoice(tokenizer, SETS["plain"], frozenset()).looks(
             encode(tokenizer, f"<think>x</think> <answer>{said}")
         )
-        begun = {
-            decode(tokenizer, [*look.tail, token]).lstrip(' <answer>"') for look in looks.looks for token in look.ids
-        }
+        tails = [decode(tokenizer, [*look.tail, token]) for look in looks.looks for token in look.ids]
+        begun = {tail.rpartition(">")[2].strip('"') for tail in tails}
         assert begun and all(any(case(label).startswith(text) for label in SETS["plain"]) for text in begun)
 
 

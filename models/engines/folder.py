@@ -1,0 +1,62 @@
+"""Can an engine serve this model folder, this prompt, these labels? Asked before a worker starts; loads no weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from models.engines.lora import lora_rank
+from models.language.label_scores import Scored, reader
+from models.language.prompts import chat, video_token
+
+FAMILIES = ("qwen2_5_vl", "qwen3_vl")  # whose positions the engines and the trainer share: see language/positions.py
+
+
+def config_of(folder: str) -> dict[str, Any]:
+    """The folder's config.json. Raises ValueError, naming the file, where it is missing or no JSON."""
+    path = Path(folder) / "config.json"
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: expected the configuration of a model, found {error!r}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected the configuration of a model, found {type(found).__name__}")
+    return found
+
+
+def quantization_of(folder: str) -> str:
+    """The method by which a folder's weights are quantised, "" for none. Raises ValueError as `config_of`."""
+    return str((config_of(folder).get("quantization_config") or {}).get("quant_method", ""))
+
+
+def check_folder(folder: str, user_text: str, scored: Scored, adapters: Sequence[str] = ()) -> int:
+    """How many tokens the prompt has beside its clip.
+
+    Raises ValueError for what would fail in every worker: a model that sees no video or is of an unknown family, processors
+    that are missing or disagree, a chat template without a place for the clip, codes that are no tokens, a folder that is
+    no adapter.
+    """
+    from transformers import AutoProcessor
+
+    from models.video.processors import check_processors
+
+    family = config_of(folder).get("model_type")
+    if family not in FAMILIES:
+        raise ValueError(
+            f"{folder}/config.json: model_type: expected a vision-language model of the families {', '.join(FAMILIES)}, "
+            f"found {family}"
+        )
+    try:
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        tokenizer = processor.tokenizer
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{folder}: expected a processor with its tokenizer, found none that loads: {error}") from None
+    check_processors(folder, processor)
+    prompt = chat(processor, user_text)
+    if scored is not None:
+        reader(processor, scored, frozenset([tokenizer.eos_token_id]))
+    for adapter in adapters:
+        lora_rank(adapter)
+    return len(tokenizer(prompt.replace(video_token(processor), ""))["input_ids"])
