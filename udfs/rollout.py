@@ -33,6 +33,7 @@ TRACE_COLUMNS = pa.schema(
         ("think", pa.string()),
         ("answer", pa.string()),
         ("label", pa.string()),
+        ("labels", pa.list_(pa.string())),
         ("well_formed", pa.bool_()),
         ("logprob_sum", pa.float64()),
         ("label_logprobs", pa.map_(pa.string(), pa.float64())),
