@@ -34,6 +34,7 @@ from lake.table import open_table
 from models import identity
 from models.calibration.features import FeatureSpec
 from models.calibration.linear import LinearCalibrator
+from schemas.label_set import LabelSet
 from schemas.quality import QUALITY
 from schemas.quarantine import QUARANTINE
 from schemas.recipes import RECIPES
@@ -141,7 +142,7 @@ def _promote(root: Path) -> Versions:
             "created_at": datetime.now(UTC),
         }
         note_once(RECIPES, str(root), [row], f"recipes/{recipe.id}", "promote-19700101T000000-000000.w00000")
-    scorer = scorers.of_manifest(manifest, settings.decide)
+    scorer = scorers.of_manifest(manifest, settings.decide, LabelSet(labels))
     return Versions(settings.task, labels, recipe.id, scorer.id, scorer.rule_id)
 
 

@@ -21,6 +21,7 @@ from lake.parquet import DataFile, PartWriter
 from lake.table import arrow_schema
 from schemas.decisions import DECISIONS
 from schemas.files import FILES
+from schemas.label_set import LabelSet
 from schemas.quality import QUALITY
 from schemas.quarantine import QUARANTINE
 from schemas.runs import RUNS
@@ -146,7 +147,7 @@ def _side_rows(
         {"wave_id": night.wave(wave), "table": table.name, "check": check.name, "success": True, "unexpected": 0}
         | {"rows": rows, "expected": check.expectation[0], "checked_at": night.began}
         for table in tables
-        for check in table.contract(versions.labels)
+        for check in table.contract(LabelSet(versions.labels))
     ]
     yield _note(root, QUALITY, night, wave, QUALITY.name, checked)
     counts = {f"{table.name}_landed": rows for table in tables} | ({"rollouts": rows} if TRACES in tables else {})
@@ -233,6 +234,11 @@ def _map(labels: tuple[str, ...], values: np.ndarray) -> pa.Array:
     return pa.MapArray.from_arrays(pa.array(np.arange(n + 1) * width, pa.int32()), keys, pa.array(values.ravel()))
 
 
+def _alone(label: pa.Array) -> pa.Array:
+    """Each label as a list of its own."""
+    return pa.ListArray.from_arrays(pa.array(np.arange(len(label) + 1), pa.int32()), label)
+
+
 def _traces(videos: pa.Table, versions: Versions, rng: np.random.Generator) -> pa.Table:
     n = videos.num_rows * ROLLOUTS
     own = videos.select(["video_id", "ingested_on", "ingested_at"]).take(
@@ -252,6 +258,7 @@ def _traces(videos: pa.Table, versions: Versions, rng: np.random.Generator) -> p
             "attempt": pa.repeat(pa.scalar(0, pa.int32()), n),
             "status": pa.repeat("ok", n),
             "label": label,
+            "labels": _alone(label),
             "answer": label,
             "observation": observation,
             "think": think,
@@ -295,7 +302,7 @@ def _decisions(scores: pa.Table, versions: Versions) -> pa.Table:
     best, top = probs.argmax(1), probs.max(1)
     clear = top >= 0.6
     label = pa.array(versions.labels).take(pa.array(best))
-    sets = pa.ListArray.from_arrays(pa.array(np.arange(n + 1), pa.int32()), label)
+    given = pa.ListArray.from_arrays(pa.array(np.append(0, clear.cumsum()), pa.int32()), label.filter(pa.array(clear)))
     return pa.table(
         {
             "video_id": scores["video_id"],
@@ -303,8 +310,9 @@ def _decisions(scores: pa.Table, versions: Versions) -> pa.Table:
             "scorer_id": scores["scorer_id"],
             "rule_id": pa.repeat(versions.rule_id, n),
             "label": pc.if_else(pa.array(clear), label, pa.scalar(None, pa.string())),
+            "labels": given,
             "top_prob": top,
-            "prediction_set": sets,
+            "prediction_set": _alone(label),
             "abstain": ~clear,
             "reason": pc.if_else(pa.array(clear), "clear", "below_threshold"),
             "decided_at": scores["scored_at"],

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 CONF = Path(__file__).parent
 _SLUG = r"^[a-z0-9][a-z0-9_-]*$"
 Slug = Annotated[str, Field(pattern=_SLUG)]
 Stage = Literal["align", "refine", "calibrate", "test"]
+NONE = "none"  # in a labels file of independent labels: that none of them applies
 
 
 class SettingsError(ValueError):
@@ -100,7 +102,11 @@ class Waves(Section):
 
 
 class LabelFile(Section):
-    """Which column of a labels file means what, and what its values are called here."""
+    """Which column of a labels file means what, and what its values are called here.
+
+    Of independent labels a cell may list several, separated by a comma, a semicolon or a bar; none, or nothing, says that
+    no label applies.
+    """
 
     id: str = Field(description="file name or external id")
     label: str
@@ -131,8 +137,10 @@ class Calibrate(Section):
 
 
 class Decide(Section):
-    threshold: float = Field(ge=0, le=1, description="top probability below which the rule abstains")
-    coverage: float = Field(gt=0, le=1, description="probability mass of the prediction set")
+    threshold: float = Field(
+        ge=0, le=1, description="top probability below which the rule abstains; see steps/deciding.py"
+    )
+    coverage: float = Field(gt=0, le=1, description="probability mass of the prediction set; not of independent labels")
 
 
 class Maintain(Section):
@@ -144,8 +152,25 @@ class Task(Section):
     """The closed set of labels and what each one means."""
 
     task: Slug
+    mode: Literal["exclusive", "independent"] = Field(
+        default="exclusive", description="a video has exactly one label, or each applies or not on its own"
+    )
     prompt: str | None = Field(default=None, description="text beside the video; null: the default template")
-    labels: dict[Slug, str] = Field(min_length=2, description="slug -> policy text, in order")
+    labels: dict[Slug, str] = Field(min_length=1, description="slug -> policy text, in order")
+
+    @field_validator("labels")
+    @classmethod
+    def _of_the_mode(cls, labels: dict[str, str], found: ValidationInfo) -> dict[str, str]:
+        independent = found.data.get("mode") == "independent"
+        if not independent and len(labels) < 2:
+            raise PydanticCustomError(
+                "labels", "expected 2 labels or more, or `mode: independent`, in which one label applies or not"
+            )
+        if independent and NONE in labels:
+            raise PydanticCustomError(
+                "labels", "expected another slug than none, which in a labels file says that no label applies"
+            )
+        return labels
 
 
 class Settings(Section):
@@ -208,6 +233,12 @@ def _contradictions(settings: Settings) -> list[str]:
     stall, decode = settings.engine.stall_seconds, settings.decode.timeout_seconds
     if stall <= decode:
         found.append(f"engine.stall_seconds: expected more than decode.timeout_seconds={decode:g}, found {stall:g}")
+    least = 0.5
+    if settings.labels.mode == "independent" and settings.decide.threshold < least:
+        found.append(
+            f"decide.threshold: expected at least {least}, for the labels of task {settings.task} are independent: one "
+            f"applies from it on and is ruled out from 1 - it down; found {settings.decide.threshold:g}"
+        )
     return found
 
 

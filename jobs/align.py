@@ -51,7 +51,7 @@ TAKES_BUDGET = False
 
 
 def lessons(traces: DataFrame, videos: DataFrame, labels: DataFrame, recipe_id: str) -> DataFrame:
-    """What is taught: video_id, uri, text of well-formed teacher traces whose label is the video's own.
+    """What is taught: video_id, uri, text of well-formed teacher traces whose answer is the video's own.
 
     videos: those of the split; labels: of the task.
     """
@@ -59,8 +59,8 @@ def lessons(traces: DataFrame, videos: DataFrame, labels: DataFrame, recipe_id: 
     return (
         traces.where(good)
         .join(videos.select("video_id", "uri"), "video_id")
-        .join(labels.select("video_id", F.col("label").alias("truth")), "video_id")
-        .where("label = truth")
+        .join(labels.select("video_id", F.col("labels").alias("truth")), "video_id")
+        .where("labels = truth")
         .select("video_id", "uri", "text")
         .orderBy("uri")
     )

@@ -7,7 +7,8 @@ single      one sampled rollout, averaged over the K of each video
 majority    the label most of the K voted for; probabilities are vote shares with one vote added per label
 calibrated  the live scorer
 
-A rollout without a usable answer counts as wrong, with uniform probabilities. Rolls out `greedy` and scores where either
+A rollout without a usable answer counts as wrong, with uniform probabilities. Of independent labels each (video, label)
+pair is judged on its own: whether the label applies (see jobs/steps/pairs.py). Rolls out `greedy` and scores where either
 is missing.
 """
 
@@ -24,12 +25,13 @@ from rich.table import Table as Grid
 from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
-from jobs.steps import recipes, scope, scorers
+from jobs.steps import pairs, recipes, scope, scorers
+from jobs.steps.deciding import most_probable_first
 from jobs.steps.figures import FIGURES, METHODS, metric_rows, note
 from jobs.steps.rollouts import roll_out, say_statuses
 from jobs.steps.scope import Scope
 from jobs.steps.scorers import Scorer
-from jobs.steps.scoring import most_probable_first, score_all
+from jobs.steps.scoring import score_all
 from models.calibration.probabilities import ECE_BINS, expected_calibration_error, f1_by_label
 from schemas.scores import SCORES
 
@@ -82,9 +84,14 @@ def score_predictions(scores: DataFrame) -> DataFrame:
     return scores.select(F.lit("calibrated").alias("method"), "video_id", best.alias("guess"), "probs")
 
 
-def figures(predictions: DataFrame, truth: DataFrame, labels: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """method -> accuracy, macro_f1, ece, nll and f1/<label>; only sums per method, label and bin reach the driver."""
-    uniform = F.lit(1.0 / len(labels))
+def figures(
+    predictions: DataFrame, truth: DataFrame, labels: tuple[str, ...], answers: int | None = None
+) -> dict[str, dict[str, float]]:
+    """method -> accuracy, macro_f1, ece, nll and f1/<label>; only sums per method, label and bin reach the driver.
+
+    answers: how many there are to choose from, if these are not the labels.
+    """
+    uniform = F.lit(1.0 / (answers or len(labels)))
     given = F.coalesce(F.col("probs")[F.col("label")], uniform)
     methods = truth.sparkSession.createDataFrame([(method,) for method in METHODS], "method string")
     # A video that a method said nothing of counts as wrong: all methods share one denominator.
@@ -129,8 +136,13 @@ def _figures(rows: list, labels: tuple[str, ...]) -> dict[str, float]:
 def run(run: Run, arguments: argparse.Namespace) -> None:
     scorer = scorers.live(run)
     tested = scope.stage(run, "test")
-    labels = run.lake.view("current_labels").where(F.col("task") == run.task).select("video_id", "label")
-    truth = labels.join(tested.videos.select("video_id"), "video_id", "left_semi").localCheckpoint()
+    told = "labels" if run.label_set.independent else "label"
+    labels = run.lake.view("current_labels").where((F.col("task") == run.task) & F.col(told).isNotNull())
+    truth = (
+        labels.select("video_id", told)
+        .join(tested.videos.select("video_id"), "video_id", "left_semi")
+        .localCheckpoint()
+    )
     run.record.add({"videos_test": truth.count()})
     if not run.record.counts["videos_test"]:
         raise UsageError(
@@ -140,7 +152,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     greedy = recipes.greedy(scorer.recipe)
     roll_out(run, greedy, 1, labelled)
     score_all(run, scorer, labelled)  # videos that an earlier scorer knows and this one does not
-    found = figures(all_predictions(run, scorer, greedy.id, labelled), truth, run.labels)
+    found = compare(run, scorer, greedy.id, labelled, truth)
     note(run, [row for method in METHODS for row in metric_rows(run, found[method], method)])
     run.record.results = found
     say_statuses(run)
@@ -148,15 +160,33 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         show(found, run.record.counts["videos_test"])
 
 
-def all_predictions(run: Run, scorer: Scorer, greedy_id: str, labelled: Scope) -> DataFrame:
-    """The predictions of all four methods for the videos in scope, as far as they have any."""
+def compare(run: Run, scorer: Scorer, greedy_id: str, labelled: Scope, truth: DataFrame) -> dict[str, dict[str, float]]:
+    """The figures of all four methods on the videos in scope."""
     traces = labelled.of(run.lake.view("current_traces"))
     sampled = traces.where((F.col("recipe_id") == scorer.recipe.id) & (F.col("rollout_index") < scorer.rollouts))
-    single = trace_predictions(sampled, run.labels, "single")
-    greedy = trace_predictions(traces.where(F.col("recipe_id") == greedy_id), run.labels, "greedy")
+    greedy = traces.where(F.col("recipe_id") == greedy_id)
     scores = labelled.of(run.lake.read(SCORES).where(F.col("scorer_id") == scorer.id))
-    majority = majority_predictions(single, run.labels)
-    return greedy.unionByName(single).unionByName(majority).unionByName(score_predictions(scores))
+    if not run.label_set.independent:
+        return figures(all_predictions(greedy, sampled, scores, run.labels), truth, run.labels)
+    of_pairs = all_predictions(
+        pairs.of_traces(greedy, run.labels),
+        pairs.of_traces(sampled, run.labels),
+        pairs.of_scores(scores),
+        pairs.ANSWERS,
+    )
+    of_truth = pairs.of_truth(truth, run.labels)
+    return figures(pairs.by_label(of_pairs), pairs.by_label(of_truth), run.labels, len(pairs.ANSWERS))
+
+
+def all_predictions(greedy: DataFrame, sampled: DataFrame, scores: DataFrame, labels: tuple[str, ...]) -> DataFrame:
+    """The predictions of all four methods, as far as they have any."""
+    single = trace_predictions(sampled, labels, "single")
+    return (
+        trace_predictions(greedy, labels, "greedy")
+        .unionByName(single)
+        .unionByName(majority_predictions(single, labels))
+        .unionByName(score_predictions(scores))
+    )
 
 
 def show(found: dict[str, dict[str, float]], videos: int) -> None:

@@ -39,14 +39,20 @@ def read_labels(run: Run, path: str, statements: DataFrame) -> None:
 
     def write(wave: Wave) -> Work:
         matched = label_files.match(statements, run.lake.read(FILES), settings.source)
+        if run.label_set.independent:
+            matched = label_files.united(matched, run.labels)
         held = run.lake.view("current_splits")
         return [
-            stage(wave, LABELS, label_files.label_rows(matched, run.task)),
+            stage(wave, LABELS, label_files.label_rows(matched, run.task, run.label_set)),
             stage(wave, SPLITS, label_files.split_rows(matched, held, run.task)),
         ], {}
 
     settled = run.waves.make(write, run.record.versions)
     _say(run, Path(path).name, settled)
+    if run.label_set.independent:
+        more = statements.count() - run.record.counts["label_rows"]
+        run.record.add({"labels_united": more})
+        run.record.say(f"{more} of its rows name a video again: what they say of it is united")
 
 
 def _say(run: Run, name: str, settled: Settled) -> None:
@@ -89,7 +95,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     statements = None
     if arguments.labels is not None:  # its mistakes are told before hours of reading videos
         statements = label_files.read_statements(
-            run.lake.spark, arguments.labels, run.settings.ingest, run.labels, arguments.split
+            run.lake.spark, arguments.labels, run.settings.ingest, run.label_set, arguments.split
         )
     if arguments.source is not None:
         read_files(run, arguments.source)
@@ -99,7 +105,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", help="folder, glob, file or s3:// URI with videos, or an inventory of files")
-    parser.add_argument("--labels", help="CSV or TSV with one label a row; columns as in ingest.labels")
+    parser.add_argument("--labels", help="CSV or TSV with a video and its label a row; columns as in ingest.labels")
     parser.add_argument("--split", choices=STAGES, help="stage of every row, where the file does not say")
 
 

@@ -19,7 +19,7 @@ TAKES_BUDGET = False
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
     manifest = run.lake.registry.calibrator(run.task, arguments.calibrator)
-    scorer = scorers.of_manifest(manifest, run.settings.decide)
+    scorer = scorers.of_manifest(manifest, run.settings.decide, run.label_set)
     run.register(SCORERS, scorer.id, scorer.json)
     live = scorer.versions | {
         "task": run.task,

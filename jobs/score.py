@@ -23,7 +23,8 @@ from schemas.splits import STAGES
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
     calibrator_id = arguments.calibrator or run.lake.registry.live(run.task)["calibrator_id"]
-    scorer = scorers.of_manifest(run.lake.registry.calibrator(run.task, calibrator_id), run.settings.decide)
+    manifest = run.lake.registry.calibrator(run.task, calibrator_id)
+    scorer = scorers.of_manifest(manifest, run.settings.decide, run.label_set)
     chosen = scope.stage(run, arguments.split)
     most = run.budget.max_videos
     if most is not None:

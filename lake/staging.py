@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from lake import storage
 from lake.names import is_wave_name
 from lake.parquet import DataFile
+from schemas.label_set import LabelSet
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ class Manifest:
     wave_id: str
     job: str
     task: str
-    labels: tuple[str, ...]
+    labels: LabelSet
     max_refused: float
     outputs: tuple[Staged, ...]
     counts: dict[str, int] = field(default_factory=dict)
@@ -69,7 +70,8 @@ class Manifest:
     @staticmethod
     def parse(value: dict[str, Any]) -> Manifest:
         outputs = tuple(Staged.parse(output) for output in value.pop("outputs"))
-        return Manifest(outputs=outputs, labels=tuple(value.pop("labels")), **value)
+        labels = value.pop("labels")
+        return Manifest(outputs=outputs, labels=LabelSet(tuple(labels["slugs"]), labels["mode"]), **value)
 
 
 @dataclass(frozen=True)

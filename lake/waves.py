@@ -28,6 +28,7 @@ from lake.names import wave_name
 from lake.staging import Audited, Manifest, Staged, Wave
 from lake.write import stage
 from schemas.checks import Contract
+from schemas.label_set import LabelSet
 from schemas.quality import QUALITY
 from schemas.quarantine import QUARANTINE
 from schemas.runs import RUNS
@@ -224,7 +225,7 @@ class Waves:
         lease: Lease,
         job: str,
         task: str,
-        labels: tuple[str, ...],
+        labels: LabelSet,
         max_refused: float,
         held: dict[tuple[str, str], str],
     ) -> None:

@@ -41,6 +41,16 @@ def one_of(column: str, values: tuple[str, ...]) -> Check:
     )
 
 
+def some_of(column: str, values: tuple[str, ...]) -> Check:
+    """An array of values out of a closed set, each at most once, in the order of the set; NULL passes."""
+    listed = ", ".join(f"'{value}'" for value in values)
+    return holds(
+        f"{column}_are_known",
+        f"`{column}` IS NULL OR `{column}` = filter(array({listed}), value -> array_contains(`{column}`, value))",
+        f"{column} are not some of {', '.join(values)}, each once and in this order",
+    )
+
+
 def between(column: str, low: float | None = None, high: float | None = None) -> Check:
     """A number within limits, both included; NULL passes, NaN does not."""
     parts = [f"NOT isnan(`{column}`)"]

@@ -1,22 +1,40 @@
 """decisions: what a rule made of a score. Another threshold is another rule, and costs no model pass."""
 
-from schemas.checks import Contract, between, holds, not_null, one_of
+from schemas.checks import Contract, between, holds, not_null, one_of, some_of
 from schemas.columns import BOOLEAN, DATE, DOUBLE, STRING, TIMESTAMP, Column, array
+from schemas.label_set import LabelSet
 from schemas.table import Table
 
 REASONS = ("clear", "below_threshold", "no_usable_trace")
 
 
-def contract(labels: tuple[str, ...]) -> Contract:
+def contract(labels: LabelSet) -> Contract:
+    told: Contract = (
+        (
+            holds("label_is_left_out", "label IS NULL", "a label beside labels that are independent"),
+            holds("abstains_or_labels", "abstain = (labels IS NULL)", "a decision either gives labels or abstains"),
+        )
+        if labels.independent
+        else (
+            one_of("label", labels.slugs),
+            holds("abstains_or_labels", "abstain = (label IS NULL)", "a decision either names a label or abstains"),
+            holds(
+                "labels_are_the_label",
+                "labels = IF(label IS NULL, array(), array(label))",
+                "labels are not the label alone",
+            ),
+            holds("prediction_set_is_not_empty", "size(prediction_set) > 0", "the prediction set is empty"),
+        )
+    )
     return (
         not_null("video_id"),
         not_null("scorer_id"),
         not_null("rule_id"),
-        one_of("label", labels),
+        *told,
+        some_of("labels", labels.slugs),
         one_of("reason", REASONS),
         between("top_prob", 0, 1),
-        holds("abstains_or_labels", "abstain = (label IS NULL)", "a decision either names a label or abstains"),
-        holds("prediction_set_is_not_empty", "size(prediction_set) > 0", "the prediction set is empty"),
+        not_null("prediction_set"),
         not_null("ingested_on"),
     )
 
@@ -29,9 +47,24 @@ DECISIONS = Table(
         Column("task", STRING, "task"),
         Column("scorer_id", STRING, "the score it rests on"),
         Column("rule_id", STRING, "hash of threshold and coverage"),
-        Column("label", STRING, "the final label; NULL if the rule abstains"),
-        Column("top_prob", DOUBLE, "probability of the most probable label"),
-        Column("prediction_set", array(STRING), "most probable labels that together reach the coverage"),
+        Column("label", STRING, "the final label; NULL if the rule abstains, and in a task of independent labels"),
+        Column(
+            "labels",
+            array(STRING),
+            "the labels given, in the order of the task: [label], [] if the rule abstains; of independent labels those that "
+            "apply, [] if none does, NULL if the rule abstains",
+        ),
+        Column(
+            "top_prob",
+            DOUBLE,
+            "probability of the most probable label; of independent labels that of the likelier side, applies or not, of "
+            "the least certain one",
+        ),
+        Column(
+            "prediction_set",
+            array(STRING),
+            "most probable labels that together reach the coverage; of independent labels those that are not ruled out",
+        ),
         Column("abstain", BOOLEAN, "whether a person should look"),
         Column("reason", STRING, " | ".join(REASONS)),
         Column("wave_id", STRING, "wave that wrote the row"),

@@ -2,10 +2,11 @@
 
 from schemas.checks import Contract, holds, not_null, one_of
 from schemas.columns import LONG, STRING, TIMESTAMP, Column
+from schemas.label_set import LabelSet
 from schemas.table import Table
 
 
-def contract(labels: tuple[str, ...]) -> Contract:
+def contract(labels: LabelSet) -> Contract:
     return (
         not_null("uri"),
         not_null("etag"),

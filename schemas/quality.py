@@ -2,10 +2,11 @@
 
 from schemas.checks import Contract, between, not_null
 from schemas.columns import BOOLEAN, LONG, STRING, TIMESTAMP, Column
+from schemas.label_set import LabelSet
 from schemas.table import Table
 
 
-def contract(labels: tuple[str, ...]) -> Contract:
+def contract(labels: LabelSet) -> Contract:
     return (
         not_null("wave_id"),
         not_null("table"),

@@ -2,10 +2,11 @@
 
 from schemas.checks import Contract, not_null
 from schemas.columns import STRING, TIMESTAMP, Column
+from schemas.label_set import LabelSet
 from schemas.table import Table
 
 
-def contract(labels: tuple[str, ...]) -> Contract:
+def contract(labels: LabelSet) -> Contract:
     return (not_null("row_key"), not_null("wave_id"), not_null("table"), not_null("reason"))
 
 

@@ -2,10 +2,11 @@
 
 from schemas.checks import Contract, matches, not_null
 from schemas.columns import STRING, TIMESTAMP, Column
+from schemas.label_set import LabelSet
 from schemas.table import Table
 
 
-def contract(labels: tuple[str, ...]) -> Contract:
+def contract(labels: LabelSet) -> Contract:
     return (not_null("recipe_id"), matches("recipe_id", "^[0-9a-f]{16}$"), not_null("json"))
 
 

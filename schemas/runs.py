@@ -2,10 +2,11 @@
 
 from schemas.checks import Contract, matches, not_null
 from schemas.columns import DOUBLE, LONG, STRING, TIMESTAMP, Column, mapping
+from schemas.label_set import LabelSet
 from schemas.table import Table
 
 
-def contract(labels: tuple[str, ...]) -> Contract:
+def contract(labels: LabelSet) -> Contract:
     return (
         not_null("run_id"),
         not_null("event"),

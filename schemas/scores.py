@@ -2,22 +2,22 @@
 
 from schemas.checks import Contract, between, holds, not_null
 from schemas.columns import DATE, DOUBLE, INT, STRING, TIMESTAMP, Column, mapping
+from schemas.label_set import LabelSet
 from schemas.table import Table
 
 
-def contract(labels: tuple[str, ...]) -> Contract:
-    listed = ", ".join(f"'{label}'" for label in sorted(labels))
+def contract(labels: LabelSet) -> Contract:
+    listed = ", ".join(f"'{label}'" for label in sorted(labels.slugs))
+    each = "forall(map_values(probs), p -> p >= 0 AND p <= 1)"
+    total = "abs(aggregate(map_values(probs), 0D, (a, p) -> a + p) - 1) < 1e-6"
     return (
         not_null("video_id"),
         not_null("scorer_id"),
         not_null("probs"),
         holds("probs_cover_the_labels", f"array_sort(map_keys(probs)) = array({listed})", "probs miss a label"),
-        holds(
-            "probs_sum_to_one",
-            "abs(aggregate(map_values(probs), 0D, (a, p) -> a + p) - 1) < 1e-6 "
-            "AND forall(map_values(probs), p -> p >= 0 AND p <= 1)",
-            "probs are not probabilities that sum to 1",
-        ),
+        holds("probs_are_probabilities", each, "a probability is outside [0, 1]")
+        if labels.independent
+        else holds("probs_sum_to_one", f"{total} AND {each}", "probs are not probabilities that sum to 1"),
         between("rollouts", 1),
         not_null("ingested_on"),
     )
@@ -30,10 +30,14 @@ SCORES = Table(
         Column("video_id", STRING, "the video"),
         Column("task", STRING, "task"),
         Column("scorer_id", STRING, "which traces, calibrator and calibration"),
-        Column("probs", mapping(STRING, DOUBLE), "probability by label slug; they sum to 1"),
+        Column(
+            "probs",
+            mapping(STRING, DOUBLE),
+            "probability by label slug; exclusive ones sum to 1",
+        ),
         Column("rollouts", INT, "traces looked at"),
         Column("rollouts_ok", INT, "traces with status ok"),
-        Column("agreement", DOUBLE, "share of the traces that voted for the most voted label"),
+        Column("agreement", DOUBLE, "share of the traces that gave the most frequent answer"),
         Column("wave_id", STRING, "wave that wrote the row"),
         Column("scored_at", TIMESTAMP, "UTC"),
         Column("ingested_on", DATE, "day on which the video was ingested, UTC"),

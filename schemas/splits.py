@@ -2,12 +2,13 @@
 
 from schemas.checks import Contract, not_null, one_of
 from schemas.columns import STRING, TIMESTAMP, Column
+from schemas.label_set import LabelSet
 from schemas.table import Table
 
 STAGES = ("align", "refine", "calibrate", "test")
 
 
-def contract(labels: tuple[str, ...]) -> Contract:
+def contract(labels: LabelSet) -> Contract:
     return (
         not_null("video_id"),
         not_null("task"),

@@ -8,13 +8,14 @@ from typing import Any
 
 from schemas.checks import Contract
 from schemas.columns import Column
+from schemas.label_set import LabelSet
 
 
 @dataclass(frozen=True)
 class Table:
     """What a row is, its columns, its key, how it is cut into folders, and what good rows satisfy.
 
-    partition_by: columns whose values name the folders, outermost first. `contract` takes the task's label slugs.
+    partition_by: columns whose values name the folders, outermost first. `contract` takes the task's label set.
     key_is_local: whether all rows of one key lie in one folder, so that a key is looked for there and nowhere else.
     """
 
@@ -22,7 +23,7 @@ class Table:
     grain: str
     columns: tuple[Column, ...]
     key: tuple[str, ...]
-    contract: Callable[[tuple[str, ...]], Contract]
+    contract: Callable[[LabelSet], Contract]
     partition_by: tuple[str, ...] = ()
     key_is_local: bool = True
 

@@ -1,7 +1,8 @@
 """traces: one rollout a row. A rollout that failed is a row with a status, never a gap."""
 
-from schemas.checks import Contract, between, holds, not_null, one_of
-from schemas.columns import BOOLEAN, DATE, DOUBLE, INT, LONG, STRING, TIMESTAMP, Column, mapping
+from schemas.checks import Contract, between, holds, not_null, one_of, some_of
+from schemas.columns import BOOLEAN, DATE, DOUBLE, INT, LONG, STRING, TIMESTAMP, Column, array, mapping
+from schemas.label_set import LabelSet
 from schemas.table import Table
 
 STATUSES = ("ok", "parse_error", "too_long", "generation_error", "decode_error")
@@ -9,7 +10,19 @@ STATUSES = ("ok", "parse_error", "too_long", "generation_error", "decode_error")
 TRANSIENT = ("generation_error",)
 
 
-def contract(labels: tuple[str, ...]) -> Contract:
+def contract(labels: LabelSet) -> Contract:
+    told: Contract = (
+        (
+            holds("label_is_left_out", "label IS NULL", "a label beside labels that are independent"),
+            holds("ok_has_labels", "status <> 'ok' OR labels IS NOT NULL", "status ok without labels"),
+        )
+        if labels.independent
+        else (
+            one_of("label", labels.slugs),
+            holds("ok_has_a_label", "status <> 'ok' OR label IS NOT NULL", "status ok without a label"),
+            holds("labels_are_the_label", "status <> 'ok' OR labels = array(label)", "labels are not the label alone"),
+        )
+    )
     return (
         not_null("video_id"),
         not_null("recipe_id"),
@@ -18,8 +31,9 @@ def contract(labels: tuple[str, ...]) -> Contract:
         not_null("attempt"),
         not_null("status"),
         one_of("status", STATUSES),
-        one_of("label", labels),
-        holds("ok_has_a_label", "status <> 'ok' OR label IS NOT NULL", "status ok without a label"),
+        *told,
+        some_of("labels", labels.slugs),
+        holds("failed_has_no_labels", "status = 'ok' OR labels IS NULL", "labels of a rollout without an answer"),
         between("logprob_sum", None, 0.0),
         between("tokens", 0),
         not_null("ingested_on"),
@@ -36,7 +50,10 @@ TRACES = Table(
         Column("rollout_index", INT, "0 .. K-1"),
         Column("attempt", INT, "0, and one more after each passing failure"),
         Column("status", STRING, " | ".join(STATUSES)),
-        Column("label", STRING, "the provisional label; NULL unless status is ok"),
+        Column("label", STRING, "the provisional label; NULL unless status is ok, and in a task of independent labels"),
+        Column(
+            "labels", array(STRING), "labels that the answer names, in the order of the task; NULL unless status is ok"
+        ),
         Column("answer", STRING, "the answer segment as written"),
         Column("observation", STRING, "the observation segment"),
         Column("think", STRING, "the reasoning segment"),
@@ -44,7 +61,9 @@ TRACES = Table(
         Column("well_formed", BOOLEAN, "whether the whole completion matches the recipe's grammar"),
         Column("logprob_sum", DOUBLE, "natural log-probability of the generated tokens"),
         Column(
-            "label_logprobs", mapping(STRING, DOUBLE), "natural log-probability of each label where the answer begins"
+            "label_logprobs",
+            mapping(STRING, DOUBLE),
+            "natural log-probability of each label where the answer begins; of independent labels, that it applies",
         ),
         Column("prompt_tokens", INT, "tokens, video included"),
         Column("tokens", INT, "generated tokens"),

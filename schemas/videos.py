@@ -2,10 +2,11 @@
 
 from schemas.checks import Contract, between, matches, not_null
 from schemas.columns import BOOLEAN, DATE, DOUBLE, INT, LONG, STRING, TIMESTAMP, Column
+from schemas.label_set import LabelSet
 from schemas.table import Table
 
 
-def contract(labels: tuple[str, ...]) -> Contract:
+def contract(labels: LabelSet) -> Contract:
     return (
         not_null("video_id"),
         matches("video_id", "^[0-9a-f]{64}$"),

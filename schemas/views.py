@@ -28,10 +28,10 @@ _SPLITS = _RESOLVED.format(
 )
 
 VIEWS = {
-    # The latest statement wins; the label's name decides between two statements of the same moment.
+    # The latest statement wins; the labels' names decide between two statements of the same moment.
     "current_labels": f"""
-        SELECT video_id, task, label, source, observed_at FROM (
-            SELECT *, row_number() OVER (PARTITION BY video_id, task ORDER BY observed_at DESC, source, label) AS rank
+        SELECT video_id, task, label, labels, source, observed_at FROM (
+            SELECT *, row_number() OVER (PARTITION BY video_id, task ORDER BY observed_at DESC, source, labels) AS rank
             FROM ({_LABELS})
         ) WHERE rank = 1
     """,
@@ -62,7 +62,7 @@ VIEWS = {
     # One row a video: what the versions said of it that were promoted last and know it. A promotion empties nothing.
     "current_scores": """
         SELECT * EXCEPT (rank, promoted_at) FROM (
-            SELECT s.video_id, s.task, v.uri, d.label, d.top_prob, d.prediction_set, d.abstain, d.reason, s.probs,
+            SELECT s.video_id, s.task, v.uri, d.label, d.labels, d.top_prob, d.prediction_set, d.abstain, d.reason, s.probs,
                    s.rollouts, s.rollouts_ok, s.agreement, p.is_live, s.scorer_id, d.rule_id, s.scored_at, s.ingested_on,
                    p.promoted_at, row_number() OVER (
                        PARTITION BY s.task, s.video_id, s.ingested_on ORDER BY p.is_live DESC, p.promoted_at DESC) AS rank

@@ -15,7 +15,7 @@ from models.calibration.linear import LinearCalibrator, load
 FEATURE_COLUMNS = pa.schema(
     [
         ("video_id", pa.string()),
-        ("target", pa.int64()),
+        ("targets", pa.list_(pa.int64())),
         ("held_out", pa.bool_()),
         ("features", pa.list_(pa.float64())),
     ]
@@ -34,7 +34,7 @@ ArrowUdf = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 def featurize(spec: FeatureSpec) -> ArrowUdf:
-    """For mapInArrow: video_id, target, held_out, traces in; FEATURE_COLUMNS out."""
+    """For mapInArrow: video_id, targets, held_out, traces in; FEATURE_COLUMNS out."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -42,7 +42,7 @@ def featurize(spec: FeatureSpec) -> ArrowUdf:
             features = [vector(row["traces"], spec) for row in rows]
             yield pa.RecordBatch.from_pylist(
                 [
-                    {key: row[key] for key in ("video_id", "target", "held_out")} | {"features": values}
+                    {key: row[key] for key in ("video_id", "targets", "held_out")} | {"features": values}
                     for row, values in zip(rows, features, strict=True)
                 ],
                 FEATURE_COLUMNS,
@@ -72,7 +72,6 @@ def score(folder: str) -> ArrowUdf:
         for batch in batches:
             if calibrator is None:
                 calibrator = open_calibrator(folder)
-            labels = calibrator.spec.labels
             rows: list[dict[str, Any]] = []
             for row in batch.to_pylist():
                 traces = row["traces"]
@@ -83,7 +82,7 @@ def score(folder: str) -> ArrowUdf:
                         "probs": list(calibrator.probs(traces).items()),
                         "rollouts": len(traces),
                         "rollouts_ok": sum(trace["status"] == "ok" for trace in traces),
-                        "agreement": agreement(traces, labels),
+                        "agreement": agreement(traces),
                     }
                 )
             yield pa.RecordBatch.from_pylist(rows, SCORE_COLUMNS)

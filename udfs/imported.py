@@ -18,6 +18,7 @@ IMPORTED_COLUMNS = pa.schema(
         ("think", pa.string()),
         ("answer", pa.string()),
         ("label", pa.string()),
+        ("labels", pa.list_(pa.string())),
         ("well_formed", pa.bool_()),
     ]
 )
@@ -31,7 +32,8 @@ def read_traces(kind: str, labels: tuple[str, ...]) -> Callable[[Iterable[pa.Rec
             rows = []
             for row in batch.to_pylist():
                 found = grammar.parse(row["text"] or "", kind, labels)
-                rows.append(row | {name: getattr(found, name) for name in IMPORTED_COLUMNS.names[3:]})
+                own = {name: getattr(found, name) for name in IMPORTED_COLUMNS.names[3:] if name != "labels"}
+                rows.append(row | own | {"labels": None if found.label is None else [found.label]})
             yield pa.RecordBatch.from_pylist(rows, IMPORTED_COLUMNS)
 
     return run

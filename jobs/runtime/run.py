@@ -18,6 +18,7 @@ from lake.lease import Lease
 from lake.staging import run_folder, scratch, staged_waves
 from lake.waves import Held, Superseded, Waves
 from models import identity
+from schemas.label_set import LabelSet
 from schemas.table import Table
 
 
@@ -32,6 +33,7 @@ class Run:
     def __init__(self, job: str, settings: Settings, budget: Budget | None = None, quiet: bool = False) -> None:
         self.job, self.settings, self.budget = job, settings, budget or Budget()
         self.task, self.labels = settings.task, tuple(settings.labels.labels)
+        self.label_set = LabelSet(self.labels, settings.labels.mode)
         root = storage.absolute(settings.lake.root)
         self.lake = catalog.Lake(root, lambda: session.start(job, settings.spark))
         self.record = Record(job, self.task, root, quiet)
@@ -59,7 +61,7 @@ class Run:
         mended = {"waves_recovered": found.settled, "waves_discarded": found.discarded}
         self.record.add({name: count for name, count in mended.items() if count})
         allowed = self.settings.waves.max_refused
-        self.waves = Waves(self.lake, self._lease, self.job, self.task, self.labels, allowed, found.held)
+        self.waves = Waves(self.lake, self._lease, self.job, self.task, self.label_set, allowed, found.held)
         return self
 
     def __exit__(

@@ -245,7 +245,7 @@ def _rows_of_wave(run: Run, table: Table, settled: Settled) -> DataFrame:
 
 def _broken(run: Run, landed: DataFrame, settled: Settled) -> int:
     """Files that could be read, but whose video breaks the contract."""
-    checks = {check.name for check in VIDEOS.contract(run.labels)}
+    checks = {check.name for check in VIDEOS.contract(run.label_set)}
     if not checks & settled.reasons[VIDEOS.name].keys():
         return 0
     refused = run.lake.read(QUARANTINE).where((F.col("table") == VIDEOS.name) & (F.col("wave_id") == settled.wave_id))

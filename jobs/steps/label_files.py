@@ -9,11 +9,14 @@ from pathlib import Path
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from conf.settings import Ingest
+from conf.settings import NONE, Ingest
 from jobs.runtime.errors import UsageError
 from lake import storage
 from lake.listing import walk
+from schemas.label_set import LabelSet
 from schemas.splits import STAGES
+
+_BETWEEN = "[,;|]"  # what separates labels in one cell
 
 
 def external_id(name: Column, extensions: tuple[str, ...]) -> Column:
@@ -22,10 +25,10 @@ def external_id(name: Column, extensions: tuple[str, ...]) -> Column:
     return F.regexp_replace(base, rf"(?i)\.({'|'.join(extensions)})$", "")
 
 
-def read_statements(
-    spark: SparkSession, path: str, ingest: Ingest, labels: tuple[str, ...], split: str | None
-) -> DataFrame:
-    """Columns row, external_id, label, split, source, observed_at; one row for every row of the file.
+def read_statements(spark: SparkSession, path: str, ingest: Ingest, labels: LabelSet, split: str | None) -> DataFrame:
+    """Columns row, external_id, label, labels, split, source, observed_at; one row for every row of the file.
+
+    labels: what the row names, [label] or NULL; of independent labels what its cell lists, NONE among it, and no label.
 
     split: the stage of every row where the file has no such column. Raises UsageError for a missing file or column, a
     label outside the task's set, an unknown stage.
@@ -41,10 +44,19 @@ def read_statements(
         raise UsageError(
             f"--split {split}: {path} names each row's split itself, in column '{split_column}'; leave one out"
         )
+    known = (*labels.slugs, NONE) if labels.independent else labels.slugs
+    said = _mapped(
+        path, table, mapped.label, mapped.values, known, "label", "ingest.labels.values", several=labels.independent
+    )
+    if labels.independent:
+        label, named = F.lit(None).cast("string"), F.when(F.size(said) > 0, said).otherwise(F.array(F.lit(NONE)))
+    else:
+        label, named = said, F.when(said.isNotNull(), F.array(said))
     return table.select(
         F.monotonically_increasing_id().alias("row"),
         external_id(F.col(f"`{mapped.id}`"), ingest.extensions).alias("external_id"),
-        _mapped(path, table, mapped.label, mapped.values, labels, "label", "ingest.labels.values").alias("label"),
+        label.alias("label"),
+        named.alias("labels"),
         (
             _mapped(path, table, split_column, mapped.splits, STAGES, "split", "ingest.labels.splits")
             if split_column
@@ -90,22 +102,35 @@ def _check_columns(path: str, found: list[str], wanted: list[str]) -> None:
 
 
 def _mapped(
-    path: str, table: DataFrame, column: str, words: Mapping[str, str], known: tuple[str, ...], kind: str, setting: str
+    path: str,
+    table: DataFrame,
+    column: str,
+    words: Mapping[str, str],
+    known: tuple[str, ...],
+    kind: str,
+    setting: str,
+    several: bool = False,
 ) -> Column:
-    """The column in this project's words. Raises UsageError for values that are neither mapped nor known."""
-    value = F.trim(F.col(f"`{column}`"))
-    counts = table.groupBy(value.alias("value")).count().where(F.col("value").isNotNull())
-    strange = counts.where(~F.col("value").isin(*words, *known)).orderBy(F.desc("count")).limit(5).collect()
+    """The column in this project's words; of several in a cell, an array. Raises UsageError for a value that is strange."""
+    cell = F.trim(F.col(f"`{column}`"))
+    parts = (
+        F.filter(F.transform(F.split(cell, _BETWEEN), F.trim), lambda part: part != "") if several else F.array(cell)
+    )
+    values = table.select(F.explode(parts).alias("value")).where(F.col("value").isNotNull())
+    counts = values.where(~F.col("value").isin(*words, *known)).groupBy("value").count()
+    strange = counts.orderBy(F.desc("count")).limit(5).collect()
     if strange:
         listed = ", ".join(f"'{row['value']}' ({row['count']} rows)" for row in strange)
         raise UsageError(
             f"{path}, column '{column}': expected a {kind} out of {', '.join(known)}, found {listed}; "
             f"map it under {setting} or correct the file"
         )
-    if not words:
-        return value
-    pairs = [F.lit(word) for pair in words.items() for word in pair]
-    return F.coalesce(F.create_map(*pairs)[value], value)
+
+    def own(value: Column) -> Column:
+        pairs = [F.lit(word) for pair in words.items() for word in pair]
+        return F.coalesce(F.create_map(*pairs)[value], value) if words else value
+
+    return F.transform(parts, own) if several else own(cell)
 
 
 def named_videos(files: DataFrame, source: str, names: DataFrame) -> DataFrame:
@@ -144,20 +169,48 @@ def match(statements: DataFrame, files: DataFrame, source: str) -> DataFrame:
     )
 
 
-def label_rows(matched: DataFrame, task: str) -> DataFrame:
-    """Rows for the table labels. A file that gives one video several labels is believed in none of them."""
-    fine = F.when(F.col("refused_reason").isNull(), F.col("label"))
-    said = F.array_sort(F.collect_set(fine).over(Window.partitionBy("video_id")))
-    return _refuse(
-        matched.withColumn("said", said),
-        (F.size("said") > 1) & F.col("label").isNotNull(),
-        "label_contradicted",
-        F.format_string("the file says of this video: %s", F.concat_ws(", ", "said")),
-    ).select(
+def united(matched: DataFrame, slugs: tuple[str, ...]) -> DataFrame:
+    """Of independent labels what all rows of a video name, once for each stage that they claim for it.
+
+    labels: in the order of the task, NONE at their end. Rows that are refused stay, and those that contradict each other.
+    """
+    fine = F.col("refused_reason").isNull() & F.col("video_id").isNotNull()
+    of_video = F.flatten(F.collect_list(F.when(fine, F.col("labels"))).over(Window.partitionBy("video_id")))
+    in_order = F.filter(F.array(*[F.lit(slug) for slug in (*slugs, NONE)]), lambda slug: F.array_contains("said", slug))
+    place = F.row_number().over(Window.partitionBy("video_id", "split", fine).orderBy("row"))
+    return (
+        matched.withColumn("said", of_video)
+        .withColumn("labels", F.when(fine, in_order).otherwise(F.col("labels")))
+        .withColumn("place", place)
+        .where((F.col("place") == 1) | ~fine | _contradicts_itself())
+        .drop("said", "place")
+    )
+
+
+def _contradicts_itself() -> Column:
+    return F.array_contains("labels", NONE) & (F.size("labels") > 1)
+
+
+def label_rows(matched: DataFrame, task: str, labels: LabelSet) -> DataFrame:
+    """Rows for the table labels. A file that contradicts itself about a video is believed in nothing of it.
+
+    That is several labels, or, where they are independent (matched: as `united` gives it), NONE beside a label.
+    """
+    if labels.independent:
+        rows, contradicted, told = matched, _contradicts_itself(), F.array_remove("labels", NONE)
+        said = F.col("labels")
+    else:
+        fine = F.when(F.col("refused_reason").isNull(), F.col("label"))
+        rows = matched.withColumn("said", F.array_sort(F.collect_set(fine).over(Window.partitionBy("video_id"))))
+        said, told = F.col("said"), F.col("labels")
+        contradicted = (F.size("said") > 1) & F.col("label").isNotNull()
+    message = F.format_string("the file says of this video: %s", F.concat_ws(", ", said))
+    return _refuse(rows, contradicted, "label_contradicted", message).select(
         "video_id",
         "external_id",
         F.lit(task).alias("task"),
         "label",
+        told.alias("labels"),
         "source",
         "observed_at",
         "refused_key",

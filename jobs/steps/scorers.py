@@ -11,10 +11,12 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf.settings import Decide
+from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps.recipes import Recipe
 from models import identity
 from schemas.decisions import DECISIONS
+from schemas.label_set import LabelSet
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,17 @@ class Scorer:
         }
 
 
-def of_manifest(manifest: dict[str, Any], decide: Decide) -> Scorer:
-    """The scorer of a registered calibrator under a decision rule."""
+def of_manifest(manifest: dict[str, Any], decide: Decide, labels: LabelSet) -> Scorer:
+    """The scorer of a registered calibrator under a decision rule.
+
+    Raises UsageError for a calibrator that was trained when the task's labels were of the other mode.
+    """
+    trained = manifest.get("mode", "exclusive")
+    if trained != labels.mode:
+        raise UsageError(
+            f"calibrator {manifest['calibrator_id']}: expected one of {labels.mode} labels, as `mode` in the task's file of "
+            f"labels says, found one of {trained} labels; calibrate and promote again, or set `mode: {trained}`"
+        )
     value = identity.scorer(
         recipes=[manifest["recipe_id"]],
         rollouts=manifest["rollouts"],
@@ -61,10 +72,10 @@ def of_manifest(manifest: dict[str, Any], decide: Decide) -> Scorer:
 
 
 def live(run: Run) -> Scorer:
-    """What promote made live. Raises RegistryError before the first promote."""
+    """What promote made live. Raises RegistryError before the first promote, UsageError as `of_manifest` does."""
     versions = run.lake.registry.live(run.task)
     manifest = run.lake.registry.calibrator(run.task, versions["calibrator_id"])
-    return of_manifest(manifest, Decide(**versions["rule"]))
+    return of_manifest(manifest, Decide(**versions["rule"]), run.label_set)
 
 
 def decided_by(run: Run, scorer: Scorer) -> DataFrame:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from jobs.runtime.run import Run
+from jobs.steps.deciding import decide
 from jobs.steps.rollouts import refused_keys
 from jobs.steps.scope import Scope, parts
 from jobs.steps.scorers import Scorer, decided_by
@@ -43,53 +44,6 @@ def traced(traces: DataFrame, recipe_id: str, k: int, max_attempts: int) -> Data
         .agg(F.collect_list(trace).alias("traces"))
         .where(F.size("traces") == k)
         .withColumn("traces", F.expr(by_index))
-    )
-
-
-def most_probable_first(probs: Column) -> Column:
-    """A map of probabilities as an array of structs (key, value); equal ones go by slug."""
-
-    def order(a: Column, b: Column) -> Column:
-        by_value = F.when(a["value"] > b["value"], -1).when(a["value"] < b["value"], 1)
-        return by_value.when(a["key"] < b["key"], -1).otherwise(1)
-
-    return F.array_sort(F.map_entries(probs), order)
-
-
-def decide(scores: DataFrame, rule: dict[str, float], rule_id: str) -> DataFrame:
-    """Rows for the table decisions: label or abstention, and the prediction set, from probabilities alone.
-
-    The set holds the most probable labels until together they reach the coverage; equal probabilities go by slug.
-    """
-    before = F.expr(
-        "transform(ranked, (entry, i) -> struct(entry.key AS key, "
-        "aggregate(slice(ranked, 1, i), 0D, (sum, e) -> sum + e.value) AS before))"
-    )
-    # The tolerance keeps 0.6 + 0.3 from falling short of 0.9.
-    chosen = F.expr(f"transform(filter(placed, p -> p.before < {rule['coverage']} - 1e-12), p -> p.key)")
-    reason: Column = (
-        F.when(F.col("rollouts_ok") == 0, "no_usable_trace")
-        .when(F.col("top_prob") < rule["threshold"], "below_threshold")
-        .otherwise("clear")
-    )
-    return (
-        scores.withColumn("ranked", most_probable_first(F.col("probs")))
-        .withColumn("placed", before)
-        .withColumn("top_prob", F.expr("ranked[0].value"))
-        .withColumn("reason", reason)
-        .select(
-            "video_id",
-            "task",
-            "scorer_id",
-            F.lit(rule_id).alias("rule_id"),
-            F.when(F.col("reason") == "clear", F.expr("ranked[0].key")).alias("label"),
-            "top_prob",
-            chosen.alias("prediction_set"),
-            (F.col("reason") != "clear").alias("abstain"),
-            "reason",
-            F.current_timestamp().alias("decided_at"),
-            "ingested_on",
-        )
     )
 
 
@@ -176,7 +130,7 @@ def _decide(run: Run, scorer: Scorer, scope: Scope, scores: DataFrame) -> None:
         return
 
     def write(wave: Wave) -> Work:
-        return [stage(wave, DECISIONS, decide(todo, scorer.rule, scorer.rule_id), planned_at)], {}
+        return [stage(wave, DECISIONS, decide(todo, scorer.rule, scorer.rule_id, run.label_set), planned_at)], {}
 
     landed = run.waves.make(write, run.record.versions).landed[DECISIONS.name]
     run.record.add({"decisions": landed.rows, "collisions": landed.collisions})

@@ -18,7 +18,7 @@ import numpy as np
 TRACE_FIELDS = (
     "rollout_index",
     "status",
-    "label",
+    "labels",
     "observation",
     "think",
     "label_logprobs",
@@ -26,16 +26,20 @@ TRACE_FIELDS = (
     "tokens",
 )
 _STATUSES = ("ok", "parse_error", "too_long", "generation_error", "decode_error")
-_FLOOR = 1e-4  # probability below which a label counts as ruled out: keeps logarithms finite
+FLOOR = 1e-4  # probability below which a label counts as ruled out: keeps logarithms finite
 _WORD = re.compile(r"\S+")
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """labels: slugs, in order; hashed_words: buckets for the words of observation and reasoning (0: none)."""
+    """labels: slugs, in order; hashed_words: buckets for the words of observation and reasoning (0: none).
+
+    independent: whether each label applies or not on its own; otherwise a video has exactly one.
+    """
 
     labels: tuple[str, ...]
     hashed_words: int
+    independent: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -43,7 +47,7 @@ class FeatureSpec:
         return [
             *(f"votes/{label}" for label in self.labels),
             *(f"prob/{label}" for label in self.labels),
-            *(f"logprob/{label}" for label in self.labels),
+            *(f"{self._evidence}/{label}" for label in self.labels),
             "agreement",
             *(f"status/{status}" for status in _STATUSES),
             "token_logprob/mean",
@@ -53,31 +57,44 @@ class FeatureSpec:
             *(f"word/{bucket}" for bucket in range(self.hashed_words)),
         ]
 
-    def log_probs(self, features: np.ndarray) -> np.ndarray:
-        """What the traces themselves say, [N, L]: the logarithm of the mean label probabilities among features [N, D]."""
-        first = self.names.index(f"logprob/{self.labels[0]}")
+    @property
+    def _evidence(self) -> str:
+        return "logit" if self.independent else "logprob"
+
+    def evidence(self, features: np.ndarray) -> np.ndarray:
+        """What the traces themselves say, as logits [N, L], among features [N, D].
+
+        The logarithm of the mean label probabilities; of independent labels, that of their odds.
+        """
+        first = self.names.index(f"{self._evidence}/{self.labels[0]}")
         return features[:, first : first + len(self.labels)]
 
 
-def label_probs(trace: Mapping[str, Any], labels: Sequence[str]) -> np.ndarray:
-    """Probabilities [L] that a trace gives the labels where its answer begins; uniform for a trace without an answer."""
-    found = dict(trace["label_logprobs"] or {})
+def label_probs(trace: Mapping[str, Any], spec: FeatureSpec) -> np.ndarray:
+    """Probabilities [L] that a trace gives the labels where its answer begins; they sum to 1 unless labels are independent.
+
+    Of a trace without an answer they are uniform; of independent labels, 1/2 each.
+    """
+    found, labels = dict(trace["label_logprobs"] or {}), spec.labels
     if trace["status"] != "ok" or any(label not in found for label in labels):
-        return np.full(len(labels), 1.0 / len(labels))
+        return np.full(len(labels), 0.5 if spec.independent else 1.0 / len(labels))
     logits = np.array([found[label] for label in labels], dtype=np.float64)
+    if spec.independent:
+        return np.exp(np.minimum(logits, 0.0))
     weights = np.exp(logits - logits.max())
     return weights / weights.sum()
 
 
 def votes(traces: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> np.ndarray:
-    """How many usable traces voted for each label, [L]."""
-    counts = Counter(trace["label"] for trace in traces if trace["status"] == "ok")
+    """How many usable traces named each label, [L]."""
+    counts = Counter(label for trace in traces if trace["status"] == "ok" for label in trace["labels"])
     return np.array([counts[label] for label in labels], dtype=np.float64)
 
 
-def agreement(traces: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> float:
-    """Share of the traces that voted for the most voted label; 0 if none voted."""
-    return float(votes(traces, labels).max() / len(traces))
+def agreement(traces: Sequence[Mapping[str, Any]]) -> float:
+    """Share of the traces that gave the most frequent answer, all the labels that it names; 0 if none answered."""
+    answers = Counter(tuple(trace["labels"]) for trace in traces if trace["status"] == "ok")
+    return max(answers.values(), default=0) / len(traces)
 
 
 def vector(traces: Sequence[Mapping[str, Any]], spec: FeatureSpec) -> np.ndarray:
@@ -85,7 +102,7 @@ def vector(traces: Sequence[Mapping[str, Any]], spec: FeatureSpec) -> np.ndarray
     if not traces:
         raise ValueError("a video needs at least one trace to be scored")
     count = len(traces)
-    probs = np.mean([label_probs(trace, spec.labels) for trace in traces], axis=0)
+    probs = np.mean([label_probs(trace, spec) for trace in traces], axis=0)
     statuses = Counter(trace["status"] for trace in traces)
     written = [trace for trace in traces if trace["tokens"]]
     rates = [trace["logprob_sum"] / trace["tokens"] for trace in written if trace["logprob_sum"] is not None] or [0.0]
@@ -94,13 +111,18 @@ def vector(traces: Sequence[Mapping[str, Any]], spec: FeatureSpec) -> np.ndarray
         [
             votes(traces, spec.labels) / count,
             probs,
-            np.log(np.maximum(probs, _FLOOR)),
-            [agreement(traces, spec.labels)],
+            _logits(probs) if spec.independent else np.log(np.maximum(probs, FLOOR)),
+            [agreement(traces)],
             [statuses[status] / count for status in _STATUSES],
             [np.mean(rates), np.std(rates), np.mean(lengths), np.std(lengths)],
             _hashed_words(traces, spec.hashed_words),
         ]
     )
+
+
+def _logits(probs: np.ndarray) -> np.ndarray:
+    kept = np.clip(probs, FLOOR, 1.0 - FLOOR)
+    return np.log(kept) - np.log1p(-kept)
 
 
 def _hashed_words(traces: Sequence[Mapping[str, Any]], buckets: int) -> np.ndarray:

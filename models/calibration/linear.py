@@ -1,5 +1,7 @@
 """The light calibrator (`kind: linear`): softmax regression over the features of a video's traces, then a temperature.
 
+Independent labels have a logistic regression each, over the same features, and one temperature for all.
+
 It sits where the paper's own calibrator (a model that sees video, trace and provisional label) will sit: whatever the
 kind, `load` gives something with `probs(traces)`.
 """
@@ -17,7 +19,7 @@ from safetensors.numpy import save as save_tensors
 
 from models import identity
 from models.calibration.features import FeatureSpec, vector
-from models.calibration.probabilities import softmax
+from models.calibration.probabilities import sigmoid, softmax
 
 Batches = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
 
@@ -38,8 +40,9 @@ class LinearCalibrator:
         return ((features - self.mean) / self.scale) @ self.weight.T + self.bias
 
     def probs(self, traces: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """Probability of every label for one video, given its traces; they sum to 1."""
-        row = softmax(self.logits(vector(traces, self.spec)[None]), self.temperature)[0]
+        """Probability of every label for one video, given its traces; they sum to 1 unless the labels are independent."""
+        of_logits = sigmoid if self.spec.independent else softmax
+        row = of_logits(self.logits(vector(traces, self.spec)[None]), self.temperature)[0]
         return dict(zip(self.spec.labels, row.tolist(), strict=True))
 
     def weights(self) -> bytes:
@@ -48,19 +51,15 @@ class LinearCalibrator:
 
     def manifest(self) -> dict[str, Any]:
         """What `load` needs beside the weights, with the digests that enter a scorer's identity."""
-        calibrator = identity.digest(
-            {
-                "kind": "linear",
-                "labels": list(self.spec.labels),
-                "hashed_words": self.spec.hashed_words,
-                "weights": hashlib.sha256(self.weights()).hexdigest(),
-            }
-        )
-        calibration = identity.digest({"temperature": self.temperature})
-        return {
+        kind: dict[str, Any] = {
             "kind": "linear",
             "labels": list(self.spec.labels),
             "hashed_words": self.spec.hashed_words,
+        }
+        kind |= {"mode": "independent"} if self.spec.independent else {}
+        calibrator = identity.digest(kind | {"weights": hashlib.sha256(self.weights()).hexdigest()})
+        calibration = identity.digest({"temperature": self.temperature})
+        return kind | {
             "temperature": self.temperature,
             "calibrator": calibrator,
             "calibration": calibration,
@@ -73,15 +72,16 @@ def load(manifest: Mapping[str, Any], weights: bytes) -> LinearCalibrator:
     if manifest["kind"] != "linear":
         raise ValueError(f"calibrator kind: expected linear, found {manifest['kind']!r}")
     tensors = load_tensors(weights)
-    spec = FeatureSpec(tuple(manifest["labels"]), manifest["hashed_words"])
+    spec = FeatureSpec(tuple(manifest["labels"]), manifest["hashed_words"], manifest.get("mode") == "independent")
     return LinearCalibrator(spec, **tensors, temperature=manifest["temperature"])
 
 
 def fit_linear(spec: FeatureSpec, batches: Batches, l2: float) -> LinearCalibrator:
-    """Softmax regression by L-BFGS on exact sums over all rows: deterministic, and memory does not grow with them.
+    """Regression by L-BFGS on exact sums over all rows: deterministic, and memory does not grow with them.
 
-    batches: called once per pass, gives (features float64 [n, D], targets int64 [n]). l2: weight of the squared weights
-    beside the mean loss. Raises ValueError if a label has no rows.
+    batches: called once per pass, gives (features float64 [n, D], targets int64): [n], the index of the label; of
+    independent labels [n, L], 1 where one applies. A label needs rows to learn from: see `rare.stand_ins`. l2: weight of
+    the squared weights beside the mean loss of a row.
     """
     mean, scale = _moments(spec, batches)
     weight, bias = _regress(spec, batches, mean, scale, l2)
@@ -90,13 +90,8 @@ def fit_linear(spec: FeatureSpec, batches: Batches, l2: float) -> LinearCalibrat
 
 def _moments(spec: FeatureSpec, batches: Batches) -> tuple[np.ndarray, np.ndarray]:
     count, total, squares = 0, np.zeros(len(spec.names)), np.zeros(len(spec.names))
-    rows = np.zeros(len(spec.labels), dtype=np.int64)
     for features, targets in batches():
         count, total, squares = count + len(targets), total + features.sum(0), squares + (features**2).sum(0)
-        rows += np.bincount(targets, minlength=len(spec.labels))
-    missing = [label for label, n in zip(spec.labels, rows, strict=True) if n == 0]
-    if missing:
-        raise ValueError(f"expected rows of every label to train on, found none of {', '.join(missing)}")
     mean = total / count
     spread = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
     return mean, np.where(spread > 1e-9, spread, 1.0)
@@ -112,12 +107,17 @@ def _regress(
     torch.nn.init.zeros_(model.bias)
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=200, tolerance_grad=1e-7, line_search_fn="strong_wolfe")
 
+    def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if spec.independent:
+            return torch.nn.functional.binary_cross_entropy_with_logits(logits, targets.double(), reduction="sum")
+        return torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         loss, count = torch.zeros((), dtype=torch.float64), 0
         for features, targets in batches():
             logits = model(torch.from_numpy((features - mean) / scale))
-            part = torch.nn.functional.cross_entropy(logits, torch.from_numpy(targets), reduction="sum")
+            part = loss_of(logits, torch.from_numpy(targets))
             part.backward()
             loss, count = loss + part.detach(), count + len(targets)
         for parameter in model.parameters():

@@ -1,17 +1,21 @@
 """Temperature scaling and the figures that say whether probabilities deserve the name.
 
-Temperature: Guo et al. 2017, "On Calibration of Modern Neural Networks": p = softmax(logits / T), T > 0 chosen to
-minimise the negative log-likelihood on held-out data. It never changes which label is most probable.
+Labels that exclude each other are a softmax over their logits; independent ones a sigmoid each, judged as (row, label)
+pairs. Temperature: Guo et al. 2017, "On Calibration of Modern Neural Networks": p = softmax(logits / T), T > 0 chosen to
+minimise the negative log-likelihood on held-out data. It never changes which label is most probable, nor which side of
+1/2 an independent one is on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 ECE_BINS = 15
+# Mean negative log-likelihood, nats, of logits [N, L] for targets at a temperature.
+Nll = Callable[[np.ndarray, np.ndarray, float], float]
 _LOW, _HIGH = math.log(0.02), math.log(50.0)
 
 
@@ -22,6 +26,11 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
+def sigmoid(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Probability that each label applies, of logits [N, L] at a temperature; each is in [0, 1] on its own."""
+    return np.exp(-np.logaddexp(0.0, -logits / temperature))
+
+
 def mean_nll(logits: np.ndarray, targets: np.ndarray, temperature: float = 1.0) -> float:
     """Mean negative log-likelihood, nats, of logits [N, L] for targets [N]."""
     scaled = logits / temperature
@@ -30,11 +39,17 @@ def mean_nll(logits: np.ndarray, targets: np.ndarray, temperature: float = 1.0) 
     return float((normaliser - scaled[np.arange(len(targets)), targets]).mean())
 
 
-def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
+def mean_binary_nll(logits: np.ndarray, targets: np.ndarray, temperature: float = 1.0) -> float:
+    """Mean negative log-likelihood of a pair, nats, of logits [N, L] for targets [N, L], 1 where the label applies."""
+    scaled = logits / temperature
+    return float(np.logaddexp(0.0, np.where(targets == 1, -scaled, scaled)).mean())
+
+
+def fit_temperature(logits: np.ndarray, targets: np.ndarray, nll: Nll = mean_nll) -> float:
     """The temperature in [0.02, 50] with the least negative log-likelihood; golden section over log T.
 
-    logits [N, L], targets [N]. The likelihood has one minimum in 1/T (it is convex there), so the search cannot miss.
-    Raises ValueError without rows or with logits that are not finite.
+    logits [N, L], targets as `nll` takes them. The likelihood has one minimum in 1/T (it is convex there), so the search
+    cannot miss. Raises ValueError without rows or with logits that are not finite.
     """
     if len(targets) == 0:
         raise ValueError("a temperature needs held-out rows, found none")
@@ -43,16 +58,16 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     ratio = (math.sqrt(5) - 1) / 2
     low, high = _LOW, _HIGH
     inner = [high - ratio * (high - low), low + ratio * (high - low)]
-    losses = [mean_nll(logits, targets, math.exp(x)) for x in inner]
+    losses = [nll(logits, targets, math.exp(x)) for x in inner]
     while high - low > 1e-6:
         if losses[0] <= losses[1]:
             high, inner[1], losses[1] = inner[1], inner[0], losses[0]
             inner[0] = high - ratio * (high - low)
-            losses[0] = mean_nll(logits, targets, math.exp(inner[0]))
+            losses[0] = nll(logits, targets, math.exp(inner[0]))
         else:
             low, inner[0], losses[0] = inner[0], inner[1], losses[1]
             inner[1] = low + ratio * (high - low)
-            losses[1] = mean_nll(logits, targets, math.exp(inner[1]))
+            losses[1] = nll(logits, targets, math.exp(inner[1]))
     return math.exp((low + high) / 2)
 
 

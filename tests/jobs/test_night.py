@@ -21,6 +21,7 @@ from lake.audit import audit
 from lake.log import all_files
 from lake.table import open_table
 from models.engines.rollouts import seed_of
+from schemas.label_set import LabelSet
 from schemas.tables import TABLES
 
 pytestmark = pytest.mark.timeout(2400)
@@ -218,7 +219,7 @@ def test_every_table_keeps_its_contract(night):
     lake = night.at_hand()
     for table in TABLES:
         names = [name for name, _ in all_files(open_table(table, lake.root))]
-        found = audit(lake.read_files(table, names), table.contract(tuple(sorted(LABELS))), table.key)
+        found = audit(lake.read_files(table, names), table.contract(LabelSet(tuple(sorted(LABELS)))), table.key)
         assert not found.refused, (table.name, [r for r in found.results if not r["success"]])
 
 

@@ -14,12 +14,13 @@ from lake.recovery import recover
 from lake.staging import Manifest, Staged, Wave, run_folder
 from lake.table import spark_schema
 from lake.write import stage
+from schemas.label_set import LabelSet
 from schemas.scores import SCORES
 from schemas.table import Table
 
 TASK = "handwriting"
 SILENCE = 120
-LABELS = ("falling", "mixed", "rising")
+LABELS = LabelSet(("falling", "mixed", "rising"))
 GONE = {"host": "gone", "boot": "", "pid": 1, "started": 1}
 
 

@@ -27,7 +27,7 @@ def ext(source: str, name: str) -> str:
 
 
 def label(video: str, slug: str, day: int, source: str = "people", task: str = "t") -> dict:
-    return {"video_id": video, "task": task, "label": slug, "source": source, "observed_at": at(day)}
+    return {"video_id": video, "task": task, "label": slug, "labels": [slug], "source": source, "observed_at": at(day)}
 
 
 def file(name: str, video: str, status: str = "ok", source: str = "files") -> dict:

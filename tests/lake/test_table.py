@@ -12,6 +12,7 @@ from things import DAY, THINGS, land, staged, wave
 import lake.table
 from lake.catalog import create_all
 from lake.table import LakeError, check_version, create, open_table, read, read_files
+from schemas.label_set import LabelSet
 from schemas.tables import TABLES
 
 
@@ -28,8 +29,9 @@ def test_every_table_and_column_is_described(table):
     assert len(set(names)) == len(names)
     assert set(table.key) | set(table.partition_by) <= set(names)
     assert all(len(column.comment.strip()) >= 3 for column in table.columns)
-    checks = [check.name for check in table.contract(("a", "b"))]
-    assert len(set(checks)) == len(checks) > 0
+    for mode in ("exclusive", "independent"):
+        checks = [check.name for check in table.contract(LabelSet(("a", "b"), mode))]
+        assert len(set(checks)) == len(checks) > 0
 
 
 def test_descriptions_are_in_the_lake_for_other_engines(tmp_path):
@@ -53,9 +55,9 @@ def test_a_table_made_by_several_threads_at_once_is_made_once(tmp_path):
 
 
 def test_a_table_of_another_schema_version_is_refused(root, monkeypatch):
-    monkeypatch.setattr(lake.table, "SCHEMA_VERSION", "3")
+    monkeypatch.setattr(lake.table, "SCHEMA_VERSION", "4")
     for look in (create, check_version):
-        with pytest.raises(LakeError, match=r"things: expected schema version 3, found 2; .*lake\.root"):
+        with pytest.raises(LakeError, match=r"things: expected schema version 4, found 3; .*lake\.root"):
             look(THINGS, root)
 
 

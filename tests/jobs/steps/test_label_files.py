@@ -16,12 +16,13 @@ from lake.audit import TWICE
 from lake.staging import Manifest, Wave
 from lake.waves import audit_output
 from lake.write import stage
+from schemas.label_set import LabelSet
 from schemas.labels import LABELS
 from schemas.quarantine import QUARANTINE
 from schemas.splits import SPLITS
 from schemas.table import Table
 
-SLUGS = ("rising", "falling", "mixed")
+SLUGS = LabelSet(("rising", "falling", "mixed"))
 
 
 def ext(name: str, source: str = "files") -> str:
@@ -118,7 +119,7 @@ def test_statements_meet_their_videos_and_contradictions_and_leaks_are_refused(s
         [("v6", "t", "align"), ("v1", "u", "align")], "video_id string, task string, split string"
     )
 
-    kept, refused = published(spark, tmp_path, LABELS, label_rows(matched, "t"))
+    kept, refused = published(spark, tmp_path, LABELS, label_rows(matched, "t", SLUGS))
     assert refused == Counter(
         {
             ("ambiguous", "ambiguous_name"): 1,

@@ -27,6 +27,7 @@ from lake.audit import audit
 from lake.parquet import DataFile
 from lake.staging import Staged
 from lake.table import spark_schema
+from schemas.label_set import LabelSet
 from schemas.runs import RUNS
 from schemas.traces import STATUSES, TRACES
 from udfs.rollout import TRACE_COLUMNS
@@ -200,7 +201,7 @@ def test_videos_that_no_engine_survives_get_rows_that_keep_their_contract(spark,
     rows = trace_rows(lost, "t", "0123456789abcdef").withColumn("wave_id", F.lit("r.w00001"))
     rows.write.parquet(str(tmp_path / "rows"))
     staged = spark.read.schema(spark_schema(TRACES)).parquet(str(tmp_path / "rows"))
-    judged = audit(staged, TRACES.contract(("a", "b")), TRACES.key)
+    judged = audit(staged, TRACES.contract(LabelSet(("a", "b"))), TRACES.key)
     assert (judged.rows, judged.refused) == (3, {})
 
 

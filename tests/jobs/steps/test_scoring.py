@@ -8,12 +8,15 @@ from functools import cache
 import pytest
 from pyspark.sql import functions as F
 
-from jobs.steps.scoring import decide, traced
+from jobs.steps.deciding import decide
+from jobs.steps.scoring import traced
 from lake.audit import audit
 from lake.table import spark_schema
 from schemas.decisions import DECISIONS
+from schemas.label_set import LabelSet
 from schemas.traces import TRACES
 
+LABELS = LabelSet(("a", "b", "c"))
 DAY, NEXT_DAY = date(2026, 3, 1), date(2026, 3, 2)
 
 ROWS = [
@@ -87,7 +90,7 @@ def decided(spark):
     @cache
     def compute(threshold: float, coverage: float) -> dict:
         rule = {"threshold": threshold, "coverage": coverage}
-        return {row["video_id"]: row.asDict() for row in decide(scores, rule, "rule").collect()}
+        return {row["video_id"]: row.asDict() for row in decide(scores, rule, "rule", LABELS).collect()}
 
     return compute
 
@@ -127,7 +130,7 @@ def test_decisions_keep_their_contract(decided, spark, tmp_path):
     staged.write.parquet(str(tmp_path / "rows"))
     found = audit(
         spark.read.schema(spark_schema(DECISIONS)).parquet(str(tmp_path / "rows")),
-        DECISIONS.contract(("a", "b", "c")),
+        DECISIONS.contract(LABELS),
         DECISIONS.key,
     )
     assert (found.rows, found.refused) == (len(SCORES), {})

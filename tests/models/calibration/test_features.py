@@ -19,7 +19,7 @@ def trace(index: int = 0, label: str | None = "rising", status: str = "ok", **ch
     whole = {
         "rollout_index": index,
         "status": status,
-        "label": label if status == "ok" else None,
+        "labels": [label] if status == "ok" else None,
         "observation": "1 2 3 4",
         "think": f"thought {index}",
         "label_logprobs": {name: math.log(p) for name, p in probs.items()} if status == "ok" else None,
@@ -63,14 +63,14 @@ def test_traces_that_all_failed_give_a_finite_vector_that_prefers_no_label():
     values = features(*failed)
     assert all(math.isfinite(value) for value in values.values())
     assert [values[f"prob/{label}"] for label in LABELS] == pytest.approx([1 / 3] * 3)
-    assert values["agreement"] == 0 == values["votes/rising"] and agreement(failed, LABELS) == 0
+    assert values["agreement"] == 0 == values["votes/rising"] and agreement(failed) == 0
     assert all(values[f"word/{bucket}"] == 0 for bucket in range(16))
 
 
 @pytest.mark.parametrize("found", [None, {}, {"rising": -0.1}], ids=["none", "empty", "one of three"])
 def test_an_answer_without_all_label_probabilities_counts_as_uniform(found):
     missing = trace(label_logprobs=found)
-    assert label_probs(missing, LABELS) == pytest.approx([1 / 3] * 3)
+    assert label_probs(missing, SPEC) == pytest.approx([1 / 3] * 3)
     assert features(missing)["votes/rising"] == 1
 
 
@@ -78,14 +78,14 @@ def test_an_answer_without_all_label_probabilities_counts_as_uniform(found):
 def test_a_failed_trace_says_nothing_whatever_probabilities_it_carries(status):
     certain = {"rising": -0.01, "mixed": -9.0, "falling": -9.0}
     failed = trace(status=status, label_logprobs=certain)
-    assert label_probs(failed, LABELS) == pytest.approx([1 / 3] * 3)
+    assert label_probs(failed, SPEC) == pytest.approx([1 / 3] * 3)
     assert features(failed)["prob/rising"] == pytest.approx(1 / 3)
 
 
 def test_label_probabilities_may_come_as_pairs_and_need_not_be_normalised():
     pairs = [("rising", math.log(0.06)), ("mixed", math.log(0.03)), ("falling", math.log(0.01)), ("other", 0.0)]
-    assert label_probs(trace(label_logprobs=pairs), LABELS) == pytest.approx([0.1, 0.3, 0.6])
-    assert label_probs(trace(label_logprobs=dict.fromkeys(LABELS, -2000.0)), LABELS) == pytest.approx([1 / 3] * 3)
+    assert label_probs(trace(label_logprobs=pairs), SPEC) == pytest.approx([0.1, 0.3, 0.6])
+    assert label_probs(trace(label_logprobs=dict.fromkeys(LABELS, -2000.0)), SPEC) == pytest.approx([1 / 3] * 3)
 
 
 def test_the_order_of_traces_does_not_matter():

@@ -90,17 +90,11 @@ def test_a_feature_that_never_varies_is_harmless(rows):
     assert fitted.scale[-1] == 1.0 and np.isfinite(fitted.logits(rows[0])).all()
 
 
-def test_a_label_without_rows_is_refused_by_name(rows):
-    features, targets = rows
-    with pytest.raises(ValueError, match=r"found none of c$"):
-        fit(features[targets < 2], targets[targets < 2])
-
-
 TRACES = [
     {
         "rollout_index": 0,
         "status": "ok",
-        "label": "b",
+        "labels": ["b"],
         "observation": "1 2",
         "think": "so b",
         "label_logprobs": {"a": -3.0, "b": -0.1, "c": -4.0},
