@@ -41,7 +41,8 @@ class Spark(Section):
 
 
 class Model(Section):
-    path: str = Field(description="folder of the reasoning model, Hugging Face layout")
+    path: str = Field(description="folder of the reasoning model, Hugging Face layout, quantised or not")
+    adapter: str | None = Field(description="folder of a LoRA adapter for it, peft's layout")
 
     @field_validator("path")
     @classmethod
@@ -78,6 +79,7 @@ class Engine(Section):
     max_model_len: int = Field(ge=64, description="tokens, video included")
     max_num_seqs: int = Field(ge=1, description="sequences decoded together")
     kv_cache_mb: int | None = Field(ge=16, description="null: the engine's own default")
+    gpus: int = Field(ge=1, description="GPUs that one engine holds together (tensor parallel), those of its executor")
     per_cluster: int = Field(ge=1, description="engines that run side by side: one task each")
     stall_seconds: float = Field(gt=0, description="silence after which an engine is given up and its task tried again")
 

@@ -66,14 +66,14 @@ def lessons(traces: DataFrame, videos: DataFrame, labels: DataFrame, recipe_id: 
     )
 
 
-def teacher_recipe(run: Run) -> Recipe:
-    """Identity of the teacher's traces: who wrote them and how they are read."""
-    value = {
-        "origin": "teacher",
-        "source": run.settings.ingest.source,
-        "labels": list(run.labels),
-        "grammar": run.settings.rollout.grammar,
-    }
+def teacher_recipe(run: Run, teacher: str) -> Recipe:
+    """Identity of the teacher's traces: who wrote them, and how they are read."""
+    value = identity.teacher_recipe(
+        teacher=teacher,
+        source=run.settings.ingest.source,
+        labels=list(run.labels),
+        grammar=run.settings.rollout.grammar,
+    )
     return Recipe(identity.digest(value), value, "")
 
 
@@ -99,13 +99,16 @@ def take_in(run: Run, path: str, recipe: Recipe) -> None:
         "recipe_id": F.lit(recipe.id),
         "rollout_index": F.lit(0),
         "attempt": F.lit(0),
-        "engine": F.lit("teacher"),
+        "engine": F.lit(recipe.json["teacher"]),
         "created_at": F.current_timestamp(),
     }
 
     def write(wave: Wave) -> Work:
         rows = texts.select("video_id", "ingested_on", "text")
-        read = rows.mapInArrow(read_traces(recipe.json["grammar"], run.labels), from_arrow_schema(IMPORTED_COLUMNS))
+        read = rows.mapInArrow(
+            read_traces(recipe.json["grammar"], run.labels, run.label_set.independent),
+            from_arrow_schema(IMPORTED_COLUMNS),
+        )
         return [stage(wave, TRACES, read.withColumns(known))], {}
 
     landed = run.waves.make(write, run.record.versions | {"recipe_id": recipe.id}).landed[TRACES.name]
@@ -137,7 +140,7 @@ def taught(run: Run, recipe: Recipe, mine: Scope) -> list[Row]:
 def run(run: Run, arguments: argparse.Namespace) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    recipe = teacher_recipe(run)
+    recipe = teacher_recipe(run, arguments.by)
     if arguments.teacher is not None:
         take_in(run, arguments.teacher, recipe)
     rows = taught(run, recipe, scope.stage(run, "align"))
@@ -195,6 +198,9 @@ def base(run: Run, out: Path, seed: int, on_metric: OnMetric) -> Path:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher", metavar="FILE.csv", help="teacher traces to take in first: columns file, trace")
+    parser.add_argument(
+        "--by", default="teacher", metavar="NAME", help="who wrote them: traces of two teachers stay apart"
+    )
     parser.add_argument("--start", type=Path, metavar="FOLDER", help="model to begin with")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="goes on where it stopped if it is there"

@@ -121,6 +121,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         "recipe_id": recipe.id,
         "recipe": recipe.json,
         "model_path": recipe.model_path,
+        "adapter_path": recipe.adapter_path,
         "rollouts": k,
         "run_id": run.record.run_id,
         "created_at": datetime.now(UTC).isoformat(),

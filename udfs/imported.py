@@ -24,16 +24,18 @@ IMPORTED_COLUMNS = pa.schema(
 )
 
 
-def read_traces(kind: str, labels: tuple[str, ...]) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """For mapInArrow: video_id, ingested_on, text in; IMPORTED_COLUMNS out, a row for every row."""
+def read_traces(
+    kind: str, labels: tuple[str, ...], several: bool
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """For mapInArrow: video_id, ingested_on, text in; IMPORTED_COLUMNS out, a row for every row. several: labels an answer
+    may name any number of."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             rows = []
             for row in batch.to_pylist():
-                found = grammar.parse(row["text"] or "", kind, labels)
-                own = {name: getattr(found, name) for name in IMPORTED_COLUMNS.names[3:] if name != "labels"}
-                rows.append(row | own | {"labels": None if found.label is None else [found.label]})
+                found = grammar.parse(row["text"] or "", kind, labels, several=several)
+                rows.append(row | {name: getattr(found, name) for name in IMPORTED_COLUMNS.names[3:]})
             yield pa.RecordBatch.from_pylist(rows, IMPORTED_COLUMNS)
 
     return run

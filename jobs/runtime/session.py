@@ -156,18 +156,19 @@ def abandon() -> None:
         process.kill()
 
 
-def check_slots(conf: SparkConf) -> None:
-    """With GPUs, an executor must hold one of them and one task slot: a second engine would fight over its memory.
+def check_slots(conf: SparkConf, gpus: int) -> None:
+    """With GPUs, an executor must hold those of one engine and one task slot: a second one would fight over their memory.
 
     Raises SessionError otherwise; without GPUs any number of slots will do.
     """
     if conf.get("spark.executor.resource.gpu.amount") is None:
         return
-    gpus = [float(conf.get(f"spark.{who}.resource.gpu.amount", "0") or 0) for who in ("executor", "task")]
-    if gpus != [1, 1]:  # with whole GPUs Spark runs as many tasks in an executor as it has GPUs
+    found = [float(conf.get(f"spark.{who}.resource.gpu.amount", "0") or 0) for who in ("executor", "task")]
+    if found != [gpus, gpus]:  # Spark runs as many tasks in an executor as its GPUs suffice for
         raise SessionError(
-            f"expected one GPU and one task slot per executor, found {gpus[0]:g} GPUs and {gpus[1]:g} per task; "
-            "conf/spark/prod.conf shows how: spark.executor.resource.gpu.amount and spark.task.resource.gpu.amount are 1"
+            f"expected engine.gpus={gpus} per executor and per task, so that an executor runs one engine, found "
+            f"{found[0]:g} per executor and {found[1]:g} per task; set spark.executor.resource.gpu.amount and "
+            f"spark.task.resource.gpu.amount to {gpus}, as conf/spark/prod.conf shows"
         )
 
 

@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from conf.settings import Settings
 from jobs.runtime.errors import UsageError
 from lake import storage
 from models import identity
-from models.engines.promise import EngineSpec, Sampling
+from models.engines.folder import check_folder, quantization_of
+from models.engines.promise import Adapter, EngineSpec, Sampling
 from models.engines.rollouts import Plan
 from models.language import prompts
+from models.language.codes import yes_no
+from models.language.label_scores import Checks, Choice, Scored
 from models.video.frames import FrameSpec, Limits
 from models.video.pool import DecodeSettings
 from udfs.reading import sample_video
 
+_ADAPTER = "recipe"  # its name in an engine
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe, its id, and the folder in which this site keeps the model that it names by digest."""
+    """A recipe, its id, and the folders in which this site keeps the model and the adapter that it names by digest."""
 
     id: str
     json: dict[str, Any]
     model_path: str
+    adapter_path: str | None = None
 
 
 def of_settings(settings: Settings) -> Recipe:
     """The recipe that these settings describe. Raises UsageError if the model folder or the prompt will not do."""
-    task, rollout = settings.labels, settings.rollout
+    task, rollout, model = settings.labels, settings.rollout, settings.model
+    independent = task.mode == "independent"
     try:
-        text = prompts.user_text(task.prompt or prompts.DEFAULT_TEMPLATE, task.labels, rollout.grammar)
+        text = prompts.user_text(task.prompt or prompts.DEFAULT_TEMPLATE, task.labels, rollout.grammar, independent)
     except ValueError as error:
         raise UsageError(f"labels/{task.task}.yaml: {error}") from None
     value = identity.recipe(
-        origin="model",
-        model=model_digest(settings.model.path),
+        model=model_digest(model.path),
+        adapter=adapter_digest(model.adapter) if model.adapter else "",
+        quantization=_of_folder(quantization_of, model.path),
+        checks=_of_folder(_checks, model.path, task.labels) if independent else None,
         prompt=text,
         labels=task.labels,
         grammar=rollout.grammar,
@@ -50,7 +60,25 @@ def of_settings(settings: Settings) -> Recipe:
         seed=rollout.seed,
         salt=rollout.salt,
     )
-    return Recipe(identity.digest(value), value, storage.absolute(settings.model.path))
+    return Recipe(
+        identity.digest(value), value, storage.absolute(model.path), model.adapter and storage.absolute(model.adapter)
+    )
+
+
+def _checks(folder: str, labels: dict[str, str]) -> dict[str, Any]:
+    """Codes and questions of independent labels, for a model's tokenizer."""
+    from transformers import AutoTokenizer  # takes seconds to import, and few tasks need it
+
+    codes = yes_no(AutoTokenizer.from_pretrained(folder, local_files_only=True))
+    questions = {label: prompts.check_question(label, policy, codes) for label, policy in labels.items()}
+    return {"codes": list(codes), "questions": questions}
+
+
+def _of_folder(look: Callable[..., Any], folder: str, *rest: Any) -> Any:
+    try:
+        return look(folder, *rest)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"model.path: {error}") from None
 
 
 def model_digest(folder: str) -> str:
@@ -61,20 +89,41 @@ def model_digest(folder: str) -> str:
         raise UsageError(f"model.path: {error}; expected a folder in Hugging Face layout") from None
 
 
+def adapter_digest(folder: str) -> str:
+    """Digest of a LoRA adapter's folder. Raises UsageError if there is none."""
+    try:
+        return identity.model_digest(folder)
+    except FileNotFoundError as error:
+        raise UsageError(f"model.adapter: {error}; expected a folder in peft's layout") from None
+
+
 def greedy(recipe: Recipe) -> Recipe:
     """The same recipe with the most probable token at every step: one rollout says all."""
     value = recipe.json | {"sampling": recipe.json["sampling"] | {"temperature": 0.0}}
-    return Recipe(identity.digest(value), value, recipe.model_path)
+    return replace(recipe, id=identity.digest(value), json=value)
 
 
 def check_model(recipe: Recipe) -> None:
     """Raises UsageError if the model folder no longer holds what the recipe names."""
-    found = model_digest(recipe.model_path)
-    if found != recipe.json["model"]:
-        raise UsageError(
-            f"{recipe.model_path}: expected the model {recipe.json['model']} of recipe {recipe.id}, found {found}; "
-            "put the folder back, or roll out, calibrate and promote with the new model"
-        )
+    folders = [(recipe.model_path, "model", model_digest)]
+    folders += [(recipe.adapter_path, "adapter", adapter_digest)] if recipe.adapter_path else []
+    for folder, part, digest in folders:
+        found = digest(folder)
+        if found != recipe.json[part]:
+            raise UsageError(
+                f"{folder}: expected the {part} {recipe.json[part]} of recipe {recipe.id}, found {found}; "
+                f"put the folder back, or roll out, calibrate and promote with the new {part}"
+            )
+
+
+def check_served(recipe: Recipe, settings: Settings) -> None:
+    """Raises UsageError for what would fail in every worker, before one is started: see engines/folder.py."""
+    ours = plan(recipe, settings)
+    adapters = [adapter.folder for adapter in ours.engine.adapters]
+    try:
+        check_folder(recipe.model_path, ours.user_text, ours.scored, adapters)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def limits(settings: Settings) -> Limits:
@@ -104,11 +153,14 @@ def plan(recipe: Recipe, settings: Settings) -> Plan:
             max_model_len=engine.max_model_len,
             max_num_seqs=engine.max_num_seqs,
             kv_cache_bytes=engine.kv_cache_mb and engine.kv_cache_mb << 20,
+            adapters=(Adapter(_ADAPTER, recipe.adapter_path, value["adapter"]),) if recipe.adapter_path else (),
+            gpus=engine.gpus,
         ),
-        sampling=Sampling(**value["sampling"] | {"stop": tuple(value["sampling"]["stop"])}),
+        sampling=Sampling(**value["sampling"] | {"stop": tuple(value["sampling"].get("stop", ()))}),
         frames=FrameSpec(**value["frames"]),
         user_text=value["prompt"],
-        labels=tuple(value["labels"]),
+        scored=_scored(value),
+        adapter=_ADAPTER if recipe.adapter_path else "",
         grammar=value["grammar"],
         decode=sample_video,
         seed_base=value["seed"],
@@ -117,3 +169,11 @@ def plan(recipe: Recipe, settings: Settings) -> Plan:
         rows_per_batch=64,
         stall_seconds=engine.stall_seconds,
     )
+
+
+def _scored(value: dict[str, Any]) -> Scored:
+    checks = value.get("checks")
+    if checks is None:
+        return Choice(tuple(value["labels"]))
+    yes, no = checks["codes"]
+    return Checks(tuple((label, checks["questions"][label]) for label in value["labels"]), (yes, no))

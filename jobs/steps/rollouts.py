@@ -123,8 +123,10 @@ def roll_out(run: Run, recipe: Recipe, k: int, scope: Scope, then: Then | None =
     run.record.add({"rollouts_pending": todo.rollouts})
     if todo.videos:
         run.waves.must_be_open(TRACES)
-        session.check_slots(run.lake.spark.sparkContext.getConf())
+        session.check_slots(run.lake.spark.sparkContext.getConf(), run.settings.engine.gpus)
         recipes.check_model(recipe)
+        if not run.knows(RECIPES, recipe.id):
+            recipes.check_served(recipe, run.settings)
         run.register(RECIPES, recipe.id, recipe.json)
         _make_waves(run, _within_budget(run, todo), then)
     else:

@@ -32,7 +32,8 @@ class Scorer:
     @property
     def recipe(self) -> Recipe:
         """The recipe of the traces that it looks at."""
-        return Recipe(self.manifest["recipe_id"], self.manifest["recipe"], self.manifest["model_path"])
+        found = self.manifest
+        return Recipe(found["recipe_id"], found["recipe"], found["model_path"], found["adapter_path"])
 
     @property
     def rollouts(self) -> int:

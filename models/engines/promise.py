@@ -1,7 +1,7 @@
 """What every engine promises: requests in, completions out as they finish; questions in, probabilities out.
 
 Two engines keep this promise: `vllm` (continuous batching, production) and `transformers` (one request after another, the
-reference it is compared with). Their core is `submit`, `ask` and `step`; `generate` and `classify` stand on these (stream.py).
+reference it is compared with). Their core is `submit`, `ask` and `step`; `generate` and `classify` stand on it (stream.py).
 A request is one prompt with n consecutive rollouts, so that it is prefilled and its clips are encoded once for all of them.
 """
 

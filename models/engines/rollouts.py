@@ -56,8 +56,8 @@ class Plan:
     """Everything a worker needs to know; picklable, and of plain values but for the callables.
 
     user_text: `prompts.user_text` already rendered; scored: the labels, and how their probabilities are
-    asked for, which says whether an answer may name several; None for open questions; adapter: the name of one of the engine's. decode(uri, video_id, frames,
-    limits) gives the clip, in a child process. rows_per_batch: rows of one output batch;
+    asked for, which says whether an answer may name several; None for open questions; adapter: one of the engine's, "" for
+    none. decode(uri, video_id, frames, limits) gives the clip, in a child process. rows_per_batch: rows of an output batch;
     stall_seconds: silence after which an engine counts as dead. on_progress(videos done, tokens done) is called in the
     worker after each video, with totals of this task, on_end after the last; on_engine_start when the worker had to
     construct an engine.

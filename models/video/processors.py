@@ -53,7 +53,9 @@ def check_processors(folder: str, processor: Any) -> None:
     picture, clip = (getattr(processor, f"{name}_processor", None) for name in ("image", "video"))
     if picture is None or clip is None:
         missing = "picture" if picture is None else "video"
-        raise ValueError(f"{folder}: expected a processor for pictures and one for videos, found no {missing} processor")
+        raise ValueError(
+            f"{folder}: expected a processor for pictures and one for videos, found no {missing} processor"
+        )
     for field in _ALIKE:
         found = [getattr(part, field, None) for part in (picture, clip)]
         if _plain(found[0]) != _plain(found[1]):

@@ -14,6 +14,7 @@ import pytest
 
 from models.engines.promise import EngineSpec, Sampling
 from models.engines.rollouts import Plan, seed_of
+from models.language.label_scores import Choice
 from models.video.frames import FrameSpec
 from models.video.pool import DecodeSettings
 from udfs.reading import sample_video
@@ -39,7 +40,7 @@ def plan(checkpoint):
         sampling=Sampling(temperature=1.0, max_tokens=48),
         frames=FrameSpec(count=8, size=56, fps=2.0),
         user_text="Four digits: rising, falling or mixed?",
-        labels=LABELS,
+        scored=Choice(LABELS),
         grammar="observation",
         decode=sample_video,
         decoding=DecodeSettings(workers=1, timeout_s=5.0),

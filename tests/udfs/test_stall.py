@@ -6,6 +6,7 @@ import time
 
 from models.engines.promise import EngineSpec, Sampling
 from models.engines.rollouts import Plan, Rollouts, Task
+from models.language.label_scores import Choice
 from models.video.frames import FrameSpec, MediaError
 from udfs.stall import Watchdog
 
@@ -47,7 +48,7 @@ def test_files_that_are_refused_one_after_another_are_signs_of_life(checkpoint):
         sampling=Sampling(max_tokens=8),
         frames=FrameSpec(count=8, size=56, fps=2.0),
         user_text="What is it?",
-        labels=("yes", "no"),
+        scored=Choice(("yes", "no")),
         grammar="think_answer",
         decode=refuse_slowly,
     )

@@ -26,23 +26,25 @@ def conf(**changed: str) -> SparkConf:
 
 
 def test_the_production_properties_give_one_engine_an_executor():
-    check_slots(conf())
+    check_slots(conf(), 1)
+    four = {f"spark.{who}.resource.gpu.amount": "4" for who in ("executor", "task")}
+    check_slots(conf(**four), 4)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "found"),
     [
-        ("spark.executor.resource.gpu.amount", "2", "found 2 GPUs and 1 per task"),
+        ("spark.executor.resource.gpu.amount", "2", "found 2 per executor and 1 per task"),
         ("spark.task.resource.gpu.amount", "0.25", "0.25 per task"),
     ],
 )
 def test_two_engines_on_one_gpu_are_refused(key, value, found):
     with pytest.raises(SessionError, match=found):
-        check_slots(conf(**{key: value}))
+        check_slots(conf(**{key: value}), 1)
 
 
 def test_without_gpus_any_number_of_slots_will_do(spark):
-    check_slots(spark.sparkContext.getConf())
+    check_slots(spark.sparkContext.getConf(), 1)
 
 
 def test_properties_are_read_as_spark_submit_reads_them(tmp_path):

@@ -11,6 +11,7 @@ from models.engines.promise import EngineSpec, Request, Sampling
 from models.engines.transformers import TransformersEngine
 from models.engines.vllm import VllmEngine
 from models.handwriting import clips, tiny
+from models.language.label_scores import Choice
 from models.video.frames import Limits, sample
 
 CHECKPOINT = Path(models.handwriting.__file__).parent / "checkpoint"
@@ -25,10 +26,9 @@ def test_transformers_and_vllm_agree_token_for_token(tmp_path):
     for engine in (TransformersEngine(EngineSpec("transformers", **spec)), VllmEngine(EngineSpec("vllm", **spec))):
         prompt = engine.chat(tiny.PROMPT)
         requests = (
-            Request(path.stem, prompt, sample(path.read_bytes(), tiny.FRAMES, Limits()), tiny.FRAMES.fps, 0, 1, 0)
-            for path in files
+            Request(path.stem, prompt, (sample(path.read_bytes(), tiny.FRAMES, Limits()),), 0, 1, 0) for path in files
         )
-        found[engine.name] = {done.key: done for done in engine.generate(requests, greedy, clips.LABELS)}
+        found[engine.name] = {done.key: done for done in engine.generate(requests, greedy, Choice(clips.LABELS))}
         engine.close()
     reference, other = found["transformers"], found["vllm"]
     assert reference.keys() == other.keys() and len(reference) == 16

@@ -1,6 +1,5 @@
 """Rollouts with a scripted engine: seeds, runs of indices, and the count that no row may escape."""
 
-import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 
 from models.engines.promise import Completion, EngineSpec, Sampling, refused
 from models.engines.rollouts import COLUMNS, Plan, Rollouts, Task, consecutive, seed_of
+from models.language.label_scores import Choice
 from models.video.clip import Clip
 from models.video.frames import FrameSpec, MediaError
 from models.video.pool import DecodeSettings
@@ -26,7 +26,7 @@ PLAN = Plan(
     sampling=Sampling(),
     frames=FrameSpec(2, 8),
     user_text="?",
-    labels=("yes", "no"),
+    scored=Choice(("yes", "no")),
     grammar="think_answer",
     seed_base=10,
     decoding=DecodeSettings(workers=1, timeout_s=20),
@@ -37,15 +37,15 @@ PLAN = Plan(
 class Scripted:
     """Answers every request at once; `texts` by rollout index."""
 
-    name, version = "scripted", "1"
+    name, version, opens = "scripted", "1", ""
 
     def __init__(self, texts=None, lose=False):
         self.texts, self.lose, self.asked = texts or {}, lose, []
 
     def chat(self, text):
-        return text
+        return text + self.opens
 
-    def generate(self, requests, sampling, labels):
+    def generate(self, requests, sampling, scored):
         for r in requests:
             self.asked.append((r.key.split(":", 1)[1], r.first_index, r.n, r.seed))
             if "refuse" in r.key:
@@ -57,10 +57,15 @@ class Scripted:
 
 
 def test_seeds_are_pinned():
-    assert seed_of(5, CONTENT_ID, 3) == 5 + 0x0123456 + 3
-    external = "ext:beef"
-    assert seed_of(0, external, 1) == int(hashlib.sha256(external.encode()).hexdigest()[:7], 16) + 1
-    assert seed_of(0, "abcdef0" * 9, 0) != 0xABCDEF0  # hex, but no content hash: 63 digits
+    assert [seed_of(5, CONTENT_ID, index) for index in (0, 3)] == [225780121513372, 225780121513375]
+    assert seed_of(0, "ext:beef", 1) == 261873897003409
+
+
+def test_two_bases_share_no_stream():
+    """Not even shifted: what one video draws under a base no video draws under another."""
+    videos = [f"{video:064x}" for video in range(500)]
+    drawn = {seed_of(base, video, index) for base in range(4) for video in videos for index in range(8)}
+    assert len(drawn) == 4 * 500 * 8
 
 
 def test_runs_of_consecutive_indices():
