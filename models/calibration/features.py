@@ -26,7 +26,7 @@ TRACE_FIELDS = (
     "tokens",
 )
 _STATUSES = ("ok", "parse_error", "too_long", "generation_error", "decode_error")
-FLOOR = 1e-4  # probability below which a label counts as ruled out: keeps logarithms finite
+_FLOOR = 1e-4  # probability below which a label counts as ruled out: keeps logarithms finite
 _WORD = re.compile(r"\S+")
 
 
@@ -111,7 +111,7 @@ def vector(traces: Sequence[Mapping[str, Any]], spec: FeatureSpec) -> np.ndarray
         [
             votes(traces, spec.labels) / count,
             probs,
-            _logits(probs) if spec.independent else np.log(np.maximum(probs, FLOOR)),
+            _logits(probs) if spec.independent else np.log(np.maximum(probs, _FLOOR)),
             [agreement(traces)],
             [statuses[status] / count for status in _STATUSES],
             [np.mean(rates), np.std(rates), np.mean(lengths), np.std(lengths)],
@@ -121,7 +121,7 @@ def vector(traces: Sequence[Mapping[str, Any]], spec: FeatureSpec) -> np.ndarray
 
 
 def _logits(probs: np.ndarray) -> np.ndarray:
-    kept = np.clip(probs, FLOOR, 1.0 - FLOOR)
+    kept = np.clip(probs, _FLOOR, 1.0 - _FLOOR)
     return np.log(kept) - np.log1p(-kept)
 
 

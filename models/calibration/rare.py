@@ -1,7 +1,7 @@
 """Labels with too few rows to learn from: stand-ins teach a calibrator to believe the traces there.
 
-A stand-in is one row of weight 1: a video whose traces say one thing, all of them and without a doubt, and are right. It is
-smoothing: what a label's own rows say outweighs it soon.
+A stand-in is a video whose traces all say one thing, are sure of it, and are right: smoothing. It weighs as much as a small
+share of the rows: a single row among thousands would leave the label to its prior, which is that it never happens.
 """
 
 from __future__ import annotations
@@ -12,32 +12,39 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.calibration.features import FLOOR, FeatureSpec, vector
+from models.calibration.features import FeatureSpec, vector
 from models.calibration.linear import Batches
 
 ENOUGH = 5  # rows from which on a label is learnt from them alone
+SHARE = 0.05  # weight of a stand-in, in rows for each row there is; at least one
+SURE = (
+    0.8  # probability that its traces give their answer: surer than any real one, and it would stand for none of them
+)
+_COPIES = 1000  # of the stand-ins in one batch
 
 
 @dataclass(frozen=True)
 class StandIns:
     """Rows to train on beside the others: features float64 [R, D], targets as `fit_linear` takes them.
 
-    having: rows of each label that fewer than ENOUGH have; lacking: of independent labels, rows without each label that
-    fewer than ENOUGH lack; both in the order of the labels.
+    weight: how many rows each counts for. having: rows of each label that fewer than ENOUGH have; lacking: of independent
+    labels, rows without each label that fewer than ENOUGH lack; both in the order of the labels.
     """
 
     features: np.ndarray
     targets: np.ndarray
+    weight: int
     having: dict[str, int]
     lacking: dict[str, int]
 
     def beside(self, batches: Batches) -> Batches:
-        """The same batches, and the stand-ins as the last one where there are any."""
+        """The same batches, and after them the stand-ins, as often as they weigh."""
 
         def run() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             yield from batches()
-            if len(self.targets):
-                yield self.features, self.targets
+            for done in range(0, self.weight if len(self.targets) else 0, _COPIES):
+                copies = min(_COPIES, self.weight - done)
+                yield np.concatenate([self.features] * copies), np.concatenate([self.targets] * copies)
 
         return run
 
@@ -55,7 +62,8 @@ def stand_ins(spec: FeatureSpec, batches: Batches) -> StandIns:
     features = np.array([_certain(spec, labels, usual) for labels in named]).reshape(-1, len(spec.names))
     applies = np.array([[label in labels for label in spec.labels] for labels in named], dtype=np.int64)
     applies = applies.reshape(-1, len(spec.labels))
-    return StandIns(features, applies if spec.independent else applies.argmax(1), having, lacking)
+    targets = applies if spec.independent else applies.argmax(1)
+    return StandIns(features, targets, max(1, round(SHARE * count)), having, lacking)
 
 
 def _few(spec: FeatureSpec, rows: Iterable[int]) -> dict[str, int]:
@@ -64,7 +72,8 @@ def _few(spec: FeatureSpec, rows: Iterable[int]) -> dict[str, int]:
 
 def _certain(spec: FeatureSpec, named: tuple[str, ...], usual: np.ndarray) -> np.ndarray:
     """The features of a video whose traces name just these labels; `usual`: the mean features of the rows."""
-    probs = {label: 1.0 - FLOOR if label in named else FLOOR for label in spec.labels}
+    others = 1 if spec.independent else len(spec.labels) - 1
+    probs = {label: SURE if label in named else (1.0 - SURE) / others for label in spec.labels}
     trace = {
         "rollout_index": 0,
         "status": "ok",

@@ -115,3 +115,47 @@ def test_words_are_the_same_in_capitals_and_differ_by_their_letters():
 def test_no_traces_are_refused():
     with pytest.raises(ValueError, match="at least one trace"):
         vector([], SPEC)
+
+
+FREE = FeatureSpec(LABELS, 0, independent=True)
+
+
+def free(*named: str, status: str = "ok", **probs: float) -> dict:
+    """A trace of independent labels that names some; probs: that a label applies."""
+    logprobs = {label: math.log(probs[label]) for label in LABELS} if probs else None
+    return trace(status=status, labels=list(named) if status == "ok" else None, label_logprobs=logprobs)
+
+
+def test_independent_labels_are_counted_each_on_its_own():
+    found = features(
+        free("mixed", "rising", falling=0.1, mixed=0.9, rising=0.8),
+        free("rising", falling=0.3, mixed=0.2, rising=0.7),
+        free(falling=0.1, mixed=0.1, rising=0.1),
+        free(status="parse_error"),
+        spec=FREE,
+    )
+    assert [found[f"votes/{label}"] for label in LABELS] == [0, 0.25, 0.5]
+    assert [found[f"prob/{label}"] for label in LABELS] == pytest.approx(
+        [(0.1 + 0.3 + 0.1 + 0.5) / 4, (0.9 + 0.2 + 0.1 + 0.5) / 4, (0.8 + 0.7 + 0.1 + 0.5) / 4]
+    )
+    p = found["prob/rising"]
+    assert found["logit/rising"] == pytest.approx(math.log(p / (1 - p)))
+    assert FREE.evidence(vector([free("rising", falling=0.1, mixed=0.5, rising=0.8)], FREE)[None])[0] == pytest.approx(
+        [math.log(0.1 / 0.9), 0.0, math.log(0.8 / 0.2)]
+    )
+
+
+def test_traces_of_independent_labels_agree_where_they_name_the_same():
+    same, other, nothing = (free(*named) for named in (("mixed", "rising"), ("rising",), ()))
+    assert agreement([same, other, same, free(status="too_long")]) == 0.5
+    assert agreement([nothing, nothing, other]) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("p", [0.0, 1e-300, 1.0])
+def test_a_trace_that_is_certain_of_an_independent_label_gives_finite_features(p):
+    logprob = math.log(p) if p else -math.inf
+    found = vector([trace(labels=[], label_logprobs=dict.fromkeys(LABELS, logprob))], FREE)
+    assert np.isfinite(found).all()
+    assert (
+        label_probs(trace(label_logprobs=dict.fromkeys(LABELS, 1e-9)), FREE).max() == 1.0
+    )  # rounding is no probability

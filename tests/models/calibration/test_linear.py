@@ -126,3 +126,60 @@ def test_an_unknown_kind_is_refused(rows):
     raw = fit(*rows)
     with pytest.raises(ValueError, match="expected linear, found 'tree'"):
         load(raw.manifest() | {"kind": "tree"}, raw.weights())
+
+
+FREE = FeatureSpec(("a", "b", "c"), 0, independent=True)
+
+
+@pytest.fixture(scope="module")
+def free_rows():
+    """400 rows of three labels that apply or not on their own, each with one feature that says so."""
+    random = np.random.default_rng(2)
+    targets = (random.random((400, 3)) < (0.5, 0.2, 0.7)).astype(np.int64)
+    features = random.normal(size=(400, WIDTH))
+    features[:, :3] += 5 * targets
+    return features, targets
+
+
+def fit_free(features: np.ndarray, targets: np.ndarray, spec: FeatureSpec = FREE) -> LinearCalibrator:
+    return fit_linear(spec, lambda: iter([(features[:150], targets[:150]), (features[150:], targets[150:])]), 0.01)
+
+
+def test_independent_labels_are_separated_each_on_its_own(free_rows):
+    features, targets = free_rows
+    assert (((fit_free(*free_rows).logits(features) > 0) == targets).mean(0) > 0.97).all()
+    assert targets.sum(1).min() == 0 and targets.sum(1).max() == 3
+
+
+def test_what_another_independent_label_is_changes_nothing_for_this_one(free_rows):
+    features, targets = free_rows
+    turned = targets.copy()
+    turned[:, 2] = 1 - turned[:, 2]
+    first, second = fit_free(features, targets), fit_free(features, turned)
+    assert second.weight[:2] == pytest.approx(first.weight[:2], abs=1e-4)
+    assert second.weight[2] == pytest.approx(-first.weight[2], abs=1e-4)
+
+
+def test_one_independent_label_alone_is_logistic_regression(free_rows):
+    features, targets = free_rows
+    alone = FeatureSpec(("a",), 0, independent=True)
+    width = len(alone.names)
+    fitted = fit_free(features[:, :width], targets[:, :1], alone)
+    assert ((fitted.logits(features[:, :width]) > 0) == targets[:, :1]).mean() > 0.97
+    assert set(fitted.probs([TRACES[0] | {"label_logprobs": {"a": -1.0}, "labels": []}])) == {"a"}
+
+
+def test_a_calibrator_of_independent_labels_is_loaded_as_one(free_rows):
+    saved = fit_free(*free_rows)
+    loaded = load(saved.manifest(), saved.weights())
+    assert loaded.spec == FREE and saved.manifest()["mode"] == "independent"
+    assert loaded.probs(TRACES) == saved.probs(TRACES)
+    assert abs(sum(loaded.probs(TRACES).values()) - 1) > 1e-3
+
+
+def test_the_mode_is_no_part_of_what_names_an_exclusive_calibrator():
+    """Names given out earlier stay; the same weights for independent labels are another calibrator."""
+    ones = np.ones(WIDTH)
+    exclusive, free = (LinearCalibrator(spec, ones, ones, np.ones((3, WIDTH)), np.ones(3)) for spec in (SPEC, FREE))
+    assert exclusive.manifest()["calibrator"] == "cdf50dc2ab27be0e" != free.manifest()["calibrator"]
+    assert "mode" not in exclusive.manifest()

@@ -12,7 +12,9 @@ from models.calibration.probabilities import (
     expected_calibration_error,
     f1_by_label,
     fit_temperature,
+    mean_binary_nll,
     mean_nll,
+    sigmoid,
     softmax,
 )
 
@@ -28,6 +30,35 @@ def drawn(temperature: float, rows: int = 20_000) -> tuple[np.ndarray, np.ndarra
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_a_known_temperature_is_recovered(temperature):
     assert fit_temperature(*drawn(temperature)) == pytest.approx(temperature, rel=0.05)
+
+
+def drawn_apart(temperature: float, rows: int = 10_000) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of three labels, and for each on its own whether it applies, drawn from sigmoid(logits / temperature)."""
+    random = np.random.default_rng(1)
+    logits = random.normal(size=(rows, 3)) * 4
+    return logits, (random.random((rows, 3)) < sigmoid(logits, temperature)).astype(np.int64)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_a_known_temperature_of_independent_labels_is_recovered(temperature):
+    assert fit_temperature(*drawn_apart(temperature), mean_binary_nll) == pytest.approx(temperature, rel=0.05)
+
+
+def test_a_temperature_never_changes_which_independent_labels_are_likelier_than_not():
+    logits, targets = drawn_apart(3.0, 200)
+    scaled = sigmoid(logits, fit_temperature(logits, targets, mean_binary_nll))
+    assert ((scaled > 0.5) == (logits > 0)).all()
+    assert (np.argsort(scaled.ravel()) == np.argsort(logits.ravel())).all()
+
+
+def test_binary_nll_by_hand_and_without_overflow():
+    # sigmoid(ln 3) = 3/4
+    logits = np.array([[math.log(3), 0.0], [math.log(3), 0.0]])
+    assert mean_binary_nll(logits, np.array([[1, 1], [0, 0]])) == pytest.approx(
+        -(math.log(0.75) + math.log(0.25) + 2 * math.log(0.5)) / 4
+    )
+    assert mean_binary_nll(np.array([[1e4, -1e4]]), np.array([[0, 0]])) == pytest.approx(5e3)
+    assert sigmoid(np.array([1e4, -1e4, 0.0])).tolist() == [1.0, 0.0, 0.5]
 
 
 def test_no_other_temperature_is_better():

@@ -1,0 +1,117 @@
+"""Labels with few rows: stand-ins make a calibrator believe the traces there, and go where there is enough to learn from."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from models.calibration.features import FeatureSpec, vector
+from models.calibration.linear import LinearCalibrator, fit_linear
+from models.calibration.rare import ENOUGH, StandIns, stand_ins
+
+LABELS = ("a", "b", "c")
+EXCLUSIVE, FREE = FeatureSpec(LABELS, 32), FeatureSpec(LABELS, 32, independent=True)
+
+
+def trace(index: int, named: tuple[str, ...], sure: float, spec: FeatureSpec) -> dict:
+    """A trace that names labels, with so much probability on each of them."""
+    low = 1 - sure if spec.independent else (1 - sure) / 2
+    return {
+        "rollout_index": index,
+        "status": "ok",
+        "labels": list(named),
+        "observation": f"frame {index}",
+        "think": f"so {' '.join(named)}",
+        "label_logprobs": {label: math.log(sure if label in named else low) for label in LABELS},
+        "logprob_sum": -2.0 - index,
+        "tokens": 20 + index,
+    }
+
+
+def video(named: tuple[str, ...], spec: FeatureSpec, sure: float = 0.8) -> list[dict]:
+    return [trace(index, named, sure, spec) for index in range(4)]
+
+
+def rows(spec: FeatureSpec, truths: list[tuple[str, ...]]) -> tuple[np.ndarray, np.ndarray]:
+    """Features and targets of videos of which one trace in ten names something else."""
+    rng = np.random.default_rng(0)
+    features = []
+    for truth in truths:
+        said = [("a",) if rng.random() < 0.1 else truth for _ in range(4)]
+        features.append(vector([trace(i, named, rng.uniform(0.6, 0.95), spec) for i, named in enumerate(said)], spec))
+    applies = np.array([[label in truth for label in LABELS] for truth in truths], dtype=np.int64)
+    return np.array(features), applies if spec.independent else applies.argmax(1)
+
+
+def found(
+    spec: FeatureSpec, features: np.ndarray, targets: np.ndarray, size: int = 50
+) -> tuple[StandIns, LinearCalibrator]:
+    def batches():
+        for start in range(0, len(targets), size):
+            yield features[start : start + size], targets[start : start + size]
+
+    rare = stand_ins(spec, batches)
+    return rare, fit_linear(spec, rare.beside(batches), 0.1)
+
+
+@pytest.mark.parametrize("count", [20, 300, 2000])
+@pytest.mark.parametrize("few", [0, 2])
+def test_a_video_whose_traces_all_name_a_rare_label_has_it(count, few):
+    rare, fitted = found(EXCLUSIVE, *rows(EXCLUSIVE, [("a",), ("b",)] * (count // 2) + [("c",)] * few))
+    assert rare.having == {"c": few} and rare.lacking == {}
+    probs = fitted.probs(video(("c",), EXCLUSIVE))
+    assert max(probs, key=probs.get) == "c" and probs["c"] > 0.5, probs
+    probs = fitted.probs(video(("b",), EXCLUSIVE))
+    assert max(probs, key=probs.get) == "b", probs
+
+
+def test_labels_with_enough_rows_are_learnt_from_them_alone():
+    """Not a bit of the weights changes."""
+    features, targets = rows(EXCLUSIVE, [("a",), ("b",)] * 20 + [("c",)] * ENOUGH)
+    rare, _ = found(EXCLUSIVE, features, targets)
+    assert (rare.having, rare.lacking, len(rare.targets), len(rare.features)) == ({}, {}, 0, 0)
+    plain = fit_linear(EXCLUSIVE, lambda: iter([(features, targets)]), 0.1)
+    assert found(EXCLUSIVE, features, targets, size=len(targets))[1].weights() == plain.weights()
+    assert len(found(EXCLUSIVE, features[:-1], targets[:-1])[0].targets) == 1
+
+
+def test_an_independent_label_that_no_video_has_or_every_video_has_follows_its_traces():
+    """b is never true, c always. Where the traces say otherwise, all of them, the rule leaves it to people at least."""
+    rare, fitted = found(FREE, *rows(FREE, [("a", "c"), ("c",)] * 100))
+    assert (rare.having, rare.lacking, rare.weight) == ({"b": 0}, {"c": 0}, 10)
+    assert rare.targets.tolist() == [[0, 1, 0], [0, 0, 0]]
+    usual, other = fitted.probs(video(("c",), FREE, 0.95)), fitted.probs(video(("b",), FREE, 0.95))
+    assert usual["b"] < 0.05 and usual["c"] > 0.95
+    assert other["b"] > 0.4 and other["c"] < 0.6
+
+
+@pytest.mark.parametrize("spec", [EXCLUSIVE, FREE], ids=["exclusive", "independent"])
+def test_without_any_row_the_traces_are_believed(spec):
+    rare, fitted = found(
+        spec, np.zeros((0, len(spec.names))), np.zeros((0, 3) if spec.independent else 0, dtype=np.int64)
+    )
+    assert rare.having == dict.fromkeys(LABELS, 0)
+    for label in LABELS:
+        probs = fitted.probs(video((label,), spec))
+        assert max(probs, key=probs.get) == label and probs[label] > 0.5
+    assert max(fitted.probs(video((), spec)).values()) < 0.5 or not spec.independent
+
+
+def test_a_stand_in_is_like_the_others_in_what_says_nothing_of_labels():
+    features, targets = rows(EXCLUSIVE, [("a",), ("b",)] * 20)
+    rare, _ = found(EXCLUSIVE, features, targets)
+    style = [n for n, name in enumerate(EXCLUSIVE.names) if name.startswith(("token", "word"))]
+    assert len(style) == 36 and rare.features[0, style] == pytest.approx(features.mean(0)[style])
+    one = dict(zip(EXCLUSIVE.names, rare.features[0], strict=True))
+    assert (one["votes/c"], one["votes/a"], one["agreement"], one["status/ok"]) == (1, 0, 1, 1)
+    assert one["prob/c"] == pytest.approx(0.8)
+
+
+def test_the_weight_of_a_stand_in_grows_with_the_rows_and_is_cut_into_batches():
+    features, targets = rows(EXCLUSIVE, [("a",), ("b",)] * 10)
+    many = StandIns(features[:2], targets[:2], 2500, {}, {})
+    parts = list(many.beside(lambda: iter([(features, targets)]))())
+    assert [len(part) for _, part in parts] == [20, 2000, 2000, 1000]
+    assert parts[1][1].tolist() == [0, 1] * 1000 and (parts[3][0][::2] == features[0]).all()
