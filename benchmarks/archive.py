@@ -41,6 +41,7 @@ from schemas.recipes import RECIPES
 from schemas.runs import RUNS
 from schemas.table import Table
 from schemas.tables import BY_NAME, TABLES
+from schemas.texts import TEXTS
 from schemas.videos import VIDEOS
 
 VIDEOS_A_NIGHT = 20_000
@@ -87,7 +88,8 @@ def make(
         _compact(root, _SIDE_TABLES)
         for table in TABLES:
             open_table(table, str(root)).create_checkpoint()  # as `maintain` does
-        Registry(str(root)).note_scored(versions.task, versions.scorer_id, open_table(VIDEOS, str(root)).version())
+        videos, texts = (open_table(table, str(root)).version() for table in (VIDEOS, TEXTS))
+        Registry(str(root)).note_scored(versions.task, versions.scorer_id, videos, texts)
 
 
 def _written(root: Path, todo: list[Night], versions: Versions, workers: int) -> Iterator[list[Written]]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.null_engine import prose
+from jobs.steps.inputs import NO_INPUT
 from lake.names import wave_id, wave_name
 from lake.parquet import DataFile, PartWriter
 from lake.table import arrow_schema
@@ -254,6 +255,7 @@ def _traces(videos: pa.Table, versions: Versions, rng: np.random.Generator) -> p
             "video_id": own["video_id"],
             "task": pa.repeat(versions.task, n),
             "recipe_id": pa.repeat(versions.recipe_id, n),
+            "input_digest": pa.repeat(NO_INPUT, n),
             "rollout_index": pa.array(np.tile(np.arange(ROLLOUTS), videos.num_rows), pa.int32()),
             "attempt": pa.repeat(pa.scalar(0, pa.int32()), n),
             "status": pa.repeat("ok", n),
@@ -286,6 +288,7 @@ def _scores(videos: pa.Table, versions: Versions, rng: np.random.Generator) -> p
             "video_id": videos["video_id"],
             "task": pa.repeat(versions.task, n),
             "scorer_id": pa.repeat(versions.scorer_id, n),
+            "input_digest": pa.repeat(NO_INPUT, n),
             "probs": _map(versions.labels, rng.dirichlet(np.ones(len(versions.labels)), n)),
             "rollouts": pa.repeat(pa.scalar(ROLLOUTS, pa.int32()), n),
             "rollouts_ok": pa.repeat(pa.scalar(ROLLOUTS, pa.int32()), n),
@@ -308,6 +311,7 @@ def _decisions(scores: pa.Table, versions: Versions) -> pa.Table:
             "video_id": scores["video_id"],
             "task": scores["task"],
             "scorer_id": scores["scorer_id"],
+            "input_digest": scores["input_digest"],
             "rule_id": pa.repeat(versions.rule_id, n),
             "label": pc.if_else(pa.array(clear), label, pa.scalar(None, pa.string())),
             "labels": given,

@@ -41,8 +41,8 @@ class NullEngine(Streaming):
         self._spec = spec
         self._ready: deque[Completion | Classified] = deque()
 
-    def chat(self, user_text: str, clips: int = 1) -> str:
-        return user_text
+    def chat(self, user_text: str, clips: int = 1, said: str = "") -> str:
+        return user_text + said
 
     @property
     def unfinished(self) -> int:

@@ -91,6 +91,9 @@ class Rollout(Section):
     max_tokens: int = Field(ge=1)
     stop: tuple[str, ...]
     grammar: Literal["think_answer", "observation", "thinker"]
+    texts: dict[Slug, Annotated[int, Field(ge=1, le=100_000)]] = Field(
+        description="text beside a video that enters the prompt: field -> most characters, in this order"
+    )
     seed: int = Field(ge=0, lt=2**30)
     salt: str
 
@@ -117,10 +120,20 @@ class LabelFile(Section):
     splits: dict[str, Stage] = Field(description="value in the file -> stage; stages map to themselves")
 
 
+class TextFile(Section):
+    """Which column of a file with texts means what."""
+
+    id: str = Field(description="file name or external id")
+    fields: dict[str, Slug] = Field(
+        description="column -> field (title, transcript, ...); {}: every column under its name"
+    )
+
+
 class Ingest(Section):
     source: Slug = Field(description="name of where files come from; part of external ids")
     extensions: tuple[str, ...]
     labels: LabelFile
+    texts: TextFile
 
 
 class Align(Section):
@@ -273,7 +286,7 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 # A site's own words replace the whole mapping: merging them key by key could never remove one.
-_WHOLE = {"ingest.labels.values", "ingest.labels.splits"}
+_WHOLE = {"ingest.labels.values", "ingest.labels.splits", "ingest.texts.fields", "rollout.texts"}
 
 
 def _merge(base: dict, over: dict, origin: dict[str, str], where: str, prefix: str = "") -> dict:

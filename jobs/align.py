@@ -27,6 +27,7 @@ from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps import label_files, recipes, scope
 from jobs.steps.figures import metric_rows, note
+from jobs.steps.inputs import NO_INPUT
 from jobs.steps.recipes import Recipe
 from jobs.steps.scope import Scope
 from lake import storage
@@ -97,6 +98,7 @@ def take_in(run: Run, path: str, recipe: Recipe) -> None:
     known = {
         "task": F.lit(run.task),
         "recipe_id": F.lit(recipe.id),
+        "input_digest": F.lit(NO_INPUT),
         "rollout_index": F.lit(0),
         "attempt": F.lit(0),
         "engine": F.lit(recipe.json["teacher"]),

@@ -17,6 +17,7 @@ from jobs.runtime import cli
 from jobs.runtime.progress import clock
 from jobs.runtime.run import Run
 from jobs.steps import scope, scorers
+from jobs.steps.inputs import with_inputs
 from jobs.steps.rollouts import measured_rate, missing
 from jobs.steps.scope import Scope
 from jobs.steps.scorers import Scorer
@@ -38,7 +39,8 @@ def chosen(run: Run, scorer: Scorer, since: date | None, until: date | None) -> 
     days = lacking(run.lake.rows_by_day(VIDEOS), run.lake.rows_by_day(DECISIONS, **versions), since, until)
     videos, decided = run.lake.read(VIDEOS), scorers.decided_by(run, scorer)
     on_them = F.col("ingested_on").isin(*days)
-    lacking_one = videos.where(on_them).join(decided.where(on_them).select("video_id"), "video_id", "left_anti")
+    asked = with_inputs(run, scorer.recipe, videos.where(on_them))
+    lacking_one = asked.join(decided.where(on_them).select(*scope.KEY), list(scope.KEY), "left_anti")
     return scope.fix(run, "backfill", lacking_one)
 
 

@@ -99,7 +99,7 @@ def train(folder: str, spec: FeatureSpec, l2: float) -> tuple[LinearCalibrator, 
 def run(run: Run, arguments: argparse.Namespace) -> None:
     settings, k = run.settings, run.settings.rollout.n
     recipe = recipes.of_settings(settings)
-    mine = scope.stage(run, "calibrate")
+    mine = scope.stage(run, "calibrate", recipe)
     traces = mine.of(run.lake.read(TRACES).where(F.col("recipe_id") == recipe.id))
     rows = examples(
         traced(traces, recipe.id, k, settings.waves.max_attempts),

@@ -135,7 +135,7 @@ def _figures(rows: list, labels: tuple[str, ...]) -> dict[str, float]:
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
     scorer = scorers.live(run)
-    tested = scope.stage(run, "test")
+    tested = scope.stage(run, "test", scorer.recipe)
     told = "labels" if run.label_set.independent else "label"
     labels = run.lake.view("current_labels").where((F.col("task") == run.task) & F.col(told).isNotNull())
     truth = (

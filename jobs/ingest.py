@@ -1,6 +1,6 @@
-"""ingest: files at a source -> files, videos; a labels file -> labels, splits.
+"""ingest: files at a source -> files, videos; a labels file -> labels, splits; a file with texts -> texts.
 
-deepintuit ingest --source DIR_OR_GLOB_OR_URI [--labels FILE.csv] [--split test] --conf conf/local.yaml
+deepintuit ingest --source DIR_OR_GLOB_OR_URI [--labels FILE.csv] [--texts FILE.csv] [--split test] --conf conf/local.yaml
 deepintuit ingest --source INVENTORY.csv|.parquet --conf conf/prod.yaml
 
 An inventory names the files instead of a listing: a column uri, and etag, size and modified_at where they are known.
@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
-from jobs.steps import label_files
+from jobs.steps import label_files, text_files
 from jobs.steps.files import read_files
 from lake.staging import Wave
 from lake.waves import Settled, Work
@@ -90,8 +90,8 @@ def _say(run: Run, name: str, settled: Settled) -> None:
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
     """Files first, so that the labels find them."""
-    if arguments.source is None and arguments.labels is None:
-        raise UsageError("ingest: give --source, --labels or both")
+    if arguments.source is None and arguments.labels is None and arguments.texts is None:
+        raise UsageError("ingest: give --source, --labels, --texts or several of them")
     statements = None
     if arguments.labels is not None:  # its mistakes are told before hours of reading videos
         statements = label_files.read_statements(
@@ -99,6 +99,8 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         )
     if arguments.source is not None:
         read_files(run, arguments.source)
+    if arguments.texts is not None:
+        text_files.take_in(run, arguments.texts)
     if statements is not None:
         read_labels(run, arguments.labels, statements)
 
@@ -106,6 +108,9 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", help="folder, glob, file or s3:// URI with videos, or an inventory of files")
     parser.add_argument("--labels", help="CSV or TSV with a video and its label a row; columns as in ingest.labels")
+    parser.add_argument(
+        "--texts", help="CSV or TSV with titles, transcripts, ... of videos; columns as in ingest.texts"
+    )
     parser.add_argument("--split", choices=STAGES, help="stage of every row, where the file does not say")
 
 

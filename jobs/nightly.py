@@ -2,9 +2,10 @@
 
     deepintuit nightly --source DIR_OR_GLOB_OR_URI --conf conf/local.yaml [--max-videos N] [--deadline 06:00]
 
-New is what no live versions of this task have decided yet; `backfill` brings older videos to newly promoted versions.
-Without --source it takes on what is in the lake already. A night notes how far it came and the days of what it left, and
-the next looks only at what came after and at those days. A second run right after starts no engine.
+New is what no live versions of this task have decided yet, and what the live ones decided with another text beside it;
+`backfill` brings older videos to newly promoted versions. Without --source it takes on what is in the lake already. A night
+notes how far it came and the days of what it left, and the next looks only at what came after and at those days. A second
+run right after starts no engine.
 """
 
 from __future__ import annotations
@@ -15,28 +16,34 @@ from datetime import date
 
 from jobs.runtime import cli
 from jobs.runtime.run import Run
-from jobs.steps import scorers
+from jobs.steps import scorers, text_files
 from jobs.steps.files import read_files
-from jobs.steps.serving import new_videos, serve
+from jobs.steps.serving import news, serve
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
     scorer = scorers.live(run)
     if arguments.source is not None:
         read_files(run, arguments.source)
-    new, added = new_videos(run)
-    if new is None or not new.count:
+    if arguments.texts is not None:
+        text_files.take_in(run, arguments.texts)
+    found = news(run, scorer)
+    if found.scope is None or not found.scope.count:
         run.record.versions |= scorer.versions
         run.record.add(dict.fromkeys(("videos_in_scope", "videos_scored", "rollouts", "engines"), 0))
         run.record.say("nothing is new: every video in the lake has its decision; no engine was started")
         left: tuple[date, ...] = ()
     else:
-        left = serve(run, scorer, new).days
-    run.lake.registry.note_scored(run.task, scorer.id, added.version, [day.isoformat() for day in left])
+        left = serve(run, scorer, found.scope).days
+    days = [day.isoformat() for day in left]
+    run.lake.registry.note_scored(run.task, scorer.id, found.videos_version, found.texts_version, days)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", help="folder, glob, file or s3:// URI with new videos, or an inventory of files")
+    parser.add_argument(
+        "--texts", help="CSV or TSV with titles, transcripts, ... of videos; columns as in ingest.texts"
+    )
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from jobs.runtime import cli
 from jobs.runtime.run import Run
 from jobs.steps import scorers
 from jobs.steps.rollouts import missing
-from jobs.steps.serving import new_videos
+from jobs.steps.serving import news
 from lake import catalog
 from lake.recovery import state
 from lake.registry import RegistryError
@@ -31,14 +31,16 @@ TAKES_BUDGET = False
 
 def backlog(run: Run) -> dict[str, Any]:
     """Videos that the next nightly would take on, the rollouts they lack, and since when the oldest waits."""
-    new, _ = new_videos(run)
+    try:
+        scorer = scorers.live(run)
+    except RegistryError:
+        scorer = None
+    new = news(run, scorer).scope
     if new is None or not new.count:
         return {"videos": 0, "oldest": None, "rollouts": 0}
     oldest = new.videos.agg(F.min("ingested_at")).collect()[0][0]
     found = {"videos": new.count, "oldest": oldest.isoformat()}
-    try:
-        scorer = scorers.live(run)
-    except RegistryError:
+    if scorer is None:
         return found
     todo = missing(run, scorer.recipe.id, scorer.rollouts, new)
     return found | {"rollouts": todo.agg(F.sum(F.size("missing"))).collect()[0][0] or 0}

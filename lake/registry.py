@@ -24,12 +24,13 @@ class RegistryError(LookupError):
 
 @dataclass(frozen=True)
 class Scored:
-    """Up to this version of the table videos every video has its decision, or was refused one for good.
+    """Up to these versions of the tables videos and texts every video has its decision, or was refused one for good.
 
-    version: None before the first night. open_days: but for some of those that were ingested on these days.
+    None before the first night. open_days: but for some of those that were ingested on these days.
     """
 
     version: int | None = None
+    texts_version: int | None = None
     open_days: tuple[str, ...] = ()
 
 
@@ -109,11 +110,18 @@ class Registry:
         if not notes:
             return Scored()
         furthest = max(notes, key=lambda note: note["videos_version"])
-        return Scored(furthest["videos_version"], tuple(furthest["open_days"]))
+        return Scored(furthest["videos_version"], furthest["texts_version"], tuple(furthest["open_days"]))
 
-    def note_scored(self, task: str, scorer_id: str, videos_version: int, open_days: Iterable[str] = ()) -> None:
+    def note_scored(
+        self, task: str, scorer_id: str, videos_version: int, texts_version: int, open_days: Iterable[str] = ()
+    ) -> None:
         """Note how far a night came; see Scored."""
-        note = {"videos_version": videos_version, "open_days": sorted(open_days), "at": datetime.now(UTC).isoformat()}
+        note = {
+            "videos_version": videos_version,
+            "texts_version": texts_version,
+            "open_days": sorted(open_days),
+            "at": datetime.now(UTC).isoformat(),
+        }
         self._write(storage.join(self._root, task, "scored", f"{scorer_id}.json"), note)
 
     def _live(self, task: str) -> dict[str, Any] | None:

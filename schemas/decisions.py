@@ -29,6 +29,7 @@ def contract(labels: LabelSet) -> Contract:
     return (
         not_null("video_id"),
         not_null("scorer_id"),
+        not_null("input_digest"),
         not_null("rule_id"),
         *told,
         some_of("labels", labels.slugs),
@@ -46,6 +47,9 @@ DECISIONS = Table(
         Column("video_id", STRING, "the video"),
         Column("task", STRING, "task"),
         Column("scorer_id", STRING, "the score it rests on"),
+        Column(
+            "input_digest", STRING, "hash of the text beside the pictures in the prompt of its traces; zeros for none"
+        ),
         Column("rule_id", STRING, "hash of threshold and coverage"),
         Column("label", STRING, "the final label; NULL if the rule abstains, and in a task of independent labels"),
         Column(
@@ -71,7 +75,7 @@ DECISIONS = Table(
         Column("decided_at", TIMESTAMP, "UTC"),
         Column("ingested_on", DATE, "day on which the video was ingested, UTC"),
     ),
-    key=("video_id", "scorer_id", "rule_id"),
+    key=("video_id", "scorer_id", "input_digest", "rule_id"),
     contract=contract,
     partition_by=("scorer_id", "rule_id", "ingested_on"),
 )

@@ -13,6 +13,7 @@ def contract(labels: LabelSet) -> Contract:
     return (
         not_null("video_id"),
         not_null("scorer_id"),
+        not_null("input_digest"),
         not_null("probs"),
         holds("probs_cover_the_labels", f"array_sort(map_keys(probs)) = array({listed})", "probs miss a label"),
         holds("probs_are_probabilities", each, "a probability is outside [0, 1]")
@@ -31,6 +32,9 @@ SCORES = Table(
         Column("task", STRING, "task"),
         Column("scorer_id", STRING, "which traces, calibrator and calibration"),
         Column(
+            "input_digest", STRING, "hash of the text beside the pictures in the prompt of its traces; zeros for none"
+        ),
+        Column(
             "probs",
             mapping(STRING, DOUBLE),
             "probability by label slug; exclusive ones sum to 1",
@@ -42,7 +46,7 @@ SCORES = Table(
         Column("scored_at", TIMESTAMP, "UTC"),
         Column("ingested_on", DATE, "day on which the video was ingested, UTC"),
     ),
-    key=("video_id", "scorer_id"),
+    key=("video_id", "scorer_id", "input_digest"),
     contract=contract,
     partition_by=("scorer_id", "ingested_on"),
 )

@@ -12,6 +12,7 @@ from schemas.scorers import SCORERS
 from schemas.scores import SCORES
 from schemas.splits import SPLITS
 from schemas.table import Table
+from schemas.texts import TEXTS
 from schemas.traces import TRACES
 from schemas.videos import VIDEOS
 
@@ -20,6 +21,7 @@ TABLES: tuple[Table, ...] = (
     VIDEOS,
     LABELS,
     SPLITS,
+    TEXTS,
     RECIPES,
     TRACES,
     SCORERS,

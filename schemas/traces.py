@@ -26,6 +26,7 @@ def contract(labels: LabelSet) -> Contract:
     return (
         not_null("video_id"),
         not_null("recipe_id"),
+        not_null("input_digest"),
         not_null("rollout_index"),
         between("rollout_index", 0, 1_000_000),
         not_null("attempt"),
@@ -47,6 +48,7 @@ TRACES = Table(
         Column("video_id", STRING, "the video"),
         Column("task", STRING, "task"),
         Column("recipe_id", STRING, "how it was made"),
+        Column("input_digest", STRING, "hash of the text beside the pictures in the prompt; zeros for none"),
         Column("rollout_index", INT, "0 .. K-1"),
         Column("attempt", INT, "0, and one more after each passing failure"),
         Column("status", STRING, " | ".join(STATUSES)),
@@ -76,7 +78,7 @@ TRACES = Table(
         Column("created_at", TIMESTAMP, "UTC"),
         Column("ingested_on", DATE, "day on which the video was ingested, UTC"),
     ),
-    key=("video_id", "recipe_id", "rollout_index", "attempt"),
+    key=("video_id", "recipe_id", "input_digest", "rollout_index", "attempt"),
     contract=contract,
     partition_by=("recipe_id", "ingested_on"),
 )

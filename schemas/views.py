@@ -27,6 +27,10 @@ _SPLITS = _RESOLVED.format(
     table="splits", contents=f"SELECT DISTINCT named, video_id FROM ({_NAMED.format(table='splits')})"
 )
 
+_TEXTS = _RESOLVED.format(
+    table="texts", contents=f"SELECT DISTINCT named, video_id FROM ({_NAMED.format(table='texts')})"
+)
+
 VIEWS = {
     # The latest statement wins; the labels' names decide between two statements of the same moment.
     "current_labels": f"""
@@ -51,10 +55,17 @@ VIEWS = {
             )
         ) WHERE rank = 1
     """,
+    # The latest statement on each field; one that is empty takes back what was said before.
+    "current_texts": f"""
+        SELECT video_id, field, text FROM (
+            SELECT *, row_number() OVER (PARTITION BY video_id, field ORDER BY observed_at DESC, source, text) AS rank
+            FROM ({_TEXTS})
+        ) WHERE rank = 1
+    """,
     "current_traces": """
         SELECT * EXCEPT (rank) FROM (
             SELECT *, row_number() OVER (
-                PARTITION BY video_id, recipe_id, ingested_on, rollout_index ORDER BY attempt DESC) AS rank
+                PARTITION BY video_id, recipe_id, ingested_on, input_digest, rollout_index ORDER BY attempt DESC) AS rank
             FROM traces
         ) WHERE rank = 1
     """,
@@ -65,11 +76,13 @@ VIEWS = {
             SELECT s.video_id, s.task, v.uri, d.label, d.labels, d.top_prob, d.prediction_set, d.abstain, d.reason, s.probs,
                    s.rollouts, s.rollouts_ok, s.agreement, p.is_live, s.scorer_id, d.rule_id, s.scored_at, s.ingested_on,
                    p.promoted_at, row_number() OVER (
-                       PARTITION BY s.task, s.video_id, s.ingested_on ORDER BY p.is_live DESC, p.promoted_at DESC) AS rank
+                       PARTITION BY s.task, s.video_id, s.ingested_on
+                       ORDER BY p.is_live DESC, p.promoted_at DESC, s.scored_at DESC) AS rank
             FROM promotions p
             JOIN decisions d ON d.scorer_id = p.scorer_id AND d.rule_id = p.rule_id AND d.task = p.task
             JOIN scores s
               ON s.scorer_id = d.scorer_id AND s.ingested_on = d.ingested_on AND s.video_id = d.video_id
+                AND s.input_digest = d.input_digest
             JOIN videos v ON v.ingested_on = s.ingested_on AND v.video_id = s.video_id
         ) WHERE rank = 1
     """,

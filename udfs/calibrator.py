@@ -23,6 +23,7 @@ FEATURE_COLUMNS = pa.schema(
 SCORE_COLUMNS = pa.schema(
     [
         ("video_id", pa.string()),
+        ("input_digest", pa.string()),
         ("probs", pa.map_(pa.string(), pa.float64())),
         ("rollouts", pa.int32()),
         ("rollouts_ok", pa.int32()),
@@ -65,7 +66,10 @@ def open_calibrator(folder: str) -> LinearCalibrator:
 
 
 def score(folder: str) -> ArrowUdf:
-    """For mapInArrow: video_id, ingested_on, traces in; SCORE_COLUMNS out. folder: the calibrator's in the registry."""
+    """For mapInArrow: video_id, input_digest, ingested_on, traces in; SCORE_COLUMNS out.
+
+    folder: the calibrator's in the registry.
+    """
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         calibrator = None
@@ -78,6 +82,7 @@ def score(folder: str) -> ArrowUdf:
                 rows.append(
                     {
                         "video_id": row["video_id"],
+                        "input_digest": row["input_digest"],
                         "ingested_on": row["ingested_on"],
                         "probs": list(calibrator.probs(traces).items()),
                         "rollouts": len(traces),

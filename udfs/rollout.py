@@ -1,6 +1,7 @@
 """Rollouts inside a Spark worker: `DataFrame.mapInArrow(rollout(plan), schema)`.
 
-Input columns: video_id string, uri string, missing list<int> (the rollout indices wanted), attempt int, ingested_on date.
+Input columns: video_id string, input_digest string, input_text string, uri string, missing list<int> (the rollout indices
+wanted), attempt int, ingested_on date.
 Output columns: TRACE_COLUMNS, one row per missing index, whatever happens to the video.
 """
 
@@ -11,8 +12,8 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from datetime import date
 from itertools import chain
+from typing import Any
 
 import pyarrow as pa
 
@@ -24,6 +25,7 @@ from udfs.stall import Watchdog
 TRACE_COLUMNS = pa.schema(
     [
         ("video_id", pa.string()),
+        ("input_digest", pa.string()),
         ("rollout_index", pa.int32()),
         ("attempt", pa.int32()),
         ("seed", pa.int64()),
@@ -46,7 +48,8 @@ TRACE_COLUMNS = pa.schema(
         ("ingested_on", pa.date32()),
     ]
 )
-assert tuple(TRACE_COLUMNS.names) == (*COLUMNS, "ingested_on")
+_OF_THE_LAKE = ("input_digest", "ingested_on")  # of a video, and no model's business
+assert {*TRACE_COLUMNS.names} == {*COLUMNS, *_OF_THE_LAKE}
 
 # For the log only: Spark sees a lost worker and tries the task again on a fresh one.
 _DEAD_ENGINE_EXIT, _STALLED_ENGINE_EXIT = 70, 71
@@ -59,8 +62,8 @@ def rollout(plan: Plan) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.Reco
     """
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        days: dict[str, date] = {}
-        tasks = _tasks(batches, days)
+        known: dict[str, dict[str, Any]] = {}
+        tasks = _tasks(batches, known)
         first = next(tasks, None)
         if first is None:  # an empty partition starts no engine
             return
@@ -72,7 +75,7 @@ def rollout(plan: Plan) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.Reco
             yield from Rollouts(plan, engine, on_decoded=watchdog.touch).rows(chain([first], tasks))
 
         try:
-            yield from _batches(watchdog.watch(rows()), days, plan.rows_per_batch)
+            yield from _batches(watchdog.watch(rows()), known, plan.rows_per_batch)
         except EngineDead:
             traceback.print_exc()
             sys.stderr.flush()
@@ -87,18 +90,18 @@ def _stalled() -> None:
     os._exit(_STALLED_ENGINE_EXIT)
 
 
-def _tasks(batches: Iterable[pa.RecordBatch], days: dict[str, date]) -> Iterator[Task]:
-    """The tasks in a task's batches; notes when each video was ingested, which is the lake's business and no model's."""
+def _tasks(batches: Iterable[pa.RecordBatch], known: dict[str, dict[str, Any]]) -> Iterator[Task]:
+    """The tasks in a task's batches; notes what the lake knows of each video."""
     for batch in batches:
         for row in batch.to_pylist():
-            days[row["video_id"]] = row["ingested_on"]
-            yield Task(row["video_id"], row["uri"], tuple(row["missing"]), row["attempt"])
+            known[row["video_id"]] = {name: row[name] for name in _OF_THE_LAKE}
+            yield Task(row["video_id"], row["uri"], tuple(row["missing"]), row["attempt"], row["input_text"])
 
 
-def _batches(rows: Iterator[dict], days: dict[str, date], size: int) -> Iterator[pa.RecordBatch]:
+def _batches(rows: Iterator[dict], known: dict[str, dict[str, Any]], size: int) -> Iterator[pa.RecordBatch]:
     held: list[dict] = []
     for row in rows:
-        held.append(row | {"ingested_on": days[row["video_id"]]})
+        held.append(row | known[row["video_id"]])
         if len(held) == size:
             yield pa.RecordBatch.from_pylist(held, TRACE_COLUMNS)
             held = []

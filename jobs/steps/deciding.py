@@ -28,6 +28,7 @@ def decide(scores: DataFrame, rule: dict[str, float], rule_id: str, labels: Labe
         "video_id",
         "task",
         "scorer_id",
+        "input_digest",
         F.lit(rule_id).alias("rule_id"),
         "label",
         "labels",

@@ -35,10 +35,9 @@ def read_statements(spark: SparkSession, path: str, ingest: Ingest, labels: Labe
     """
     entry = find("--labels", path)
     mapped = ingest.labels
-    separator = "\t" if path.lower().endswith(".tsv") else ","
-    table = spark.read.csv(storage.absolute(path), header=True, sep=separator, multiLine=True, escape='"')
+    table = read_table(spark, path)
     split_column = mapped.split if mapped.split in table.columns else None
-    _check_columns(path, table.columns, [mapped.id, mapped.label])
+    check_columns(path, table.columns, [mapped.id, mapped.label], "ingest.labels.id and ingest.labels.label")
     _check_text(path, table, [mapped.id, mapped.label])
     if split is not None and split_column is not None:
         raise UsageError(
@@ -67,6 +66,12 @@ def read_statements(spark: SparkSession, path: str, ingest: Ingest, labels: Labe
     )
 
 
+def read_table(spark: SparkSession, path: str) -> DataFrame:
+    """A CSV, or a TSV by its name, with a line of column names; cells may hold line breaks between quotes."""
+    separator = "\t" if path.lower().endswith(".tsv") else ","
+    return spark.read.csv(storage.absolute(path), header=True, sep=separator, multiLine=True, escape='"')
+
+
 def find(flag: str, path: str) -> storage.Entry:
     """The file given with a flag as its store lists it. Raises UsageError if there is none, or if it is no text."""
     listed = list(islice(walk(path), 2)) if storage.exists(path) else []
@@ -85,7 +90,8 @@ def _check_text(path: str, table: DataFrame, columns: list[str]) -> None:
         raise UsageError(f"--labels {path}: expected UTF-8 text, found a row that is not: {row[columns[0]]}")
 
 
-def _check_columns(path: str, found: list[str], wanted: list[str]) -> None:
+def check_columns(path: str, found: list[str], wanted: list[str], settings: str) -> None:
+    """Raises UsageError for a column that is missing; settings: those that name the columns to use."""
     missing = [name for name in wanted if name not in found]
     if not found:
         raise UsageError(f"{path}: expected a line with the names of the columns, found an empty file")
@@ -97,7 +103,7 @@ def _check_columns(path: str, found: list[str], wanted: list[str]) -> None:
     if missing:
         raise UsageError(
             f"{path}: expected a column {' and '.join(repr(name) for name in missing)}, found {', '.join(found)}; "
-            "set ingest.labels.id and ingest.labels.label to the columns to use"
+            f"set {settings} to the columns to use"
         )
 
 

@@ -58,6 +58,7 @@ def of_settings(settings: Settings) -> Recipe:
         },
         dtype=settings.engine.dtype,
         seed=rollout.seed,
+        texts=rollout.texts,
         salt=rollout.salt,
     )
     return Recipe(

@@ -19,7 +19,7 @@ from jobs.runtime.progress import Watch, clock
 from jobs.runtime.run import Run
 from jobs.steps import recipes
 from jobs.steps.recipes import Recipe
-from jobs.steps.scope import COLUMNS, Scope, cut, fix, oldest
+from jobs.steps.scope import COLUMNS, KEY, Scope, cut, fix, oldest
 from lake.staging import Staged, Wave
 from lake.waves import Work
 from lake.write import stage
@@ -48,23 +48,23 @@ def pending(
     Going from k to more adds only the new indices. A rollout that failed for a passing reason is tried again, up to
     max_attempts in all; one whose row_key is in `refused` is not.
     """
-    wanted = videos.select("video_id", F.explode(F.sequence(F.lit(0), F.lit(k - 1))).alias("rollout_index"))
+    wanted = videos.select(*KEY, F.explode(F.sequence(F.lit(0), F.lit(k - 1))).alias("rollout_index"))
     tried = (
         traces.where((F.col("recipe_id") == recipe_id) & (F.col("rollout_index") < k))
-        .groupBy("video_id", "rollout_index")
+        .groupBy(*KEY, "rollout_index")
         .agg(F.max("attempt").alias("last"), F.max_by("status", "attempt").alias("status"))
     )
     again = F.col("status").isin(*TRANSIENT) & (F.col("last") + 1 < max_attempts)
-    key = F.concat_ws("/", "video_id", F.lit(recipe_id), "rollout_index", "attempt")
+    key = F.concat_ws("/", "video_id", F.lit(recipe_id), "input_digest", "rollout_index", "attempt")
     return (
-        wanted.join(tried, ["video_id", "rollout_index"], "left")
+        wanted.join(tried, [*KEY, "rollout_index"], "left")
         .where(F.col("last").isNull() | again)
         .withColumn("attempt", F.coalesce(F.col("last") + 1, F.lit(0)))
         .withColumn("row_key", key)
         .join(refused, "row_key", "left_anti")
-        .groupBy("video_id", "attempt")
+        .groupBy(*KEY, "attempt")
         .agg(F.array_sort(F.collect_list("rollout_index")).alias("missing"))
-        .join(videos, "video_id")
+        .join(videos, list(KEY))
     )
 
 
@@ -295,7 +295,7 @@ def lost_rows(todo: DataFrame) -> DataFrame:
         "well_formed": F.lit(False),
         "tokens": F.lit(0),
     }
-    rows = todo.select("video_id", F.explode("missing").alias("rollout_index"), "attempt", "ingested_on")
+    rows = todo.select(*KEY, F.explode("missing").alias("rollout_index"), "attempt", "ingested_on")
     schema = from_arrow_schema(TRACE_COLUMNS)
     return rows.select(
         *[

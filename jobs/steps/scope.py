@@ -10,15 +10,30 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.runtime.run import Run
+from jobs.steps.inputs import with_inputs
+from jobs.steps.recipes import Recipe
 from schemas.videos import VIDEOS
 
-COLUMNS = ("video_id", "uri", "duration_s", "ingested_at", "ingested_on", "wave_id")
+COLUMNS = (
+    "video_id",
+    "input_digest",
+    "input_text",
+    "uri",
+    "duration_s",
+    "ingested_at",
+    "ingested_on",
+    "wave_id",
+)
+KEY = ("video_id", "input_digest")  # a video whose text has changed is asked anew
 _DAYS_BY_NAME = 366  # beyond so many days a table is cut by the first and the last of them
 
 
 @dataclass(frozen=True)
 class Scope:
-    """A set of videos that stays as it is, whatever happens to the lake: COLUMNS, how many, and the days they are from."""
+    """A set of videos that stays as it is, whatever happens to the lake: COLUMNS, how many, and the days they are from.
+
+    Rows of a table with `input_digest` are those of a video only where they are about its text as it is here.
+    """
 
     videos: DataFrame
     count: int
@@ -26,11 +41,13 @@ class Scope:
 
     def of(self, rows: DataFrame) -> DataFrame:
         """The rows of these videos, of a table with `ingested_on`: folders first, then ids."""
-        return self.within(rows).join(self.videos.select("video_id"), "video_id", "left_semi")
+        key = _key(rows)
+        return self.within(rows).join(self.videos.select(*key), key, "left_semi")
 
     def without(self, rows: DataFrame) -> DataFrame:
         """The videos that have no row in such a table."""
-        return self.videos.join(self.within(rows).select("video_id"), "video_id", "left_anti")
+        key = _key(rows)
+        return self.videos.join(self.within(rows).select(*key), key, "left_anti")
 
     def since(self, rows: DataFrame, time: str) -> DataFrame:
         """The rows from the first of these days on, of a table that has no such days: nothing was said of them before."""
@@ -42,6 +59,10 @@ class Scope:
         if len(self.days) > _DAYS_BY_NAME:
             return rows.where(day.between(F.lit(self.days[0]), F.lit(self.days[-1])))
         return rows.where(day.isin(*self.days))
+
+
+def _key(rows: DataFrame) -> list[str]:
+    return [name for name in KEY if name in rows.columns]
 
 
 def fix(run: Run, name: str, videos: DataFrame) -> Scope:
@@ -99,8 +120,8 @@ def of_split(videos: DataFrame, splits: DataFrame, task: str, split: str | None)
     return videos.join(chosen, "video_id", "left_semi")
 
 
-def stage(run: Run, split: str | None) -> Scope:
-    """The videos of one stage of this run's task, or all of them."""
+def stage(run: Run, split: str | None, recipe: Recipe | None = None) -> Scope:
+    """The videos of one stage of this run's task, or all of them, with what goes into their prompts under a recipe."""
     videos = run.lake.read(VIDEOS)
     chosen = videos if split is None else of_split(videos, run.lake.view("current_splits"), run.task, split)
-    return fix(run, f"scope-{split or 'all'}", chosen)
+    return fix(run, f"scope-{split or 'all'}", with_inputs(run, recipe, chosen))

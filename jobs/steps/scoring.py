@@ -11,7 +11,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from jobs.runtime.run import Run
 from jobs.steps.deciding import decide
 from jobs.steps.rollouts import refused_keys
-from jobs.steps.scope import Scope, parts
+from jobs.steps.scope import KEY, Scope, parts
 from jobs.steps.scorers import Scorer, decided_by
 from lake.staging import Wave
 from lake.waves import Work
@@ -29,18 +29,18 @@ _VIDEOS_PER_WAVE = 50_000
 
 
 def traced(traces: DataFrame, recipe_id: str, k: int, max_attempts: int) -> DataFrame:
-    """Videos whose K rollouts are all there for good: video_id, ingested_on, traces (structs, by rollout index)."""
+    """Videos whose K rollouts are all there for good: video_id, input_digest, ingested_on, traces (structs, by index)."""
     fields = [name for name in TRACE_FIELDS if name != "rollout_index"]
     latest = (
         traces.where((F.col("recipe_id") == recipe_id) & (F.col("rollout_index") < k))
-        .groupBy("video_id", "ingested_on", "rollout_index")
+        .groupBy("video_id", "input_digest", "ingested_on", "rollout_index")
         .agg(F.max_by(F.struct("attempt", *fields), "attempt").alias("t"))
         .where(~F.col("t.status").isin(*TRANSIENT) | (F.col("t.attempt") + 1 >= max_attempts))
     )
     trace = F.struct("rollout_index", *[F.col(f"t.{name}") for name in fields])
     by_index = "array_sort(traces, (a, b) -> a.rollout_index - b.rollout_index)"
     return (
-        latest.groupBy("video_id", "ingested_on")
+        latest.groupBy("video_id", "input_digest", "ingested_on")
         .agg(F.collect_list(trace).alias("traces"))
         .where(F.size("traces") == k)
         .withColumn("traces", F.expr(by_index))
@@ -52,10 +52,10 @@ def waiting(run: Run, scorer: Scorer, scope: Scope, traces: DataFrame) -> DataFr
     traces = scope.of(traces.where(F.col("recipe_id") == scorer.recipe.id))
     ready = traced(traces, scorer.recipe.id, scorer.rollouts, run.settings.waves.max_attempts)
     refused = scope.since(run.lake.read(QUARANTINE), "refused_at")
-    scored = scope.within(run.lake.read(SCORES).where(F.col("scorer_id") == scorer.id)).select("video_id")
+    scored = scope.within(run.lake.read(SCORES).where(F.col("scorer_id") == scorer.id)).select(*KEY)
     return (
-        ready.join(scored, "video_id", "left_anti")
-        .withColumn("row_key", F.concat_ws("/", "video_id", F.lit(scorer.id)))
+        ready.join(scored, list(KEY), "left_anti")
+        .withColumn("row_key", F.concat_ws("/", "video_id", F.lit(scorer.id), "input_digest"))
         .join(refused_keys(refused, SCORES.name), "row_key", "left_anti")
         .drop("row_key")
     )
@@ -63,9 +63,9 @@ def waiting(run: Run, scorer: Scorer, scope: Scope, traces: DataFrame) -> DataFr
 
 def undecided(run: Run, scorer: Scorer, scope: Scope, scores: DataFrame) -> DataFrame:
     """Those of these scores that are of the scope and that the scorer's rule has not seen."""
-    decided = scope.within(decided_by(run, scorer)).select("video_id")
+    decided = scope.within(decided_by(run, scorer)).select(*KEY)
     scores = scope.of(scores.where(F.col("scorer_id") == scorer.id))
-    return scores.join(decided, "video_id", "left_anti")
+    return scores.join(decided, list(KEY), "left_anti")
 
 
 def register(run: Run, scorer: Scorer) -> None:

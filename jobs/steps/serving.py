@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 from pyspark.sql import DataFrame
@@ -9,6 +10,7 @@ from pyspark.sql import functions as F
 
 from jobs.runtime.run import Run
 from jobs.steps import scope, scorers
+from jobs.steps.inputs import takes_texts, with_inputs
 from jobs.steps.rollouts import roll_out, say_statuses
 from jobs.steps.scope import Scope
 from jobs.steps.scorers import Scorer
@@ -18,22 +20,50 @@ from lake.catalog import Added
 from schemas.decisions import DECISIONS
 from schemas.quarantine import QUARANTINE
 from schemas.scores import SCORES
+from schemas.texts import TEXTS
 from schemas.traces import TRACES
 from schemas.videos import VIDEOS
 
 
-def new_videos(run: Run) -> tuple[Scope | None, Added]:
-    """Videos without a decision of any versions that are or were live; what a candidate tried does not count.
+@dataclass(frozen=True)
+class News:
+    """What a night has to look at, None if that is nothing, and the versions of the lake up to which it then has."""
 
-    Looks only at what came after the version of `videos` up to which an earlier night has decided everything, and at the
-    days of what it left; None if that is nothing, and then no other table is read.
+    scope: Scope | None
+    videos_version: int
+    texts_version: int
+
+
+def news(run: Run, scorer: Scorer | None) -> News:
+    """Videos without a decision of any versions that are or were live; what a candidate tried does not count. And videos
+    that the live scorer has decided with another text beside them than they have now.
+
+    Looks only at what came after the versions of `videos` and `texts` up to which an earlier night has decided everything,
+    and at the days of what it left; if that is nothing, no other table is read.
     """
     before = run.lake.registry.scored_up_to(run.task)
+    texts = _texts_since(run, scorer, before.texts_version)
     added = run.lake.added_since(VIDEOS, before.version, before.open_days)
-    if added.files == ():
-        return None, added
-    came = scope.fix(run, "came", run.lake.read_added(VIDEOS, added))
-    return scope.fix(run, "new", came.without(scorers.decided_by_promoted(run))), added
+    if added.files == () and texts.files == ():
+        return News(None, added.version, texts.version)
+    recipe = scorer.recipe if scorer else None
+    came = scope.fix(run, "came", with_inputs(run, recipe, run.lake.read_added(VIDEOS, added)))
+    new = came.videos.join(came.within(scorers.decided_by_promoted(run)).select("video_id"), "video_id", "left_anti")
+    if scorer and takes_texts(scorer.recipe):
+        told = run.lake.read_added(TEXTS, texts).select("video_id").unionByName(came.videos.select("video_id"))
+        about = run.lake.read(VIDEOS).join(told.distinct(), "video_id", "left_semi")
+        asked = scope.fix(run, "told", with_inputs(run, recipe, about))
+        decided = asked.within(scorers.decided_by(run, scorer)).select(*scope.KEY)
+        otherwise = asked.videos.join(decided.select("video_id").distinct(), "video_id", "left_semi")
+        new = new.unionByName(otherwise.join(decided, list(scope.KEY), "left_anti"))
+    return News(scope.fix(run, "new", new), added.version, texts.version)
+
+
+def _texts_since(run: Run, scorer: Scorer | None, version: int | None) -> Added:
+    """What came into the table texts, which concerns those scorers alone whose prompts take any."""
+    if scorer and takes_texts(scorer.recipe):
+        return run.lake.added_since(TEXTS, version)
+    return Added(run.lake.version(TEXTS), ())
 
 
 def serve(run: Run, scorer: Scorer, asked: Scope) -> Scope:
@@ -50,12 +80,12 @@ def serve(run: Run, scorer: Scorer, asked: Scope) -> Scope:
     rest = scope.fix(run, "rest", taken.without(scorers.decided_by(run, scorer)))
     if rest.count:
         score_parts(run, scorer, rest)
-    scored = asked.within(scorers.decided_by(run, scorer)).select("video_id")
-    left = scope.fix(run, "left", asked.videos.join(scored, "video_id", "left_anti"))
+    scored = asked.within(scorers.decided_by(run, scorer)).select(*scope.KEY)
+    left = scope.fix(run, "left", asked.videos.join(scored, list(scope.KEY), "left_anti"))
     refused = refused_videos(asked.since(run.lake.read(QUARANTINE), "refused_at"), scorer)
-    deferred = scope.fix(run, "deferred", left.videos.join(refused, "video_id", "left_anti"))
+    deferred = scope.fix(run, "deferred", left.videos.join(refused, list(scope.KEY), "left_anti"))
     parts = {
-        "videos_scored": asked.videos.join(scored, "video_id", "left_semi").count(),
+        "videos_scored": asked.videos.join(scored, list(scope.KEY), "left_semi").count(),
         "videos_quarantined": left.count - deferred.count,
         "videos_deferred": deferred.count,
     }
@@ -70,13 +100,14 @@ def serve(run: Run, scorer: Scorer, asked: Scope) -> Scope:
 
 
 def refused_videos(quarantine: DataFrame, scorer: Scorer) -> DataFrame:
-    """Videos that will have no decision: of which a trace, the score or the decision was refused by its contract."""
+    """video_id, input_digest of what will have no decision: a trace, the score or the decision was refused."""
     parts = F.split("row_key", "/")
-    video, version, third = (F.get(parts, F.lit(place)) for place in range(3))  # NULL where a key is shorter
-    rollout_index = third.try_cast("int")  # what more rollouts met than the scorer looks at concerns others
+    video, version, digest, fourth = (F.get(parts, F.lit(place)) for place in range(4))  # NULL where a key is shorter
+    rollout_index = fourth.try_cast("int")  # what more rollouts met than the scorer looks at concerns others
     table = F.col("table")
     traces = (table == TRACES.name) & (version == scorer.recipe.id) & (rollout_index < scorer.rollouts)
     scores = (table == SCORES.name) & (version == scorer.id)
-    decisions = (table == DECISIONS.name) & (version == scorer.id) & (third == scorer.rule_id)
+    decisions = (table == DECISIONS.name) & (version == scorer.id) & (fourth == scorer.rule_id)
     refused = quarantine.where(F.col("reason") != TWICE)  # of a key that came twice one row was kept
-    return refused.where(traces | scores | decisions).select(video.alias("video_id")).distinct()
+    found = refused.where(traces | scores | decisions)
+    return found.select(video.alias("video_id"), digest.alias("input_digest")).distinct()

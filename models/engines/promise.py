@@ -137,7 +137,7 @@ class Engine(Protocol):
     name: str
     version: str
 
-    def chat(self, user_text: str, clips: int = 1) -> str:
+    def chat(self, user_text: str, clips: int = 1, said: str = "") -> str:
         """The prompt of a request: `prompts.chat` with this model's processor."""
         ...
 

@@ -49,6 +49,7 @@ class Task:
     uri: str
     missing: tuple[int, ...]
     attempt: int
+    text: str | None = None  # beside its pictures
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,8 @@ class Rollouts:
         work = partial(_decode, plan.decode, plan.frames, plan.limits)
         with DecodePool(work, plan.decoding) as pool:
             decoded = pool.map(noted(tasks), argument=attrgetter("uri", "video_id"))
-            prompt = self._engine.chat(plan.user_text)
-            self._begun = begun(prompt)
-            for completion in self._engine.generate(self._requests(decoded, prompt), plan.sampling, plan.scored):
+            self._begun = begun(self._engine.chat(plan.user_text))
+            for completion in self._engine.generate(self._requests(decoded), plan.sampling, plan.scored):
                 task = self._tasks[completion.key]
                 row = self._row(task, completion, self._seconds[completion.key])
                 done += 1
@@ -139,7 +139,7 @@ class Rollouts:
                 f"{asked} rollouts were asked for and {done} came back: no row may be lost or made twice"
             )
 
-    def _requests(self, decoded: Iterable[tuple[Task, Clip | MediaError]], prompt: str) -> Iterator[Request]:
+    def _requests(self, decoded: Iterable[tuple[Task, Clip | MediaError]]) -> Iterator[Request]:
         """Runs in the engine's feeding thread; what cannot be decoded is left in `_refused` for the main one."""
         for number, (task, clip) in enumerate(decoded):
             self._on_decoded()
@@ -148,6 +148,7 @@ class Rollouts:
                 continue
             key = f"{number}:{task.video_id}"
             self._tasks[key], self._seconds[key] = task, clip.duration
+            prompt = self._engine.chat(self._plan.user_text, said=task.text or "")
             for first, n in consecutive(task.missing):
                 seed = seed_of(self._plan.seed_base, task.video_id, first)
                 yield Request(key, prompt, (clip,), first, n, seed, self._plan.adapter)

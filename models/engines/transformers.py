@@ -76,8 +76,8 @@ class TransformersEngine(Streaming):
         for adapter in spec.adapters:
             self._model.load_adapter(adapter.folder, adapter_name=adapter.name)
 
-    def chat(self, user_text: str, clips: int = 1) -> str:
-        return chat(self._processor, user_text, clips)
+    def chat(self, user_text: str, clips: int = 1, said: str = "") -> str:
+        return chat(self._processor, user_text, clips, said)
 
     @property
     def unfinished(self) -> int:

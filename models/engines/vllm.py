@@ -111,8 +111,8 @@ class VllmEngine(Streaming):
         self._scores = lru_cache(maxsize=8)(partial(reader, self._processor, end_ids=self._end_ids))
         engines_built += 1
 
-    def chat(self, user_text: str, clips: int = 1) -> str:
-        return chat(self._processor, user_text, clips)
+    def chat(self, user_text: str, clips: int = 1, said: str = "") -> str:
+        return chat(self._processor, user_text, clips, said)
 
     @property
     def unfinished(self) -> int:

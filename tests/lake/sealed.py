@@ -31,6 +31,7 @@ def score_rows(wave: Wave, good: int, broken: int) -> list[dict]:
             "video_id": f"{wave.id}-{number}",
             "task": TASK,
             "scorer_id": "s" * 16,
+            "input_digest": "0" * 16,
             "probs": {"falling": 0.1, "mixed": 0.2, "rising": 0.7 if number < good else 0.9},
             "rollouts": 4,
             "rollouts_ok": 4,

@@ -30,6 +30,10 @@ def label(video: str, slug: str, day: int, source: str = "people", task: str = "
     return {"video_id": video, "task": task, "label": slug, "labels": [slug], "source": source, "observed_at": at(day)}
 
 
+def text(video: str, field: str, words: str, day: int) -> dict:
+    return {"video_id": video, "field": field, "text": words, "source": "s", "observed_at": at(day)}
+
+
 def file(name: str, video: str, status: str = "ok", source: str = "files") -> dict:
     return {"uri": f"/{source}/{name}", "source": source, "external_id": name, "status": status, "video_id": video}
 
@@ -83,6 +87,16 @@ ROWS = {
         {"video_id": "V-after", "task": "t", "split": "align", "assigned_at": at(2)},
         {"video_id": "V-late", "task": "t", "split": "test", "assigned_at": at(2)},
     ],
+    "texts": [
+        text("v1", "title", "Cats", 1),
+        text("v1", "title", "Dogs", 3),
+        text("v1", "title", "Mice", 2),
+        text("v1", "transcript", "Meow.", 1),
+        text("v2", "title", "taken back", 1),
+        text("v2", "title", "", 2),
+        text(ext("files", "late"), "title", "Late", 1),
+        text(ext("files", "never"), "title", "Never", 1),
+    ],
     "traces": [
         {"video_id": "v1", "recipe_id": "r", "rollout_index": index, "attempt": attempt, "status": status}
         for index, attempt, status in [(0, 0, "ok"), (1, 0, "generation_error"), (1, 2, "ok"), (1, 1, "too_long")]
@@ -116,12 +130,32 @@ def put_down(root: str, name: str, rows: list[dict]) -> None:
     """Commit literal rows, without asking their contract."""
     table = BY_NAME[name]
     columns = {column.name for column in table.columns}
-    defaults = {"ingested_on": DAY} if "ingested_on" in columns else {}
+    always = {"ingested_on": DAY, "input_digest": "0", "scored_at": at(1)}
+    defaults = {column: value for column, value in always.items() if column in columns}
     assert all(row.keys() <= columns for row in rows)
     values = [dict.fromkeys(columns) | defaults | row for row in rows]
     with PartWriter(table, root, "test.w00001") as parts:
         parts.write(pa.Table.from_pylist(values, arrow_schema(table)))
         append_once(table, root, parts.close(), f"test/{name}/{id(rows)}", "test.w00001")
+
+
+def test_the_latest_text_of_a_field_counts_and_finds_the_video_that_came_later(now):
+    found = {(row["video_id"], row["field"]): row["text"] for row in now["current_texts"]}
+    assert found["v1", "title"] == "Dogs" and found["v1", "transcript"] == "Meow."
+    assert found["v2", "title"] == ""  # taken back
+    assert found["V-late", "title"] == "Late"
+
+
+def test_of_two_scores_of_a_video_whose_text_changed_the_later_is_current(spark, tmp_path):
+    create_all(str(tmp_path))
+    for digest, day, top in (("before", 1, 0.9), ("after", 2, 0.7)):
+        scored, decided = score("v1", "s1", "u1", top, False)
+        put_down(str(tmp_path), "scores", [scored | {"input_digest": digest, "scored_at": at(day)}])
+        put_down(str(tmp_path), "decisions", [decided | {"input_digest": digest}])
+    put_down(str(tmp_path), "videos", [{"video_id": "v1", "uri": "/v1"}])
+    lake = Lake(str(tmp_path), lambda: spark)
+    lake.registry.promote("t", pair("s1", "u1", 1))
+    assert [row["top_prob"] for row in lake.view("current_scores").collect()] == [0.7]
 
 
 def test_the_latest_statement_wins_however_late_it_was_written(now):

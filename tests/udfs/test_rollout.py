@@ -57,7 +57,8 @@ def run(spark, plan, rows, partitions=1):
     from pyspark.sql.pandas.types import from_arrow_schema
 
     todo = spark.createDataFrame(rows, "video_id string, uri string, missing array<int>, attempt int")
-    todo = todo.selectExpr("*", "DATE'2026-01-02' AS ingested_on")
+    beside = ["DATE'2026-01-02' AS ingested_on", "'none' AS input_digest", "CAST(NULL AS STRING) AS input_text"]
+    todo = todo.selectExpr("*", *beside)
     out = todo.coalesce(1).repartition(partitions) if partitions > 1 else todo.coalesce(1)
     return out.mapInArrow(rollout(plan), from_arrow_schema(TRACE_COLUMNS)).collect()
 

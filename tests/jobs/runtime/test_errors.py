@@ -225,10 +225,10 @@ def test_so_is_half_of_any_other_file_of_the_registry(lake, name):
 
 def test_half_a_note_of_how_far_a_night_came_costs_a_longer_look_and_no_more(lake):
     registry = lake.at_hand().registry
-    registry.note_scored("handwriting", "earlier", 2, ["2026-03-01"])
-    registry.note_scored("handwriting", "later", 3)
+    registry.note_scored("handwriting", "earlier", 2, 5, ["2026-03-01"])
+    registry.note_scored("handwriting", "later", 3, 7)
     halve(lake.root / "registry" / "handwriting" / "scored" / "later.json")
-    assert registry.scored_up_to("handwriting") == Scored(2, ("2026-03-01",))
+    assert registry.scored_up_to("handwriting") == Scored(2, 5, ("2026-03-01",))
     halve(lake.root / "registry" / "handwriting" / "scored" / "earlier.json")
     assert registry.scored_up_to("handwriting") == Scored()
 

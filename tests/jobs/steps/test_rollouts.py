@@ -53,22 +53,24 @@ TRIED = [
     ("given up", "r", 0, 2, "generation_error"),
 ]
 REFUSED = [
-    ("traces", "refused/r/0/0"),
-    ("traces", "refused/r/2/0"),
-    ("traces", "half/q/0/0"),  # another recipe
-    ("scores", "half/r/2/0"),  # another table
-    ("traces", "again/r/0/1"),  # the second try was refused
+    ("traces", "refused/r/now/0/0"),
+    ("traces", "refused/r/now/2/0"),
+    ("traces", "refused/r/before/1/0"),  # with another text beside it
+    ("traces", "half/q/now/0/0"),  # another recipe
+    ("scores", "half/r/now/2/0"),  # another table
+    ("traces", "again/r/now/0/1"),  # the second try was refused
 ]
 
 
 @pytest.fixture(scope="module")
 def missing(spark):
     """missing(k, attempts) -> {(video, attempt): rollout indices}."""
-    names = ("new", "all", "half", "other", "again", "mended", "given up", "refused")
-    videos = spark.createDataFrame([(name, f"/{name}") for name in names], "video_id string, uri string")
-    traces = spark.createDataFrame(
-        TRIED, "video_id string, recipe_id string, rollout_index int, attempt int, status string"
-    )
+    names = ("new", "all", "half", "other", "again", "mended", "given up", "refused", "retold")
+    rows = [(name, "now", f"/{name}") for name in names]
+    videos = spark.createDataFrame(rows, "video_id string, input_digest string, uri string")
+    tried = [(*row, "now") for row in TRIED] + [("retold", "r", index, 0, "ok", "before") for index in range(3)]
+    columns = "video_id string, recipe_id string, rollout_index int, attempt int, status string, input_digest string"
+    traces = spark.createDataFrame(tried, columns)
     quarantine = spark.createDataFrame(REFUSED, "`table` string, row_key string")
     refused = refused_keys(quarantine, TRACES.name)
 
@@ -90,6 +92,7 @@ def test_what_is_missing_at_three_rollouts(missing):
         ("again", 2): [1],
         ("given up", 0): [1, 2],
         ("refused", 0): [1],
+        ("retold", 0): [0, 1, 2],  # there was another text beside it
     }
 
 
@@ -101,7 +104,7 @@ def test_more_rollouts_add_only_the_new_ones(missing):
 
 
 def test_fewer_rollouts_ask_for_fewer(missing):
-    assert missing(1) == {(name, 0): [0] for name in ("new", "half", "other")}
+    assert missing(1) == {(name, 0): [0] for name in ("new", "half", "other", "retold")}
 
 
 def test_passing_failures_are_tried_again_as_often_as_allowed(missing):

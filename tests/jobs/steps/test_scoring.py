@@ -40,7 +40,7 @@ ROWS = [
 def ready(spark):
     """ready(attempts) -> {video: [(index, think), ...]} at K = 2."""
     names = ("video_id", "recipe_id", "rollout_index", "attempt", "status", "think")
-    given = [dict(zip(names, row, strict=True)) | {"ingested_on": DAY} for row in ROWS]
+    given = [dict(zip(names, row, strict=True)) | {"ingested_on": DAY, "input_digest": "0"} for row in ROWS]
     values = [tuple(row.get(column.name) for column in TRACES.columns) for row in given]
     traces = spark.createDataFrame(values, spark_schema(TRACES))
 
@@ -81,10 +81,10 @@ SCORES = {
 
 @pytest.fixture(scope="module")
 def decided(spark):
-    rows = [(name, "t", "s", probs, ok, NEXT_DAY) for name, (probs, ok) in SCORES.items()]
+    rows = [(name, "t", "s", "0", probs, ok, NEXT_DAY) for name, (probs, ok) in SCORES.items()]
     scores = spark.createDataFrame(
         rows,
-        "video_id string, task string, scorer_id string, probs map<string,double>, rollouts_ok int, ingested_on date",
+        "video_id string, task string, scorer_id string, input_digest string, probs map<string,double>, rollouts_ok int, ingested_on date",
     )
 
     @cache

@@ -42,8 +42,8 @@ class Scripted:
     def __init__(self, texts=None, lose=False):
         self.texts, self.lose, self.asked = texts or {}, lose, []
 
-    def chat(self, text):
-        return text + self.opens
+    def chat(self, text, said=""):
+        return text + said + self.opens
 
     def generate(self, requests, sampling, scored):
         for r in requests:
