@@ -1,4 +1,4 @@
-"""The text beside a video: which fields, how long, and a hash that changes with what the model reads and with nothing else."""
+"""The text beside a video: which fields, how long, and a hash of what the model reads."""
 
 import hashlib
 

@@ -15,7 +15,7 @@ from schemas.splits import SPLITS
 from schemas.videos import VIDEOS
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
-SCHEMA = "video_id string, uri string, duration_s double, ingested_at timestamp, ingested_on date, wave_id string"
+SCHEMA = "video_id string, input_digest string, input_text string, uri string, duration_s double, ingested_at timestamp, ingested_on date, wave_id string"
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +27,11 @@ def run(spark, tmp_path_factory):
 def videos(spark):
     """videos({id: hours after BEGAN}) -> rows with COLUMNS."""
 
-    def make(ages: dict[str, float], times: int = 1):
+    def make(ages: dict[str, float], times: int = 1, digest: str = "0"):
         rows = []
         for name, hours in ages.items():
             at = BEGAN + timedelta(hours=hours)
-            rows += [(name, f"/{name}", 1.0, at, at.date(), "w")] * times
+            rows += [(name, digest, None, f"/{name}", 1.0, at, at.date(), "w")] * times
         return spark.createDataFrame(rows, SCHEMA)
 
     return make
@@ -65,6 +65,14 @@ def test_what_a_table_has_of_a_scope_and_who_of_the_scope_has_nothing_there(run,
     assert ids(scope.of(scores)) == ["a", "a", "c", "c"]
     assert ids(scope.within(scores)) == ["a", "a", "c", "c", "neighbour", "neighbour"]  # whole days
     assert ids(scope.without(scores)) == ["b"]
+
+
+def test_rows_about_another_text_are_not_those_of_the_scope(run, videos):
+    scope = fix(run, "told", videos({"a": 1, "b": 2}))
+    scores = videos({"a": 1}, digest="before").unionByName(videos({"b": 2}))
+    assert ids(scope.of(scores)) == ["b"]
+    assert ids(scope.without(scores)) == ["a"]
+    assert ids(scope.of(scores.drop("input_digest"))) == ["a", "b"]  # a table about videos, whatever is said of them
 
 
 def test_the_folders_of_other_days_are_not_even_opened(run, videos, spark, tmp_path):

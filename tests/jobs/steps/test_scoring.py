@@ -84,7 +84,8 @@ def decided(spark):
     rows = [(name, "t", "s", "0", probs, ok, NEXT_DAY) for name, (probs, ok) in SCORES.items()]
     scores = spark.createDataFrame(
         rows,
-        "video_id string, task string, scorer_id string, input_digest string, probs map<string,double>, rollouts_ok int, ingested_on date",
+        "video_id string, task string, scorer_id string, input_digest string, probs map<string,double>, "
+        "rollouts_ok int, ingested_on date",
     )
 
     @cache
