@@ -12,6 +12,7 @@ from models import identity
 from models.engines.promise import EngineSpec, Sampling
 from models.engines.rollouts import Plan
 from models.language import prompts
+from models.video.cell import cell_of
 from models.video.frames import FrameSpec, Limits
 from models.video.pool import DecodeSettings
 from udfs.reading import sample_video
@@ -39,7 +40,7 @@ def of_settings(settings: Settings) -> Recipe:
         prompt=text,
         labels=task.labels,
         grammar=rollout.grammar,
-        frames=settings.frames.model_dump(),
+        frames=_said(settings.frames.model_dump()),
         sampling={
             "temperature": rollout.temperature,
             "top_p": rollout.top_p,
@@ -50,7 +51,27 @@ def of_settings(settings: Settings) -> Recipe:
         seed=rollout.seed,
         salt=rollout.salt,
     )
+    frame_spec(value["frames"], settings.model.path)
     return Recipe(identity.digest(value), value, storage.absolute(settings.model.path))
+
+
+def _said(frames: dict[str, Any]) -> dict[str, Any]:
+    """Without what came later and is at its default: recipes that have it in no word keep their ids."""
+    later = {"fit": FrameSpec.fit, "sampling": FrameSpec.sampling}
+    return {name: value for name, value in frames.items() if name not in later or value != later[name]}
+
+
+def frame_spec(frames: dict[str, Any], folder: str) -> FrameSpec:
+    """What the model in a folder is shown, by the settings or a recipe's JSON. Raises UsageError if they do not fit it."""
+    try:
+        return FrameSpec(**frames, cell=cell_of(folder))
+    except TypeError:
+        raise UsageError(
+            f"frames: expected count, max_pixels, fps and perhaps fit and sampling, found {', '.join(frames)}: a recipe of "
+            "an earlier version; roll out, calibrate and promote anew"
+        ) from None
+    except ValueError as error:
+        raise UsageError(f"frames: {error}") from None
 
 
 def model_digest(folder: str) -> str:
@@ -106,7 +127,7 @@ def plan(recipe: Recipe, settings: Settings) -> Plan:
             kv_cache_bytes=engine.kv_cache_mb and engine.kv_cache_mb << 20,
         ),
         sampling=Sampling(**value["sampling"] | {"stop": tuple(value["sampling"]["stop"])}),
-        frames=FrameSpec(**value["frames"]),
+        frames=frame_spec(value["frames"], recipe.model_path),
         user_text=value["prompt"],
         labels=tuple(value["labels"]),
         grammar=value["grammar"],

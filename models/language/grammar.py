@@ -12,6 +12,7 @@ Every function here takes time linear in the text and raises on no text at all.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,12 +52,20 @@ class Span:
     caption: str
 
 
-def parse(text: str, grammar: str, labels: Sequence[str] | None, finish_reason: str | None = None) -> Parsed:
+def parse(
+    text: str,
+    grammar: str,
+    labels: Sequence[str] | None,
+    finish_reason: str | None = None,
+    seconds: float | None = None,
+) -> Parsed:
     """Read one completion.
 
     text: the completion as generated, special tokens included, the final end-of-turn token left out.
     labels: the task's label slugs; None accepts any answer that is not blank (imported traces of open questions).
     finish_reason: "length" when the token limit cut the text; None when nobody knows (imported traces).
+    seconds: length of the clip, None when nobody knows; a `thinker` trace that names a later time is not well formed. Times
+    are written in whole seconds, so the clip's last second counts whole.
 
     Status is `ok` only if an answer is closed and equals a label after strip and casefold; `too_long` if the text was
     cut before an answer closed; `parse_error` otherwise. The answer is the last one after the think segment: a model
@@ -75,7 +84,7 @@ def parse(text: str, grammar: str, labels: Sequence[str] | None, finish_reason: 
         think=_think(text),
         answer=answer,
         label=label,
-        well_formed=_well_formed(text, grammar),
+        well_formed=_well_formed(text, grammar, seconds),
     )
 
 
@@ -168,7 +177,7 @@ def _think(text: str) -> str | None:
     return _segment(text, "think", ("<answer>",))
 
 
-def _well_formed(text: str, grammar: str) -> bool:
+def _well_formed(text: str, grammar: str, seconds: float | None = None) -> bool:
     if _SPECIAL_TOKEN.search(text):
         return False
     tags = list(_TAG.finditer(text))
@@ -181,8 +190,10 @@ def _well_formed(text: str, grammar: str) -> bool:
         expected[1:1] = ["time", "/time", "caption", "/caption"] * pairs
     if names != expected or any(tag.group() != f"<{name}>" for tag, name in zip(tags, names, strict=True)):
         return False
-    if grammar == "thinker" and len(spans(text)) != pairs:
-        return False
+    if grammar == "thinker":
+        found = spans(text)
+        if len(found) != pairs or (seconds is not None and any(span.end > math.ceil(seconds) for span in found)):
+            return False
     bounds = [tag for tag in tags if tag.group(2) in SEGMENTS[grammar]]
     outside = [text[: bounds[0].start()], text[bounds[-1].end() :]]
     outside += [text[a.end() : b.start()] for a, b in zip(bounds[1::2], bounds[2::2], strict=False)]
