@@ -53,9 +53,11 @@ class Model(Section):
 
 
 class Frames(Section):
-    count: int = Field(ge=1, le=4096)
-    size: int = Field(ge=14, le=4096, description="pixels, side of the square each frame is fitted into")
-    fps: float = Field(gt=0, description="frames per second at which the model is told it sees them")
+    count: int = Field(ge=1, le=4096, description="most frames of a video")
+    max_pixels: int = Field(ge=1, description="width x height of one frame as the model sees it, at most")
+    fps: float = Field(gt=0, description="most frames a second: a short video has fewer than count")
+    fit: Literal["aspect", "square"] = Field(description="each video in its own shape, or all in a square with black")
+    sampling: Literal["uniform", "scene"] = Field(description="evenly in time, or more where the picture changes")
 
 
 class Decode(Section):

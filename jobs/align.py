@@ -40,7 +40,6 @@ from models.language import prompts
 from models.training.alignment import Example, align, epochs
 from models.training.trainer import OnMetric, TrainSpec
 from models.video.cache import FrameCache
-from models.video.frames import FrameSpec
 from schemas.files import FILES
 from schemas.recipes import RECIPES
 from schemas.traces import TRACES
@@ -163,7 +162,10 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     spec = TrainSpec(settings.align.steps, settings.align.learning_rate, settings.align.warmup)
     limits = recipes.limits(settings)
     frames = FrameCache(
-        out / "frames", FrameSpec(**settings.frames.model_dump()), limits, settings.align.cache_mb << 20
+        out / "frames",
+        recipes.frame_spec(settings.frames.model_dump(), str(start)),
+        limits,
+        settings.align.cache_mb << 20,
     )
     prompt = prompts.user_text(
         settings.labels.prompt or prompts.DEFAULT_TEMPLATE, settings.labels.labels, settings.rollout.grammar
@@ -178,7 +180,6 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         out / "model",
         epochs([example(row) for row in rows], settings.align.batch, arguments.seed),
         spec,
-        settings.frames.fps,
         settings.align.micro_batch,
         checkpoints=out / "checkpoints" / "align",
         on_metric=partial(on_metric, "align"),

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING
 
 from lake import storage
+from models.video.clip import Clip
 from models.video.frames import FrameSpec, Limits, MediaError, sample
-
-if TYPE_CHECKING:
-    import numpy as np
 
 _ESCAPED_BYTE = re.compile(r"\\x[89a-f][0-9a-f]")
 
@@ -43,6 +40,6 @@ def read_video(uri: str, video_id: str, limits: Limits) -> bytes:
     return data
 
 
-def sample_video(uri: str, video_id: str, spec: FrameSpec, limits: Limits) -> np.ndarray:
-    """`frames.sample` of a video's bytes: uint8 [count, size, size, 3]."""
+def sample_video(uri: str, video_id: str, spec: FrameSpec, limits: Limits) -> Clip:
+    """`frames.sample` of a video's bytes."""
     return sample(read_video(uri, video_id, limits), spec, limits)

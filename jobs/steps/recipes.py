@@ -16,6 +16,7 @@ from models.engines.rollouts import Plan
 from models.language import prompts
 from models.language.codes import yes_no
 from models.language.label_scores import Checks, Choice, Scored
+from models.video.cell import cell_of
 from models.video.frames import FrameSpec, Limits
 from models.video.pool import DecodeSettings
 from udfs.reading import sample_video
@@ -61,6 +62,7 @@ def of_settings(settings: Settings) -> Recipe:
         texts=rollout.texts,
         salt=rollout.salt,
     )
+    frame_spec(value["frames"], model.path)
     return Recipe(
         identity.digest(value), value, storage.absolute(model.path), model.adapter and storage.absolute(model.adapter)
     )
@@ -80,6 +82,19 @@ def _of_folder(look: Callable[..., Any], folder: str, *rest: Any) -> Any:
         return look(folder, *rest)
     except (OSError, ValueError) as error:
         raise UsageError(f"model.path: {error}") from None
+
+
+def frame_spec(frames: dict[str, Any], folder: str) -> FrameSpec:
+    """What the model in a folder is shown, by the settings or a recipe's JSON. Raises UsageError if they do not fit it."""
+    try:
+        return FrameSpec(**frames, cell=cell_of(folder))
+    except TypeError:
+        raise UsageError(
+            f"frames: expected count, max_pixels, fps and perhaps fit and sampling, found {', '.join(frames)}: a recipe of "
+            "an earlier version; roll out, calibrate and promote anew"
+        ) from None
+    except ValueError as error:
+        raise UsageError(f"frames: {error}") from None
 
 
 def model_digest(folder: str) -> str:
@@ -158,7 +173,7 @@ def plan(recipe: Recipe, settings: Settings) -> Plan:
             gpus=engine.gpus,
         ),
         sampling=Sampling(**value["sampling"] | {"stop": tuple(value["sampling"].get("stop", ()))}),
-        frames=FrameSpec(**value["frames"]),
+        frames=frame_spec(value["frames"], recipe.model_path),
         user_text=value["prompt"],
         scored=_scored(value),
         adapter=_ADAPTER if recipe.adapter_path else "",

@@ -175,6 +175,7 @@ class Rollouts:
             self._plan.grammar,
             self._plan.scored.labels if self._plan.scored else None,
             completion.finish_reason,
+            seconds=seconds,
             several=isinstance(self._plan.scored, Checks),
             begun=self._begun,
         )

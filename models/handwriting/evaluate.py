@@ -15,6 +15,7 @@ import torch
 from models.handwriting import clips, teacher, tiny
 from models.language.prompts import chat
 from models.training import alignment
+from models.video.clip import Clip
 from models.video.frames import Limits, sample
 from models.video.processors import processor_inputs
 
@@ -63,7 +64,7 @@ def answer(text: str) -> str | None:
 
 @torch.no_grad()
 def complete(
-    model: Any, processor: Any, videos: Sequence[np.ndarray], n: int, temperature: float, batch: int = 32
+    model: Any, processor: Any, videos: Sequence[Clip], n: int, temperature: float, batch: int = 32
 ) -> list[list[str]]:
     """n completions of every video, drawn at a temperature; 0 is greedy."""
     how = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
@@ -73,7 +74,7 @@ def complete(
         part = videos[place : place + batch]
         inputs = processor(
             text=[prompt] * len(part),
-            **processor_inputs(part, tiny.FRAMES.fps),
+            **processor_inputs(part),
             return_tensors="pt",
         )
         tokens = model.generate(**inputs, max_new_tokens=64, num_return_sequences=n, **how)

@@ -26,9 +26,11 @@ from models.video.frames import FrameSpec
 
 PROMPT = "Four digits: rising, falling or mixed?"
 
-FRAMES = FrameSpec(count=8, size=56, fps=2.0)
-
-_PATCH, _MERGE, _TEMPORAL = 7, 2, 2  # 56 / 7 / 2 = a 4 x 4 grid, 8 / 2 = 4 temporal steps: 64 video tokens
+_PATCH, _MERGE, _TEMPORAL = 7, 2, 2
+# At most 16 cells a frame, 8 / 2 = 4 temporal steps: at most 64 video tokens. A clip of 2 s or more has all 8 frames.
+FRAMES = FrameSpec(count=8, max_pixels=56 * 56, fps=4.0, cell=_PATCH * _MERGE)
+# Positions of temporal steps are whole numbers: steps of half a second, the shortest there are, stay two apart.
+_TOKENS_PER_SECOND = 4
 _VOCABULARY = 512
 _TAGS = ("<observation>", "</observation>", "<think>", "</think>", "<answer>", "</answer>")
 _SPECIAL = (
@@ -122,7 +124,7 @@ def _make_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
         "temporal_patch_size": _TEMPORAL,
         "image_mean": [0.5, 0.5, 0.5],
         "image_std": [0.5, 0.5, 0.5],
-        "size": {"shortest_edge": 28 * 28, "longest_edge": 56 * 56 * 16},
+        "size": {"shortest_edge": FRAMES.cell**2, "longest_edge": 56 * 56 * 16},  # no frame is ever resized again
     }
     video = Qwen2VLVideoProcessor(do_sample_frames=False, **shared)
     return Qwen2_5_VLProcessor(Qwen2VLImageProcessor(**shared), tokenizer, video, chat_template=_CHAT_TEMPLATE)
@@ -154,9 +156,9 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             "patch_size": _PATCH,
             "spatial_merge_size": _MERGE,
             "temporal_patch_size": _TEMPORAL,
-            "window_size": FRAMES.size,
+            "window_size": 4 * FRAMES.cell,
             "fullatt_block_indexes": [0, 1, 2],
-            "tokens_per_second": 1,
+            "tokens_per_second": _TOKENS_PER_SECOND,
         },
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],

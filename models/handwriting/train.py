@@ -13,11 +13,10 @@ import numpy as np
 import torch
 
 from models.handwriting import clips, teacher, tiny
-from models.handwriting.sight import Sight, SightMicro, sight_batch, sight_loss
+from models.handwriting.sight import Sight, SightMicro, sampled, sight_batch, sight_loss
 from models.training import alignment
 from models.training.alignment import Example
 from models.training.trainer import OnMetric, TrainSpec, train
-from models.video.frames import on_screen_indices, sample_array
 
 SIGHT_BATCH, BATCH = 16, 24  # clips a step: of first sight, and of the whole model
 
@@ -47,7 +46,7 @@ def train_base(
     def batches(step: int) -> list[SightMicro]:
         difficulty = float(np.clip((step - _EASY_STEPS) / (_FULL_AT_STEP - _EASY_STEPS), 0.0, 1.0))
         scenes = _scenes(seed, step * SIGHT_BATCH, SIGHT_BATCH, difficulty)
-        return [sight_batch(processor, scenes, [_sampled(scene) for scene in scenes])]
+        return [sight_batch(processor, scenes, [sampled(scene) for scene in scenes])]
 
     kept = checkpoints and checkpoints / "sight"
     train(Sight(model), batches, sight_loss, sight, kept, lambda name, *rest: on_metric(f"sight/{name}", *rest))
@@ -56,17 +55,11 @@ def train_base(
 
     def examples(step: int) -> list[Example]:
         scenes = _scenes(seed, sight.steps * SIGHT_BATCH + step * BATCH, BATCH, 1.0)
-        return [Example(partial(_sampled, scene), tiny.PROMPT, teacher.observation(scene.digits)) for scene in scenes]
+        return [Example(partial(sampled, scene), tiny.PROMPT, teacher.observation(scene.digits)) for scene in scenes]
 
     kept = checkpoints and checkpoints / "base"
-    alignment.align(seeing, out, examples, base, tiny.FRAMES.fps, BATCH, kept, on_metric)
+    alignment.align(seeing, out, examples, base, BATCH, kept, on_metric)
 
 
 def _scenes(seed: int, first: int, count: int, difficulty: float) -> list[clips.Scene]:
     return [clips.scene(seed, "base", index, difficulty) for index in range(first, first + count)]
-
-
-def _sampled(scene: clips.Scene) -> np.ndarray:
-    """What `frames.sample` would give of the scene's file, but for the codec; renders only the frames that are kept."""
-    chosen = on_screen_indices(scene.frames, tiny.FRAMES.count)
-    return sample_array(clips.render(scene, chosen), tiny.FRAMES)

@@ -12,6 +12,7 @@ Every function here takes time linear in the text and raises on no text at all.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ def parse(
     finish_reason: str | None = None,
     several: bool = False,
     begun: str = "",
+    seconds: float | None = None,
 ) -> Parsed:
     """Read one completion.
 
@@ -80,6 +82,8 @@ def parse(
     finish_reason: "length" when the token limit cut the text; None when nobody knows (imported traces).
     several: any number of labels may apply: the answer lists them between commas, semicolons or bars, or says "none".
     begun: what the chat template has opened in the prompt already, "<think>" or nothing.
+    seconds: length of the clip, None when nobody knows; a `thinker` trace that names a later time is not well formed. Times
+    are written in whole seconds, so the clip's last second counts whole.
 
     Status is `too_long` if the text was cut, whatever it holds: what came up in its middle was still being weighed. It is
     `ok` only if an answer is closed and names a label, whatever its case, in quotes or not, with a full stop or not;
@@ -98,7 +102,7 @@ def parse(
         answer=answer,
         label=named[0] if named and not several else None,
         labels=named,
-        well_formed=_well_formed(text, grammar),
+        well_formed=_well_formed(text, grammar, seconds),
     )
 
 
@@ -208,7 +212,7 @@ def _think(text: str) -> str | None:
     return _segment(text, "think", ("<answer>",))
 
 
-def _well_formed(text: str, grammar: str) -> bool:
+def _well_formed(text: str, grammar: str, seconds: float | None = None) -> bool:
     if _SPECIAL_TOKEN.search(text):
         return False
     tags = list(_TAG.finditer(text))
@@ -221,8 +225,10 @@ def _well_formed(text: str, grammar: str) -> bool:
         expected[1:1] = ["time", "/time", "caption", "/caption"] * pairs
     if names != expected or any(tag.group() != f"<{name}>" for tag, name in zip(tags, names, strict=True)):
         return False
-    if grammar == "thinker" and len(spans(text)) != pairs:
-        return False
+    if grammar == "thinker":
+        found = spans(text)
+        if len(found) != pairs or (seconds is not None and any(span.end > math.ceil(seconds) for span in found)):
+            return False
     bounds = [tag for tag in tags if tag.group(2) in SEGMENTS[grammar]]
     outside = [text[: bounds[0].start()], text[bounds[-1].end() :]]
     outside += [text[a.end() : b.start()] for a, b in zip(bounds[1::2], bounds[2::2], strict=False)]

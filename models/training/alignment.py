@@ -18,6 +18,7 @@ from models.language.positions import use_serving_positions
 from models.language.prompts import chat
 from models.training.objectives import next_token_logprobs, sft_loss_sum
 from models.training.trainer import OnMetric, TrainSpec, train
+from models.video.clip import Clip
 from models.video.processors import check_processors, processor_inputs
 
 
@@ -25,10 +26,10 @@ from models.video.processors import check_processors, processor_inputs
 class Example:
     """One thing to learn: the `completion` (without the end-of-turn token) to a video and a `prompt`.
 
-    frames: called when the example is due; gives uint8 [T, H, W, 3]. prompt: the instruction of the user's turn.
+    frames: called when the example is due; gives the clip as the model sees it. prompt: the instruction of the user's turn.
     """
 
-    frames: Callable[[], np.ndarray]
+    frames: Callable[[], Clip]
     prompt: str
     completion: str
 
@@ -63,14 +64,14 @@ def save_bfloat16(model: PreTrainedModel, processor: ProcessorMixin, folder: Pat
     processor.save_pretrained(folder)
 
 
-def collate(processor: ProcessorMixin, examples: Sequence[Example], fps: float) -> SftMicro:
-    """Examples as one right-padded batch; fps: the rate at which frames are presented to the model."""
+def collate(processor: ProcessorMixin, examples: Sequence[Example]) -> SftMicro:
+    """Examples as one right-padded batch; their clips may differ in size and length."""
     tokenizer = processor.tokenizer
     chats = {prompt: chat(processor, prompt) for prompt in {example.prompt for example in examples}}
     targets = [example.completion + tokenizer.eos_token for example in examples]
     inputs = processor(
         text=[chats[example.prompt] + target for example, target in zip(examples, targets, strict=True)],
-        **processor_inputs([example.frames() for example in examples], fps),
+        **processor_inputs([example.frames() for example in examples]),
         return_tensors="pt",
         padding=True,
         padding_side="right",
@@ -93,7 +94,6 @@ def align(
     out: Path,
     examples: Callable[[int], Sequence[Example]],
     spec: TrainSpec,
-    fps: float,
     micro_batch: int = 32,
     checkpoints: Path | None = None,
     on_metric: OnMetric = lambda name, step, value: None,
@@ -106,7 +106,7 @@ def align(
 
     def batches(step: int) -> list[SftMicro]:
         due = examples(step)
-        return [collate(processor, due[i : i + micro_batch], fps) for i in range(0, len(due), micro_batch)]
+        return [collate(processor, due[i : i + micro_batch]) for i in range(0, len(due), micro_batch)]
 
     train(model, batches, sft_loss, spec, checkpoints, on_metric)
     save_bfloat16(model, processor, out)

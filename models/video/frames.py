@@ -1,8 +1,9 @@
 """Frames of a clip: probe a file and sample it, the same way for training, teaching and scoring.
 
-Runs in small spawned child processes, so it imports only PyAV and numpy. Nothing a header says is believed: the packets
-are listed first (cheap, no decoding), so the duration is known also where the container does not tell it, or lies.
-Frames are addressed by presentation time, never by number, so variable frame rates are sampled evenly in time.
+Runs in small spawned child processes, so it and its neighbours import only PyAV and numpy. Nothing a header says is
+believed: the packets are listed first (cheap, no decoding), so the duration is known also where the container does not
+tell it, or lies. Frames are addressed by presentation time, never by number, so variable frame rates are sampled evenly
+in time.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from dataclasses import dataclass
 import av
 import numpy as np
 from av.error import FFmpegError
-from av.video.reformatter import VideoReformatter
+
+from models.video.choose import SAMPLINGS
+from models.video.clip import Clip
+from models.video.fit import FITS, Fit, rotation
 
 REASONS = (
     "empty_file",
@@ -47,19 +51,38 @@ _SEEK_GAP_S = 2.0  # a seek costs about as much as decoding this much video: bel
 
 @dataclass(frozen=True)
 class FrameSpec:
-    """Which frames of a clip the model sees.
+    """Which frames of a clip the model sees, and how large.
 
-    `count` frames, letterboxed into `size` x `size` pixels and spread uniformly over the clip, are shown to the model
-    as if they came at `fps` frames per second, whatever the clip's own rate: the model sees order, not speed.
+    count: most frames; max_pixels: most pixels of one; fps: most frames a second; cell: side in pixels of the square that
+    becomes one token (see cell.py). fit: one of FITS; sampling: one of SAMPLINGS.
     """
 
-    count: int = 8
-    size: int = 56
-    fps: float = 2.0
+    count: int
+    max_pixels: int
+    fps: float
+    cell: int
+    fit: str = "aspect"
+    sampling: str = "uniform"
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.size < 1 or self.fps <= 0:
-            raise ValueError(f"FrameSpec: count, size and fps must be positive, found {self}")
+        if self.count < 1 or self.max_pixels < 1 or self.cell < 1 or self.fps <= 0:
+            raise ValueError(f"FrameSpec: count, max_pixels, fps and cell must be positive, found {self}")
+        for field, known in (("fit", FITS), ("sampling", SAMPLINGS)):
+            if getattr(self, field) not in known:
+                raise ValueError(f"{field}: expected one of {', '.join(known)}, found {getattr(self, field)!r}")
+        if self.max_pixels < self.cell**2:
+            raise ValueError(
+                f"max_pixels: expected at least {self.cell**2}, as one token of this model shows {self.cell} x {self.cell} "
+                f"pixels; found {self.max_pixels}"
+            )
+
+    def shown(self, duration: float) -> int:
+        """How many frames of a clip of so many seconds are shown: at least one."""
+        return min(self.count, max(1, round(duration * self.fps)))
+
+    def fitting(self, pixel_aspect: float = 1.0) -> Fit:
+        """What brings the frames of one clip to size."""
+        return Fit(self.fit, self.max_pixels, self.cell, pixel_aspect)
 
 
 @dataclass(frozen=True)
@@ -107,7 +130,7 @@ class MediaError(Exception):
 
 def probe(data: bytes, limits: Limits) -> Probe:
     """Measure a clip: list its packets and decode its first frame. Raises MediaError."""
-    with _Clip(data, limits) as clip:
+    with _Video(data, limits) as clip:
         first = next(clip.decode(), None)
         if first is None:
             raise clip.nothing_decoded()
@@ -120,43 +143,60 @@ def probe(data: bytes, limits: Limits) -> Probe:
             fps=fps if fps <= _MOST_FPS else None,
             duration_s=index.duration,
             frames=len(index.times),
-            rotation=_rotation(first),
+            rotation=rotation(first),
             has_audio=len(clip.container.streams.audio) > 0,
         )
 
 
-def sample(data: bytes, spec: FrameSpec, limits: Limits) -> np.ndarray:
-    """The frames of a clip that the model sees: uint8 [count, size, size, 3], RGB, upright, letterboxed in black.
+def sample(data: bytes, spec: FrameSpec, limits: Limits) -> Clip:
+    """The frames of a clip that the model sees, upright, with their presentation times counted from the clip's first frame.
 
-    Frame i is the one on screen at start + (i + 0.5) * duration / count; a clip with fewer frames repeats them. Long
-    clips are entered at the keyframes before the targets, never decoded whole. Raises MediaError.
+    Of `spec.shown(duration)` frames uniform sampling takes as number i the one on screen at (i + 0.5) * duration / frames;
+    a clip that holds fewer repeats them, with the same time. Long clips are entered at the keyframes before the targets,
+    never decoded whole. Raises MediaError.
     """
-    with _Clip(data, limits) as clip:
-        wanted = clip.index.on_screen(spec.count)
-        fit = _Letterbox(spec.size)
-        out = np.zeros((spec.count, spec.size, spec.size, 3), np.uint8)
-        done = 0
-        for time, frame in clip.frames_towards(wanted):
-            if time < wanted[done]:
-                continue
-            picture = fit(frame)
-            while done < spec.count and time >= wanted[done]:
-                out[done] = picture
-                done += 1
-            if done == spec.count:
-                return out
-        if clip.last is None:
-            raise clip.nothing_decoded()
-        out[done:] = fit(clip.last)  # the end of the stream did not decode: what was on screen last stays
-        return out
+    with _Video(data, limits) as clip:
+        index = clip.index
+        shown, chooser = spec.shown(index.duration), SAMPLINGS[spec.sampling]
+        seen = _on_screen(clip, index.on_screen(chooser.candidates * shown), spec.fitting(clip.pixel_aspect))
+        kept = [seen[i] for i in chooser.choose([picture for _, picture in seen], shown, spec.cell)]
+        # a broken clock may tell a later time than the packets did
+        times = [min(max(time - index.times[0], 0.0), index.duration) for time, _ in kept]
+        return Clip(np.stack([picture for _, picture in kept]), times, index.duration)
 
 
-def sample_array(video: np.ndarray, spec: FrameSpec) -> np.ndarray:
-    """`sample` for frames already in memory at a constant rate: uint8 [T, H, W, 3] to uint8 [count, size, size, 3]."""
-    fit = _Letterbox(spec.size)
-    chosen = on_screen_indices(len(video), spec.count)
-    pictures = {i: fit(av.VideoFrame.from_ndarray(np.ascontiguousarray(video[i]), format="rgb24")) for i in set(chosen)}
-    return np.stack([pictures[i] for i in chosen])
+def _on_screen(clip: _Video, wanted: Sequence[float], fit: Fit) -> list[tuple[float, np.ndarray]]:
+    """(time, picture) for every wanted time; where a frame did not decode, the next one that did, else the last."""
+    seen: list[tuple[float, np.ndarray]] = []
+    last: tuple[float, av.VideoFrame] | None = None
+    for time, frame in clip.frames_towards(wanted):
+        last = time, frame
+        if time < wanted[len(seen)]:
+            continue
+        picture = fit(frame)
+        while len(seen) < len(wanted) and time >= wanted[len(seen)]:
+            seen.append((time, picture))
+        if len(seen) == len(wanted):
+            return seen
+    if last is None:
+        raise clip.nothing_decoded()
+    return seen + [(last[0], fit(last[1]))] * (len(wanted) - len(seen))
+
+
+def sample_array(video: np.ndarray, fps: float, spec: FrameSpec) -> Clip:
+    """`sample` for frames already in memory, uint8 [T, H, W, 3], at a constant rate."""
+    duration = len(video) / fps
+    shown, chooser = spec.shown(duration), SAMPLINGS[spec.sampling]
+    candidates = on_screen_indices(len(video), chooser.candidates * shown)
+    pictures = fitted(video[candidates], spec)
+    kept = chooser.choose(list(pictures), shown, spec.cell)
+    return Clip(pictures[kept], [candidates[i] / fps for i in kept], duration)
+
+
+def fitted(video: np.ndarray, spec: FrameSpec) -> np.ndarray:
+    """Frames in memory, uint8 [T, H, W, 3], brought to the size that the model sees."""
+    fit = spec.fitting()
+    return np.stack([fit(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")) for frame in video])
 
 
 def on_screen_indices(frames: int, count: int) -> list[int]:
@@ -179,25 +219,7 @@ class _Index:
         return [self.times[bisect_right(self.times, t + 1e-6) - 1] for t in targets]
 
 
-class _Letterbox:
-    """Scale a frame into a black square, aspect kept, and turn it upright: uint8 [size, size, 3]."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.scale = VideoReformatter()  # keeps its tables between frames of one clip
-
-    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        ratio = self.size / max(frame.width, frame.height)
-        width, height = (max(1, round(side * ratio)) for side in (frame.width, frame.height))
-        how = "AREA" if ratio < 1 else "BICUBIC"  # averaging keeps thin strokes that point sampling would lose
-        small = self.scale.reformat(frame, width, height, "rgb24", interpolation=how).to_ndarray()
-        out = np.zeros((self.size, self.size, 3), np.uint8)
-        top, left = (self.size - height) // 2, (self.size - width) // 2
-        out[top : top + height, left : left + width] = small
-        return np.rot90(out, _rotation(frame) // 90)
-
-
-class _Clip:
+class _Video:
     """An opened clip within its limits, with the index of its packets."""
 
     def __init__(self, data: bytes, limits: Limits) -> None:
@@ -205,7 +227,6 @@ class _Clip:
         self.data, self.limits = data, limits
         self.errors = 0
         self.decoded = 0
-        self.last: av.VideoFrame | None = None
         self._open_stream()
         try:
             self.index = self._list_packets()
@@ -223,7 +244,12 @@ class _Clip:
             self.container.close()
             raise
 
-    def __enter__(self) -> _Clip:
+    @property
+    def pixel_aspect(self) -> float:
+        """Width of a stored pixel divided by its height; 1 where the file does not say."""
+        return float(self.stream.sample_aspect_ratio or 1)
+
+    def __enter__(self) -> _Video:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -287,7 +313,6 @@ class _Clip:
             if self.decoded > self.limits.max_frames:
                 raise MediaError("too_long", f"more than {self.limits.max_frames} frames")
             _check_pixels(frame, self.limits)
-            self.last = frame
             yield frame
 
     def frames_towards(self, wanted: Sequence[float]) -> Iterator[tuple[float, av.VideoFrame]]:
@@ -352,11 +377,6 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
 def _is_text(data: bytes) -> bool:
     head = data[:4096]
     return all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
-
-
-def _rotation(frame: av.VideoFrame) -> int:
-    """Degrees counter-clockwise to upright, a multiple of 90 in [0, 360)."""
-    return round((frame.rotation or 0) / 90) * 90 % 360
 
 
 def _check_size(size: int, limits: Limits) -> None:

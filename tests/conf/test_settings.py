@@ -59,12 +59,27 @@ def test_every_key_of_the_base_is_known_and_none_is_missing():
 
 
 def test_the_handwriting_task_asks_what_its_checkpoint_was_taught():
+    from jobs.steps import recipes
     from models.handwriting import tiny
-    from models.video.frames import FrameSpec
 
     settings = load("conf/local.yaml")
     assert settings.labels.prompt == tiny.PROMPT
-    assert FrameSpec(**settings.frames.model_dump()) == tiny.FRAMES
+    recipe = recipes.of_settings(settings)
+    assert recipe.json["frames"] == {"count": 8, "max_pixels": 3136, "fps": 4.0}  # what is at its default is not in it
+    assert recipes.plan(recipe, settings).frames == tiny.FRAMES
+
+
+def test_production_shows_32_frames_of_as_many_pixels_as_448_squared():
+    frames = load("conf/prod.yaml").frames.model_dump()
+    assert frames == {"count": 32, "max_pixels": 448 * 448, "fps": 2.0, "fit": "aspect", "sampling": "uniform"}
+
+
+def test_how_frames_are_fitted_and_sampled_is_known_by_name():
+    lines = refused("frames.fit=crop", "frames.sampling=keyframes")
+    assert [line.partition(",")[0] for line in lines] == [
+        "--set frames.fit=crop: 'frames.fit': input should be 'aspect' or 'square'",
+        "--set frames.sampling=keyframes: 'frames.sampling': input should be 'uniform' or 'scene'",
+    ]
 
 
 def test_an_unknown_key_is_named_with_its_flag_and_the_nearest_valid_one():

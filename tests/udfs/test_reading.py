@@ -36,14 +36,16 @@ def test_real_clips_come_back_as_frames_or_reasons(tmp_path):
     limits = Limits()
     with DecodePool(partial(_sample, limits=limits), QUICK) as pool:
         found = dict(pool.map(uris))
-    assert found[good].shape == (4, 28, 28, 3) and found[good].dtype == np.uint8
-    assert np.array_equal(found[good], found[uris[1]])
+    clip = found[good]
+    assert clip.pixels.shape == (4, 28, 28, 3) and clip.pixels.dtype == np.uint8
+    assert clip.times == pytest.approx([1 / 6, 4 / 6, 7 / 6, 10 / 6]) and clip.duration == pytest.approx(2.0)
+    assert np.array_equal(clip.pixels, found[uris[1]].pixels)
     assert found[str(tmp_path / "absent.mp4")].reason == "not_found"
     assert isinstance(found[str(text)], MediaError)
     with DecodePool(partial(_sample, limits=Limits(max_bytes=100)), QUICK) as pool:
         assert next(pool.map([good]))[1].reason == "too_large"
     with DecodePool(partial(_sample, limits=limits), QUICK) as pool:
-        assert next(pool.map([{"uri": good}], argument=lambda row: row["uri"]))[1].shape == (4, 28, 28, 3)
+        assert next(pool.map([{"uri": good}], argument=lambda row: row["uri"]))[1].pixels.shape == (4, 28, 28, 3)
 
 
 def test_other_bytes_than_those_ingested_are_refused(tmp_path):
@@ -57,7 +59,7 @@ def test_other_bytes_than_those_ingested_are_refused(tmp_path):
 
 
 def _sample(uri, limits):
-    return sample_video(uri, "ext:none", FrameSpec(count=4, size=28), limits)
+    return sample_video(uri, "ext:none", FrameSpec(count=4, max_pixels=28 * 28, fps=2.0, cell=14), limits)
 
 
 def test_a_child_that_reads_loads_nothing_heavy():

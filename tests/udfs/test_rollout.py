@@ -38,7 +38,7 @@ def plan(checkpoint):
     return Plan(
         engine=EngineSpec("vllm", checkpoint, max_model_len=256, max_num_seqs=64, kv_cache_bytes=256 << 20),
         sampling=Sampling(temperature=1.0, max_tokens=48),
-        frames=FrameSpec(count=8, size=56, fps=2.0),
+        frames=FrameSpec(count=8, max_pixels=56 * 56, fps=4.0, cell=14),
         user_text="Four digits: rising, falling or mixed?",
         scored=Choice(LABELS),
         grammar="observation",

@@ -46,7 +46,7 @@ def test_files_that_are_refused_one_after_another_are_signs_of_life(checkpoint):
     plan = Plan(
         engine=spec,
         sampling=Sampling(max_tokens=8),
-        frames=FrameSpec(count=8, size=56, fps=2.0),
+        frames=FrameSpec(count=8, max_pixels=56 * 56, fps=4.0, cell=14),
         user_text="What is it?",
         scored=Choice(("yes", "no")),
         grammar="think_answer",

@@ -190,8 +190,8 @@ def test_the_statuses_of_all_waves_together_are_said_and_silence_is_for_a_run_wi
 
 def test_videos_that_no_engine_survives_get_rows_that_keep_their_contract(spark, tmp_path):
     todo = spark.createDataFrame(
-        [("a", [0, 2], 1, date(2026, 3, 1)), ("b", [1], 0, date(2026, 3, 2))],
-        "video_id string, missing array<int>, attempt int, ingested_on date",
+        [("a", "0", [0, 2], 1, date(2026, 3, 1)), ("b", "0", [1], 0, date(2026, 3, 2))],
+        "video_id string, input_digest string, missing array<int>, attempt int, ingested_on date",
     )
     lost = lost_rows(todo)
     wanted = from_arrow_schema(TRACE_COLUMNS)

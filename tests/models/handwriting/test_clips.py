@@ -73,6 +73,7 @@ def test_labels_are_balanced_and_clips_vary():
 def test_every_digit_is_on_screen_in_one_of_the_frames_the_model_sees():
     for index in range(60):
         scene = clips.scene(1, "align", index)
+        assert tiny.FRAMES.shown(scene.frames / scene.fps) == tiny.FRAMES.count
         times = [(i + 0.5) / scene.fps for i in on_screen_indices(scene.frames, tiny.FRAMES.count)]
         for stroke in scene.strokes:
             assert any(stroke.start <= time < stroke.end for time in times), index
@@ -100,8 +101,9 @@ def test_real_files_repeat_bit_for_bit_and_decode_back(tmp_path):
         height, width, _ = scene.paper.shape
         assert (measured.codec, measured.width, measured.height) == ("h264", width, height)
         assert measured.frames == scene.frames and measured.fps == pytest.approx(scene.fps, rel=0.01)
-        decoded = sample(data, tiny.FRAMES, Limits()).astype(float)
-        assert np.abs(decoded - sample_array(clips.render(scene), tiny.FRAMES)).mean() < 8
+        decoded, drawn = sample(data, tiny.FRAMES, Limits()), sample_array(clips.render(scene), scene.fps, tiny.FRAMES)
+        assert np.abs(decoded.pixels.astype(float) - drawn.pixels).mean() < 8
+        assert decoded.times == pytest.approx(drawn.times, abs=1e-3)
 
 
 def test_quality_reaches_the_encoder(tmp_path):

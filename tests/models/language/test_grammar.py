@@ -141,6 +141,27 @@ def test_thinker_grounds_its_captions():
     assert not parse(outside, "thinker", LABELS).well_formed
 
 
+@pytest.mark.parametrize(
+    ("span", "seconds", "well_formed"),
+    [
+        ("0-7", 6.2, True),  # whole seconds: the seventh has begun
+        ("0-6.2", 6.2, True),
+        ("6-8", 6.2, False),
+        ("0-7.1", 6.2, False),
+        ("7-7", 6.0, False),
+        ("0-900", None, True),  # nobody knows how long the clip is
+    ],
+)
+def test_times_beyond_the_end_of_the_clip_are_no_form_and_the_answer_stands(span, seconds, well_formed):
+    think = f"<time>0-1</time><caption>a door</caption><time>{span}</time><caption>a dog</caption>"
+    found = parse(render("thinker", None, think, "hateful"), "thinker", LABELS, "stop", seconds=seconds)
+    assert (found.status, found.label, found.well_formed) == ("ok", "hateful", well_formed)
+
+
+def test_the_length_of_a_clip_says_nothing_of_traces_that_name_no_times():
+    assert parse(GOOD, "think_answer", LABELS, "stop", seconds=0.5).well_formed
+
+
 @pytest.mark.parametrize("grammar", SEGMENTS)
 def test_render_is_the_inverse_of_parse(grammar):
     observation = "two cats\n\nsit" if grammar == "observation" else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ import torch
 from safetensors import safe_open
 
 from models.handwriting import clips, teacher, tiny
-from models.handwriting.sight import sight_batch, steps_of
+from models.handwriting.sight import Sight, sampled, sight_batch, steps_of
 from models.training import alignment
 from models.training.alignment import Example
 from models.training.trainer import TrainSpec
+from models.video.clip import Clip
+from models.video.frames import Limits, sample
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +29,13 @@ def blank(tmp_path_factory):
 def examples(count: int) -> list[Example]:
     frames = np.random.default_rng(0).integers(0, 255, (count, 8, 56, 56, 3), np.uint8)
     traces = [teacher.trace((3, 5, 2, n), n) for n in range(count)]
-    return [Example(lambda n=n: frames[n], tiny.PROMPT, traces[n]) for n in range(count)]
+    return [Example(lambda n=n: Clip.even(frames[n], 4.0), tiny.PROMPT, traces[n]) for n in range(count)]
 
 
 def test_exactly_the_completion_counts_in_the_loss(blank):
     _, processor = alignment.load(blank)
     due = examples(3)
-    micro = alignment.collate(processor, due, tiny.FRAMES.fps)
+    micro = alignment.collate(processor, due)
     for row, example in enumerate(due):
         counted = micro.inputs["input_ids"][row, 1:][micro.keep[row]]
         assert processor.decode(counted) == example.completion + "<|im_end|>"
@@ -41,13 +44,39 @@ def test_exactly_the_completion_counts_in_the_loss(blank):
     assert micro.tokens == micro.keep.sum()
 
 
-def test_the_video_becomes_64_tokens_at_one_second_a_step(blank):
+def test_the_video_becomes_64_tokens_at_half_a_second_a_step(blank):
     _, processor = alignment.load(blank)
-    inputs = alignment.collate(processor, examples(2), tiny.FRAMES.fps).inputs
+    inputs = alignment.collate(processor, examples(2)).inputs
     video = processor.tokenizer.convert_tokens_to_ids("<|video_pad|>")
     assert (inputs["input_ids"] == video).sum(1).tolist() == [64, 64]
     assert inputs["video_grid_thw"].tolist() == [[4, 8, 8]] * 2
-    assert list(inputs["second_per_grid_ts"]) == [1.0, 1.0]
+    assert list(inputs["second_per_grid_ts"]) == [0.5, 0.5]
+
+
+def test_clips_of_any_size_and_length_share_a_batch_and_keep_their_own_steps_and_times(blank):
+    model, processor = alignment.load(blank)
+    shapes = [(8, 56, 56), (8, 28, 56), (3, 42, 14), (1, 14, 14)]
+    made = [Clip.even(np.full((*shape, 3), 100, np.uint8), 2.0 + n) for n, shape in enumerate(shapes)]
+    due = [Example(lambda clip=clip: clip, tiny.PROMPT, "rising") for clip in made]
+    together = alignment.collate(processor, due)
+    assert together.inputs["video_grid_thw"].tolist() == [[4, 8, 8], [4, 4, 8], [2, 6, 2], [1, 2, 2]]
+    assert together.inputs["second_per_grid_ts"].tolist() == pytest.approx([1.0, 2 / 3, 0.5, 0.2], abs=1e-3)
+    alone = [alignment.sft_loss(model, alignment.collate(processor, [example])).item() for example in due]
+    assert alignment.sft_loss(model, together).item() == pytest.approx(sum(alone), rel=1e-4)
+
+
+def test_no_two_time_steps_of_a_clip_share_a_position(blank):
+    model, processor = alignment.load(blank)
+    video = processor.tokenizer.convert_tokens_to_ids("<|video_pad|>")
+    for index in range(30):
+        scene = clips.scene(0, "base", index)
+        inputs = alignment.collate(processor, [Example(lambda scene=scene: sampled(scene), "?", "x")]).inputs
+        places, _ = model.model.get_rope_index(**{k: v for k, v in inputs.items() if k != "pixel_values_videos"})
+        steps = places[0, 0][inputs["input_ids"][0] == video].unique()
+        seconds = scene.frames / scene.fps
+        assert (
+            len(steps) == 4 and 3 * seconds - 1.01 < steps[-1] - steps[0] <= 3 * seconds
+        )  # a quarter of a second each
 
 
 def test_training_lowers_the_loss_and_writes_bfloat16(blank, tmp_path):
@@ -57,7 +86,6 @@ def test_training_lowers_the_loss_and_writes_bfloat16(blank, tmp_path):
         tmp_path / "out",
         lambda step: due,
         TrainSpec(steps=6, learning_rate=3e-3, warmup=1),
-        tiny.FRAMES.fps,
         micro_batch=1,
         on_metric=lambda name, step, value: losses.append(value) if name == "loss" else None,
     )
@@ -103,6 +131,27 @@ def test_first_sight_knows_which_digit_each_step_shows(blank):
         assert set(seen) <= set(scene.digits) and len(seen) >= 1
     even = clips.scene(0, "base", 0, difficulty=0.0)
     assert steps_of(even) == list(even.digits)
-    micro = sight_batch(processor, [even], [np.zeros((8, 56, 56, 3), np.uint8)])
+    micro = sight_batch(processor, [even], [Clip.even(np.zeros((8, 56, 56, 3), np.uint8), 4.0)])
     assert micro.digit.tolist() == list(even.digits) and micro.tokens == 4
     assert micro.pixels.shape == (256, 3 * 2 * 7 * 7)
+
+
+def test_first_sight_reads_each_step_of_clips_of_different_sizes_by_itself(blank):
+    model, processor = alignment.load(blank)
+    sight, scenes = Sight(model).eval(), [clips.scene(0, "base", n) for n in range(8)]
+    videos = [sampled(scene) for scene in scenes]
+    assert len({clip.pixels.shape for clip in videos}) > 1
+    micro = sight_batch(processor, scenes, videos)
+    alone = [sight_batch(processor, [scene], [clip]) for scene, clip in zip(scenes, videos, strict=True)]
+    apart = torch.cat([sight(one.pixels, one.grid) for one in alone])
+    together = sight(micro.pixels, micro.grid)
+    assert together.shape == (32, 10) and torch.allclose(together, apart, atol=1e-5)
+    assert not torch.allclose(together[:-1], together[1:], atol=1e-3)
+
+
+def test_a_sampled_scene_is_its_file_but_for_the_codec(tmp_path):
+    scene = replace(clips.scene(0, "base", 1), crf=18)
+    clips.write(scene, tmp_path / "clip.mp4")
+    from_file, in_memory = sample((tmp_path / "clip.mp4").read_bytes(), tiny.FRAMES, Limits()), sampled(scene)
+    assert in_memory.times == pytest.approx(from_file.times) and in_memory.duration == pytest.approx(from_file.duration)
+    assert np.abs(in_memory.pixels.astype(float) - from_file.pixels).mean() < 8

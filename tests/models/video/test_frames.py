@@ -7,6 +7,7 @@ import io
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,25 +16,34 @@ import numpy as np
 import pytest
 
 from models.video import frames
+from models.video.clip import Clip
 from models.video.frames import FrameSpec, Limits, MediaError, probe, sample, sample_array
 
-SPEC = FrameSpec(count=8, size=32)
+SPEC = FrameSpec(count=8, max_pixels=32 * 32, fps=1000.0, cell=8)  # so many a second: always eight
 LIMITS = Limits()
 SHARED_CLIPS = Path(__file__).parents[4] / "shared" / "clips"
 
 
-def encode(times, *, size=(64, 48), fmt="mp4", codec="libx264", gop=250, picture=None, clock=1000) -> bytes:
-    """A file whose frame k is shown from times[k] (1/clock seconds) and is flat, of a grey that tells k modulo 49."""
+def encode(
+    times, *, size=(64, 48), fmt="mp4", codec="libx264", gop=250, picture=None, clock=1000, pixel_aspect=None
+) -> bytes:
+    """A file whose frame k is shown from times[k] (1/clock seconds).
+
+    picture: of all frames, uint8 [H, W, 3], or picture(k) of each; None: flat, of a grey that tells k modulo 49.
+    """
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=fmt) as out:
         stream = out.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         stream.codec_context.time_base = Fraction(1, clock)
         stream.codec_context.gop_size = gop
+        stream.codec_context.sample_aspect_ratio = pixel_aspect or Fraction(1)
         if codec == "libx264":
             stream.options = {"crf": "1", "bf": "2", "x264-params": "scenecut=0"}
         for k, time in enumerate(times):
-            pixels = np.full((size[1], size[0], 3), grey(k), np.uint8) if picture is None else picture
+            pixels = picture(k) if callable(picture) else picture
+            if picture is None:
+                pixels = np.full((size[1], size[0], 3), grey(k), np.uint8)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, clock)
             out.mux(stream.encode(frame))
@@ -45,10 +55,10 @@ def grey(k: int) -> int:
     return 10 + 5 * (k % 49)
 
 
-def shown(sampled: np.ndarray) -> list[int]:
+def shown(sampled: Clip) -> list[int]:
     """Which frame number each sampled picture is, read from the grey at its centre."""
-    middle = sampled.shape[1] // 2
-    return [round((int(picture[middle, middle, 0]) - 9) / 5) for picture in sampled]
+    middle = sampled.pixels.shape[1] // 2
+    return [round((int(picture[middle, middle, 0]) - 9) / 5) for picture in sampled.pixels]
 
 
 def test_uniform_times_at_a_constant_rate():
@@ -68,27 +78,147 @@ def test_a_variable_rate_is_sampled_evenly_in_time():
     assert chosen[0] == 5 and set(chosen[1:]) == {10}
 
 
-def test_a_clip_with_one_frame_repeats_it():
-    sampled = sample(encode([0]), SPEC, LIMITS)
-    assert sampled.shape == (8, 32, 32, 3) and sampled.dtype == np.uint8
-    assert shown(sampled) == [0] * 8
+def test_times_are_those_of_the_pictures_at_any_rate_counted_from_the_first_frame():
+    rng = np.random.default_rng(0)
+    times = (3000 + np.cumsum(rng.integers(15, 400, 40))).tolist()  # the file's clock does not begin at zero
+    data = encode(times, fmt="matroska")
+    clip = sample(data, SPEC, LIMITS)
+    true = [(times[k] - times[0]) / 1000 for k in shown(clip)]
+    assert clip.times == pytest.approx(true, abs=1e-3)  # Matroska keeps milliseconds
+    assert clip.times == sorted(clip.times) and len(set(clip.times)) == 8
+    assert clip.duration == pytest.approx(probe(data, LIMITS).duration_s)
+    for i, time in enumerate(clip.times):  # it came up before the target, and the next one after it
+        target = (i + 0.5) * clip.duration / 8
+        later = [(t - times[0]) / 1000 for t in times if (t - times[0]) / 1000 > time + 1e-3]
+        assert time <= target + 1e-3 and (not later or target <= later[0] + 1e-3)
 
 
-def test_a_clip_with_fewer_frames_than_asked_repeats_in_order():
-    assert shown(sample(encode([0, 40, 80]), SPEC, LIMITS)) == [0, 0, 0, 1, 1, 2, 2, 2]
+def test_a_clip_with_one_frame_is_one_picture_at_the_begin():
+    clip = sample(encode([0]), replace(SPEC, fps=25.0), LIMITS)
+    assert clip.pixels.shape == (1, 24, 32, 3) and clip.pixels.dtype == np.uint8
+    assert clip.times == [0.0] and clip.duration == pytest.approx(0.04)
+    assert sample(encode([0]), replace(SPEC, fps=0.1), LIMITS).times == [0.0]
+
+
+@pytest.mark.parametrize(("frames_a_second", "count"), [(1000.0, 8), (4.0, 8), (2.0, 4), (1.1, 2), (0.01, 1)])
+def test_a_short_clip_gives_no_more_frames_than_its_seconds_are_worth(frames_a_second, count):
+    clip = sample(encode([40 * k for k in range(50)]), replace(SPEC, fps=frames_a_second), LIMITS)
+    assert len(clip.pixels) == len(clip.times) == count
+    assert clip.times == pytest.approx([40 * int((i + 0.5) * 50 / count) / 1000 for i in range(count)])
+
+
+def test_a_clip_with_fewer_frames_than_asked_repeats_in_order_and_so_do_their_times():
+    clip = sample(encode([0, 40, 80]), SPEC, LIMITS)
+    assert shown(clip) == [0, 0, 0, 1, 1, 2, 2, 2]
+    assert clip.times == pytest.approx([0, 0, 0, 0.04, 0.04, 0.08, 0.08, 0.08])
+
+
+def test_where_the_end_does_not_decode_the_last_picture_stays_with_its_time():
+    data = bytearray(encode([40 * k for k in range(50)], fmt="matroska", codec="mpeg4", gop=1))
+    with av.open(io.BytesIO(bytes(data))) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    for packet in packets[30:]:
+        at = data.index(packet)
+        data[at : at + len(packet)] = bytes(len(packet))
+    clip = sample(bytes(data), SPEC, LIMITS)
+    assert clip.duration == pytest.approx(2.0)
+    assert shown(clip)[-1] == 29 and clip.times[-3:] == pytest.approx([1.16] * 3)
+
+
+SHAPES = {  # stored size, pixel aspect, degrees, the grid of 28 x 28 cells within 448 x 448 pixels: columns x rows
+    "16:9": ((640, 360), None, 0, (21, 12)),
+    "portrait": ((360, 640), None, 0, (12, 21)),
+    "16:9 held upright": ((640, 360), None, 90, (12, 21)),
+    "16:9 upside down": ((640, 360), None, 180, (21, 12)),
+    "anamorphic PAL": ((720, 576), Fraction(64, 45), 0, (21, 12)),
+    "anamorphic and turned": ((720, 576), Fraction(64, 45), -90, (12, 21)),
+    "odd sides": ((321, 183), None, 0, (11, 7)),
+    "smaller than allowed": ((128, 96), None, 0, (5, 3)),
+    "smaller than a cell": ((16, 8), None, 0, (1, 1)),
+    "a ribbon": ((4096, 16), None, 0, (146, 1)),
+    "a longer ribbon": ((32000, 16), None, 0, (256, 1)),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_picture_fills_whole_cells_in_the_shape_it_is_meant_to_have(name):
+    size, pixel_aspect, degrees, grid = SHAPES[name]
+    large = max(size) > 4096
+    white = np.full((size[1], size[0], 3), 255, np.uint8)
+    codec = {"codec": "ffv1", "fmt": "matroska"} if large or size[0] % 2 else {}
+    data = encode([0, 40], size=size, picture=white, pixel_aspect=pixel_aspect, **codec)
+    clip = sample(rotated(data, degrees) if degrees else data, replace(SPEC, max_pixels=448 * 448, cell=28), LIMITS)
+    assert clip.pixels.shape[1:] == (28 * grid[1], 28 * grid[0], 3)
+    assert clip.pixels.min() > 240  # no black
+
+
+def test_a_16_to_9_clip_in_a_square_spends_44_percent_of_its_tokens_on_black(capsys):
+    data = encode([0, 40], size=(640, 360), picture=np.full((360, 640, 3), 255, np.uint8))
+    for fit in ("square", "aspect"):
+        picture = sample(data, replace(SPEC, max_pixels=448 * 448, cell=28, fit=fit), LIMITS).pixels[0]
+        tokens = picture.shape[0] * picture.shape[1] // 28**2
+        print(f"{fit}: {tokens} tokens a picture, {(picture.max(-1) < 16).mean():.1%} of them black")
+    assert capsys.readouterr().out.splitlines() == [
+        "square: 256 tokens a picture, 43.8% of them black",
+        "aspect: 252 tokens a picture, 0.0% of them black",
+    ]
 
 
 def test_the_letterbox_keeps_the_aspect():
-    picture = sample(encode([0, 40], size=(64, 32), picture=np.full((32, 64, 3), 255, np.uint8)), SPEC, LIMITS)[0]
+    data = encode([0, 40], size=(64, 32), picture=np.full((32, 64, 3), 255, np.uint8))
+    clip = sample(data, replace(SPEC, fit="square", max_pixels=39 * 39), LIMITS)  # four cells a side, and no fifth
+    assert clip.pixels.shape == (8, 32, 32, 3)
+    picture = clip.pixels[0]
     assert picture[:8].max() == 0 and picture[24:].max() == 0 and picture[8:24].min() > 240
+
+
+def test_what_a_spec_cannot_mean_is_refused_with_its_field():
+    with pytest.raises(ValueError, match=r"max_pixels: expected at least 784, .* 28 x 28 .* found 783"):
+        FrameSpec(8, 783, 2.0, cell=28)
+    with pytest.raises(ValueError, match="fit: expected one of aspect, square, found 'crop'"):
+        replace(SPEC, fit="crop")
+    with pytest.raises(ValueError, match="sampling: expected one of uniform, scene, found 'random'"):
+        replace(SPEC, sampling="random")
+    with pytest.raises(ValueError, match="must be positive"):
+        replace(SPEC, fps=0.0)
+
+
+def flash(k: int) -> np.ndarray:
+    """Frame k of a dark clip that is white for four frames, between two targets of uniform sampling."""
+    return np.full((48, 64, 3), 255 if 52 <= k < 56 else 20, np.uint8)
+
+
+def test_scene_sampling_finds_a_cut_that_uniform_sampling_misses():
+    data = encode([40 * k for k in range(200)], picture=flash)
+    seen = {way: sample(data, replace(SPEC, sampling=way), LIMITS) for way in ("uniform", "scene")}
+    bright = {way: clip.pixels.max((1, 2, 3)) > 200 for way, clip in seen.items()}
+    assert not bright["uniform"].any() and bright["scene"].sum() == 1
+    (at,) = np.flatnonzero(bright["scene"])
+    assert 52 <= 25 * seen["scene"].times[at] < 56  # times travel along
+    assert seen["scene"].times == sorted(set(seen["scene"].times)) and len(seen["scene"].times) == 8
+    assert sample(data, replace(SPEC, sampling="scene"), LIMITS).times == seen["scene"].times
+
+
+def test_a_still_clip_has_the_same_frames_by_scenes_as_evenly():
+    rng = np.random.default_rng(0)
+    data = encode([40 * k for k in range(200)], picture=rng.integers(0, 255, (48, 64, 3), np.uint8))
+    even, scenes = (sample(data, replace(SPEC, sampling=way), LIMITS) for way in ("uniform", "scene"))
+    assert scenes.times == even.times
+    video = np.full((90, 48, 64, 3), 7, np.uint8)
+    assert sample_array(video, 30.0, replace(SPEC, sampling="scene")).times == sample_array(video, 30.0, SPEC).times
 
 
 def test_memory_and_file_are_sampled_alike():
     video = np.stack([np.full((48, 64, 3), grey(k), np.uint8) for k in range(37)])
     from_file = sample(encode([40 * k for k in range(37)]), SPEC, LIMITS)
-    in_memory = sample_array(video, SPEC)
+    in_memory = sample_array(video, 25.0, SPEC)
     assert shown(in_memory) == shown(from_file)
-    assert np.abs(in_memory.astype(int) - from_file).max() <= 3
+    assert in_memory.times == pytest.approx(from_file.times) and in_memory.duration == pytest.approx(from_file.duration)
+    assert np.abs(in_memory.pixels.astype(int) - from_file.pixels).max() <= 3
+    cut = np.stack([flash(k) for k in range(200)])
+    scene = replace(SPEC, sampling="scene")
+    from_file = sample(encode([40 * k for k in range(200)], picture=flash), scene, LIMITS)
+    assert sample_array(cut, 25.0, scene).times == pytest.approx(from_file.times)
 
 
 @pytest.mark.parametrize("angle, corner", [(90, (0, 0)), (-90, (-1, -1)), (180, (-1, 0))])
@@ -97,7 +227,7 @@ def test_the_display_matrix_turns_frames_upright(angle, corner):
     stored = np.zeros((64, 64, 3), np.uint8)
     stored[:16, -16:] = 255
     data = rotated(encode([0, 40, 80], size=(64, 64), picture=stored), angle)
-    picture = sample(data, SPEC, LIMITS)[0]
+    picture = sample(data, SPEC, LIMITS).pixels[0]
     bright = {(r, c): picture[r, c].mean() > 128 for r in (0, -1) for c in (0, -1)}
     assert [place for place, is_bright in bright.items() if is_bright] == [corner]
     assert probe(data, LIMITS).rotation == angle % 360
@@ -118,12 +248,15 @@ def rotated(data: bytes, degrees: int) -> bytes:
 def test_long_clips_are_entered_at_keyframes_with_the_same_result(monkeypatch):
     data = encode([40 * k for k in range(120)] + [40 * k for k in range(120, 1500)], gop=25)
     count_decoded = []
-    original = frames._Clip._decode_packet
-    monkeypatch.setattr(frames._Clip, "_decode_packet", lambda self, p: (count_decoded.append(1), original(self, p))[1])
+    original = frames._Video._decode_packet
+    monkeypatch.setattr(
+        frames._Video, "_decode_packet", lambda self, p: (count_decoded.append(1), original(self, p))[1]
+    )
     seeking = sample(data, SPEC, LIMITS)
     with_seeks = len(count_decoded)
     monkeypatch.setattr(frames, "_SEEK_GAP_S", 1e9)
-    assert np.array_equal(seeking, sample(data, SPEC, LIMITS))
+    plain = sample(data, SPEC, LIMITS)
+    assert np.array_equal(seeking.pixels, plain.pixels) and seeking.times == plain.times
     assert with_seeks < 400 < 1300 < len(count_decoded) - with_seeks
 
 
@@ -132,10 +265,10 @@ def test_in_an_avi_that_stamps_reordered_frames_wrongly_time_never_runs_back():
     with av.open(io.BytesIO(data)) as container:
         stamps = [frame.pts for frame in container.decode(video=0)]
     assert stamps != sorted(stamps)  # AVI keeps one clock, of decoding
-    with frames._Clip(data, LIMITS) as clip:
+    with frames._Video(data, LIMITS) as clip:
         times = [time for time, _ in clip.frames_towards(clip.index.on_screen(48))]
     assert times == sorted(times) and len(times) >= 40
-    dense = shown(sample(data, FrameSpec(count=48, size=32), LIMITS))
+    dense = shown(sample(data, replace(SPEC, count=48), LIMITS))
     assert dense == sorted(dense) and all(abs(number - k) <= 3 for k, number in enumerate(dense))
 
 
@@ -263,6 +396,6 @@ def test_real_clips_agree_with_their_manifest():
         assert measured.duration_s == pytest.approx(float(row["seconds"]), abs=0.05)
         assert measured.rotation == int(row["rotation"]) % 360
         assert measured.has_audio == (row["audio_streams"] != "0")
-        assert sample(data, SPEC, LIMITS).std() > 0 or row["file"] == "torchcodec_testsrc2_mpeg4.mp4"
+        assert sample(data, SPEC, LIMITS).pixels.std() > 0 or row["file"] == "torchcodec_testsrc2_mpeg4.mp4"
         seen += 1
     assert seen == 25

@@ -1,0 +1,57 @@
+"""From settings to what a model is shown."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from conf.settings import load
+from jobs.runtime.errors import UsageError
+from jobs.steps import recipes
+
+
+def recipe(*overrides: str) -> recipes.Recipe:
+    return recipes.of_settings(load(None, overrides))
+
+
+@pytest.mark.parametrize("change", ["fit=square", "sampling=scene", "count=4", "max_pixels=784", "fps=2"])
+def test_whatever_decides_what_is_shown_changes_the_recipe(change):
+    found = recipe(f"frames.{change}")
+    assert found.id != recipe().id
+    name, value = change.split("=")
+    assert str(found.json["frames"][name]).removesuffix(".0") == value
+    assert getattr(recipes.plan(found, load()).frames, name) == found.json["frames"][name]
+
+
+def test_what_a_token_shows_is_the_models_own_and_in_no_recipe(tmp_path):
+    shutil.copytree("models/handwriting/checkpoint", tmp_path / "model")
+    path = tmp_path / "model" / "processor_config.json"
+    config = json.loads(path.read_text())
+    config["video_processor"]["patch_size"] = 14
+    path.write_text(json.dumps(config))
+    settings = load(None, [f"model.path={tmp_path / 'model'}"])
+    found = recipes.of_settings(settings)
+    assert found.json["frames"] == recipe().json["frames"] and found.json["model"] != recipe().json["model"]
+    assert recipes.plan(found, settings).frames.cell == 28
+
+
+def test_fewer_pixels_than_one_token_shows_are_refused_before_anything_starts():
+    with pytest.raises(UsageError, match=r"frames: max_pixels: expected at least 196, .* 14 x 14 pixels; found 195"):
+        recipe("frames.max_pixels=195")
+    assert recipe("frames.max_pixels=196").json["frames"]["max_pixels"] == 196
+
+
+def test_a_model_that_does_not_say_what_a_token_shows_is_refused(tmp_path):
+    shutil.copytree("models/handwriting/checkpoint", tmp_path / "model")
+    (tmp_path / "model" / "processor_config.json").unlink()
+    with pytest.raises(UsageError, match=r"frames: .*model: expected processor_config.json or"):
+        recipe(f"model.path={tmp_path / 'model'}")
+
+
+def test_a_recipe_of_an_earlier_version_says_what_to_do():
+    old = replace(recipe(), json=recipe().json | {"frames": {"count": 8, "size": 56, "fps": 2.0}})
+    with pytest.raises(UsageError, match="found count, size, fps: a recipe of an earlier version"):
+        recipes.plan(old, load())
