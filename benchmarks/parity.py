@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -104,9 +105,9 @@ def _difference(pairs: Sequence[tuple[Completion, Completion]]) -> float:
     return max(each)
 
 
-def engines(folder: Path) -> tuple[VllmEngine, TransformersEngine]:
-    """Both of a checkpoint, in float32."""
-    spec = EngineSpec("vllm", str(folder), max_model_len=8192, max_num_seqs=16, kv_cache_bytes=1 << 28)
+def engines(folder: Path, **more: Any) -> tuple[VllmEngine, TransformersEngine]:
+    """Both of a checkpoint, in float32; more: fields of the spec."""
+    spec = EngineSpec("vllm", str(folder), max_model_len=8192, max_num_seqs=16, kv_cache_bytes=1 << 28, **more)
     return VllmEngine(spec), TransformersEngine(replace(spec, kind="transformers"))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -186,11 +186,13 @@ def refused(item: Request | Question, error: str) -> Iterator[Completion | Class
         yield Completion(item.key, item.first_index + j, item.seed + j, "", (), 0.0, None, 0, "error", error=error)
 
 
-def check(item: Request | Question, video_token: str, video_id: int, spec: EngineSpec) -> None:
+def check(item: Request | Question, processor: Any, spec: EngineSpec) -> None:
     """Raise RequestRefused where a request or question could not run on any engine of this spec.
 
-    video_token, video_id: the placeholder of a clip as text and as a token.
+    processor: the model's, which knows the placeholder of a clip and the side of one token's picture.
     """
+    video = processor.video_processor
+    cell = video.patch_size * video.merge_size
     if isinstance(item, Request) and item.n < 1:
         raise RequestRefused(f"n: expected at least 1 rollout, found {item.n}")
     if item.adapter and item.adapter not in {adapter.name for adapter in spec.adapters}:
@@ -199,22 +201,26 @@ def check(item: Request | Question, video_token: str, video_id: int, spec: Engin
             f"adapter: expected one that this engine was opened with ({known}), found {item.adapter!r}"
         )
     for clip in item.clips:
-        _check_clip(clip)
-    places = item.prompt.count(video_token) if isinstance(item.prompt, str) else item.prompt.count(video_id)
+        _check_clip(clip, cell)
+    placeholder: Any = processor.video_token if isinstance(item.prompt, str) else processor.video_token_id
+    places = item.prompt.count(placeholder)
     if places != len(item.clips):
         raise RequestRefused(
-            f"prompt: expected the video placeholder {video_token} once for each clip, {len(item.clips)} in all, found it "
-            f"{places} times"
+            f"prompt: expected the video placeholder {processor.video_token} once for each clip, {len(item.clips)} in all, "
+            f"found it {places} times"
         )
     if places > spec.max_clips:
         raise RequestRefused(f"clips: expected at most max_clips={spec.max_clips} in a prompt, found {places}")
 
 
-def _check_clip(clip: Clip) -> None:
+def _check_clip(clip: Clip, cell: int) -> None:
     pixels, times = clip.pixels, list(clip.times)
     if getattr(pixels, "dtype", None) != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3 or not pixels.size:
         found = f"{getattr(pixels, 'dtype', type(pixels).__name__)} {list(getattr(pixels, 'shape', ()))}"
         raise RequestRefused(f"clip: expected pixels as uint8 [T, H, W, 3], found {found}")
+    height, width = pixels.shape[1:3]
+    if height % cell or width % cell:
+        raise RequestRefused(f"clip: expected sides of whole tokens, {cell} pixels each, found {height} x {width}")
     if len(times) != len(pixels) or times != sorted(times) or not 0 <= times[0] <= times[-1] <= clip.duration:
         raise RequestRefused(
             f"clip: expected a time for each of {len(pixels)} pictures, ascending within {clip.duration} s, found {times}"

@@ -129,7 +129,7 @@ class TransformersEngine(Streaming):
 
     def _inputs(self, item: Request | Question, copies: int) -> dict[str, Any]:
         """The prompt as the model takes it, so many times. Raises RequestRefused."""
-        check(item, self._processor.video_token, self._processor.video_token_id, self._spec)
+        check(item, self._processor, self._spec)
         try:
             if isinstance(item.prompt, str):
                 inputs = self._processor(
@@ -168,13 +168,15 @@ class TransformersEngine(Streaming):
 
     def _forced(self, inputs: dict[str, Any], token_ids: Sequence[int]) -> torch.Tensor:
         """Log-probabilities [len(token_ids) + 1, vocabulary] of what comes at and behind each of these tokens."""
+        self._forget()
         with torch.inference_mode():
             begun = self._model(**inputs, use_cache=True)
             if not len(token_ids):
                 return begun.logits[0, -1:].float().log_softmax(-1)
             # In two passes: a completion may hold a stray video token that stands for no video.
             ids = torch.tensor([list(token_ids)], device=self._device)
-            places = torch.arange(ids.shape[1], device=self._device) + inputs["input_ids"].shape[1] + begun.rope_deltas
+            ahead = 0 if begun.rope_deltas is None else begun.rope_deltas  # of text alone it is None
+            places = torch.arange(ids.shape[1], device=self._device) + inputs["input_ids"].shape[1] + ahead
             rest = self._model(
                 input_ids=ids, position_ids=places.expand(3, 1, -1), past_key_values=begun.past_key_values
             )
@@ -191,6 +193,7 @@ class TransformersEngine(Streaming):
         self, request: Request, inputs: dict[str, Any], sampling: Sampling, scores: LabelScores | None, each: bool
     ) -> list[Completion | Classified]:
         self._use(request.adapter)
+        self._forget()
         prompt = inputs["input_ids"].shape[1]
         draw = _Draw(sampling, [request.seed + j for j in range(len(inputs["input_ids"]))], self._device)
         stop = [_StopStrings(self._tokenizer, prompt, self._end_ids, sampling.stop)] if sampling.stop else []
@@ -251,6 +254,10 @@ class TransformersEngine(Streaming):
             self._model.set_adapter(adapter)
         else:
             self._model.disable_adapters()
+
+    def _forget(self) -> None:
+        """The model keeps how far text was off after its last clip, and would put a prompt without one there, too."""
+        self._model.model.rope_deltas = None
 
     def _must_live(self) -> None:
         if self.dead:

@@ -203,7 +203,7 @@ class VllmEngine(Streaming):
         from vllm.exceptions import VLLMClientError
         from vllm.renderers.inputs.preprocess import parse_model_prompt
 
-        check(item, self._processor.video_token, self._processor.video_token_id, self._spec)
+        check(item, self._processor, self._spec)
         kind = "prompt" if isinstance(item.prompt, str) else "prompt_token_ids"
         prompt: dict[str, Any] = {kind: item.prompt if isinstance(item.prompt, str) else list(item.prompt)}
         if item.clips:

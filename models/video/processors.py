@@ -37,7 +37,10 @@ def presented(clip: Clip) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def processor_inputs(clips: Sequence[Clip]) -> dict[str, Any]:
-    """The arguments of a transformers processor for these clips, in the order of their placeholders; none for none."""
+    """The arguments of a transformers processor for these clips, in the order of their placeholders; none for none.
+
+    Pictures stay as large as they are: what the recipe says is what is shown, whatever a folder's own bounds are.
+    """
     if not clips:
         return {}
     shown = [presented(clip) for clip in clips]
@@ -45,6 +48,7 @@ def processor_inputs(clips: Sequence[Clip]) -> dict[str, Any]:
         "videos": [frames for frames, _ in shown],
         "video_metadata": [clock for _, clock in shown],
         "do_sample_frames": False,
+        "do_resize": False,
     }
 
 

@@ -15,7 +15,10 @@ from schemas.splits import SPLITS
 from schemas.videos import VIDEOS
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
-SCHEMA = "video_id string, input_digest string, input_text string, uri string, duration_s double, ingested_at timestamp, ingested_on date, wave_id string"
+SCHEMA = (
+    "video_id string, input_digest string, input_text string, uri string, duration_s double, ingested_at timestamp, "
+    "ingested_on date, wave_id string"
+)
 
 
 @pytest.fixture(scope="module")
