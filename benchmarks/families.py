@@ -25,7 +25,7 @@ from models.handwriting.tiny import make_tokenizer
 PATCH = {"qwen2_5_vl": 14, "qwen3_vl": 16}  # pixels, as published
 FAMILIES = tuple(PATCH)
 MERGE = TEMPORAL = 2
-_HIDDEN, _HEAD = 96, 32
+_HIDDEN, _HEAD = 128, 32
 _ROPE = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e6}
 # Wide enough that no processor ever changes the size of a clip.
 _SIZE = {"shortest_edge": 16, "longest_edge": 1 << 30}
@@ -100,7 +100,7 @@ def _text(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
         "intermediate_size": 192,
         "num_hidden_layers": 2,
         "num_attention_heads": _HIDDEN // _HEAD,
-        "num_key_value_heads": 1,
+        "num_key_value_heads": 2,
         "max_position_embeddings": 32768,
         "bos_token_id": None,
         "eos_token_id": end,
