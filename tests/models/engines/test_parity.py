@@ -25,7 +25,7 @@ def test_transformers_and_vllm_agree_token_for_token(tmp_path):
     for engine in (TransformersEngine(EngineSpec("transformers", **spec)), VllmEngine(EngineSpec("vllm", **spec))):
         prompt = engine.chat(tiny.PROMPT)
         requests = (
-            Request(path.stem, prompt, sample(path.read_bytes(), tiny.FRAMES, Limits()), tiny.FRAMES.fps, 0, 1, 0)
+            Request(path.stem, prompt, (sample(path.read_bytes(), tiny.FRAMES, Limits()),), 0, 1, 0)
             for path in files
         )
         found[engine.name] = {done.key: done for done in engine.generate(requests, greedy, clips.LABELS)}
