@@ -29,8 +29,9 @@ def uniform(pictures: Sequence[np.ndarray], count: int, cell: int) -> list[int]:
 def by_change(pictures: Sequence[np.ndarray], count: int, cell: int) -> list[int]:
     """At equal steps of cumulated change, so that what is short is seen and what stands still is not seen twice.
 
-    A change is the mean absolute difference between neighbours, of one grey value a cell. The first picture after a cut
-    is always among them, unless there are more cuts than `count`; where nothing changes they are evenly spread.
+    A change is the mean absolute difference between neighbours, of one grey value a cell. One that makes up a `count`-th
+    of all change, as a cut does where little else moves, always has its picture: the first one after it. Where nothing
+    changes they are evenly spread.
     """
     greys = np.stack([_grey(picture, cell) for picture in pictures])
     change = np.abs(np.diff(greys, axis=0)).mean((1, 2)) / 255.0

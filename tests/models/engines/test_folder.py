@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
@@ -42,10 +43,14 @@ def changed(path, change):
     path.write_text(json.dumps(value))
 
 
+def request_of(engine, n=1, adapter=""):
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 56, 84, 3), dtype=np.uint8)
+    return Request("k", engine.chat("What?"), (Clip.even(pixels, 2.0),), 0, n, 5, adapter)
+
+
 def rollouts(engine, n=3, adapter="", sampling=Sampling(max_tokens=24)):  # noqa: B008
     """Completions of one clip, by index."""
-    pixels = np.random.default_rng(0).integers(0, 255, (4, 56, 84, 3), dtype=np.uint8)
-    asked = Request("k", engine.chat("What?"), (Clip.even(pixels, 2.0),), 0, n, 5, adapter)
+    asked = request_of(engine, n, adapter)
     return {done.index: done for done in engine.generate(iter([asked]), sampling, token_logprobs=True)}
 
 
@@ -102,6 +107,43 @@ def test_what_a_recipe_does_not_say_is_neutral_whatever_the_folder_says(folder, 
     assert len({done.token_ids for done in found[0][0].values()}) == 3  # drawn, not the most probable thrice
 
 
+def quantise(folder):
+    """The language model's weights to 8 bits a channel, as llm-compressor writes them."""
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    for name in [name for name in weights if name.endswith("_proj.weight") and "visual" not in name]:
+        scale = weights[name].abs().amax(1, keepdim=True) / 127
+        weights[name] = (weights[name] / scale).round().to(torch.int8)
+        weights[f"{name.removesuffix('weight')}weight_scale"] = scale
+    save_file(weights, path, metadata={"format": "pt"})
+    eight = {"num_bits": 8, "type": "int", "symmetric": True}
+    group = {
+        "targets": ["Linear"],
+        "weights": eight | {"strategy": "channel", "dynamic": False},
+        "input_activations": eight | {"strategy": "token", "dynamic": True},
+    }
+    said = {
+        "quant_method": "compressed-tensors",
+        "format": "int-quantized",
+        "config_groups": {"group_0": group},
+        "ignore": ["lm_head", "re:.*visual.*"],
+    }
+    changed(folder / "config.json", lambda value: value.update(quantization_config=said))
+
+
+def test_a_quantised_folder_is_served_and_says_nearly_the_same(folder, made):
+    quantise(folder)
+    assert quantization_of(str(folder)) == "compressed-tensors"
+    spec = EngineSpec("vllm", str(folder), max_model_len=512, max_num_seqs=8, kv_cache_bytes=1 << 27)
+    engine, exact = VllmEngine(spec), TransformersEngine(EngineSpec("transformers", str(made)))
+    done = rollouts(engine, 1)[0]
+    same = exact.score(request_of(exact), done.token_ids)
+    differences = np.abs(np.subtract(done.token_logprobs, same.token_logprobs))
+    assert 1e-4 < differences.mean() < 0.3
+    engine.close()
+    exact.close()
+
+
 def test_a_template_that_opens_the_reasoning_is_seen(folder):
     path = folder / "chat_template.jinja"
     path.write_text(path.read_text().replace("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n"))
@@ -142,8 +184,9 @@ def test_adapters_are_chosen_by_request_and_both_engines_compute_the_same(made, 
     assert lora_rank(adapter) == 4
 
 
-def test_an_engine_over_two_devices_says_what_one_says(made):
-    """Tensor parallel; on this machine two processes on the CPU."""
+def test_an_engine_over_two_devices_says_what_one_says(made, monkeypatch):
+    """Tensor parallel; on this machine two processes on the CPU, which vLLM would bind to memory nodes of their own."""
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     spec = EngineSpec("vllm", str(made), max_model_len=512, max_num_seqs=8, kv_cache_bytes=1 << 27)
     found = []
     for gpus in (1, 2):

@@ -24,7 +24,7 @@ def decode(uri, video_id, frames, limits):
 PLAN = Plan(
     engine=EngineSpec("scripted", ""),
     sampling=Sampling(),
-    frames=FrameSpec(2, 8),
+    frames=FrameSpec(2, 14 * 14, 1.0, cell=14),
     user_text="?",
     scored=Choice(("yes", "no")),
     grammar="think_answer",

@@ -146,7 +146,7 @@ def test_first_sight_reads_each_step_of_clips_of_different_sizes_by_itself(blank
     apart = torch.cat([sight(one.pixels, one.grid) for one in alone])
     together = sight(micro.pixels, micro.grid)
     assert together.shape == (32, 10) and torch.allclose(together, apart, atol=1e-5)
-    assert not torch.allclose(together[:-1], together[1:], atol=1e-3)
+    assert (together[1:] - together[:-1]).abs().amax(1).min() > 1e-4  # no step is read as its neighbour
 
 
 def test_a_sampled_scene_is_its_file_but_for_the_codec(tmp_path):

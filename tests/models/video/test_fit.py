@@ -56,6 +56,11 @@ def test_nothing_is_made_larger_but_by_rounding():
             assert side <= max(cell, before + cell / 2)
 
 
+def test_a_square_of_any_size_has_all_the_cells_there_are():
+    """Rounding must not cost it a row: 448 / 28 may come out as 15.999."""
+    assert {aspect(side, side, 448 * 448, 28) for side in range(448, 4000)} == {(448, 448)}
+
+
 def test_a_turned_picture_has_its_sides_swapped():
     for width, height, most, cell in sides():
         assert aspect(height, width, most, cell) == aspect(width, height, most, cell)[::-1]

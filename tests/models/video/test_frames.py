@@ -158,7 +158,9 @@ def test_a_16_to_9_clip_in_a_square_spends_44_percent_of_its_tokens_on_black(cap
         picture = sample(data, replace(SPEC, max_pixels=448 * 448, cell=28, fit=fit), LIMITS).pixels[0]
         tokens = picture.shape[0] * picture.shape[1] // 28**2
         print(f"{fit}: {tokens} tokens a picture, {(picture.max(-1) < 16).mean():.1%} of them black")
-    assert capsys.readouterr().out.splitlines() == [
+    told = capsys.readouterr().out
+    print(told)  # for those who read docs/engine.md
+    assert told.splitlines() == [
         "square: 256 tokens a picture, 43.8% of them black",
         "aspect: 252 tokens a picture, 0.0% of them black",
     ]
