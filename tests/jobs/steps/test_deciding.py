@@ -11,8 +11,8 @@ from jobs.steps.deciding import decide
 from schemas.label_set import LabelSet
 
 LABELS = LabelSet(("c", "a", "b"), "independent")
-THRESHOLDS = (0.5, 0.6, 0.9, 1.0)
-VALUES = (0.0, 0.1, 0.4, 0.5, 0.6, 0.9, 1.0)
+THRESHOLDS = (0.5, 0.6, 0.93, 1.0)
+VALUES = (0.0, 0.07, 0.4, 0.5, 0.6, 0.9, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +33,13 @@ def decided(spark):
 
 
 def test_a_label_applies_from_the_threshold_on_and_is_ruled_out_as_far_down(decided):
-    """A threshold that is reached exactly is reached on either side, whatever 1 - 0.9 is in binary."""
-    exact = {0.5: (5, 5), 0.6: (6, 4), 0.9: (9, 1), 1.0: (10, 0)}
+    """A threshold that is reached exactly is reached on either side: 1 - 0.07 falls short of 0.93 in binary."""
+    exact = {0.5: (50, 50), 0.6: (60, 40), 0.93: (93, 7), 1.0: (100, 0)}
     for (threshold, probs, ok), row in decided.items():
         high, low = exact[threshold]
-        tenths = {slug: round(10 * p) for slug, p in zip("abc", probs, strict=True)}
-        applies = [slug for slug in LABELS.slugs if tenths[slug] >= high]
-        possible = {slug for slug, p in tenths.items() if p > low or p >= high}
+        percent = {slug: round(100 * p) for slug, p in zip("abc", probs, strict=True)}
+        applies = [slug for slug in LABELS.slugs if percent[slug] >= high]
+        possible = {slug for slug, p in percent.items() if p > low or p >= high}
         uncertain = possible - set(applies)
         assert row["abstain"] == (bool(uncertain) or not ok)
         assert row["labels"] == (None if row["abstain"] else applies)
@@ -61,5 +61,5 @@ def test_at_one_half_nothing_is_uncertain_and_even_odds_apply(decided):
 
 
 def test_nothing_applying_is_an_answer_too(decided):
-    row = decided[0.9, (0.1, 0.0, 0.1), 4]
+    row = decided[0.93, (0.07, 0.0, 0.07), 4]
     assert (row["labels"], row["abstain"], row["prediction_set"], row["reason"]) == ([], False, [], "clear")
