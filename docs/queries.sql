@@ -1,7 +1,7 @@
 -- Ten questions an analyst asks first. Run one: deepintuit sql "select ..." --conf conf/local.yaml
 
--- 1. How many videos got which label, and how many wait for a person?
-select coalesce(label, 'needs review') as decision, count(*) as videos, round(avg(top_prob), 3) as mean_top_prob
+-- 1. How many videos got which label (or labels, where they are independent), and how many wait for a person?
+select if(abstain, 'needs review', array_join(labels, ' + ')) as decision, count(*) as videos, round(avg(top_prob), 3) as mean_top_prob
 from current_scores group by 1 order by videos desc;
 
 -- 2. Which videos should a person look at first?
@@ -9,7 +9,7 @@ select video_id, uri, reason, round(top_prob, 3) as top_prob, prediction_set fro
 order by abstain desc, top_prob limit 20;
 
 -- 3. Why was this video decided so? (its traces, beside the final probabilities)
-select t.video_id, t.rollout_index, t.label as provisional, t.observation, t.think, s.probs
+select t.video_id, t.rollout_index, array_join(t.labels, ' + ') as provisional, t.observation, t.think, s.probs
 from current_traces t join current_scores s on s.video_id = t.video_id
 join live l on l.task = s.task and l.recipe_id = t.recipe_id order by t.video_id, t.rollout_index limit 20;
 
@@ -27,7 +27,7 @@ select video_id, rollouts, round(agreement, 2) as agreement, probs from current_
 select f.uri, v.uri as first_seen_as from files f join videos v on v.video_id = f.video_id where f.uri <> v.uri;
 
 -- 8. Where do the live decisions contradict the labels?
-select l.label as truth, coalesce(s.label, 'abstained') as decision, count(*) as videos
+select array_join(l.labels, ' + ') as truth, if(s.abstain, 'abstained', array_join(s.labels, ' + ')) as decision, count(*) as videos
 from current_scores s join current_labels l on l.video_id = s.video_id and l.task = s.task
 group by 1, 2 order by truth, videos desc;
 

@@ -119,9 +119,10 @@ def _mapped(
 ) -> Column:
     """The column in this project's words; of several in a cell, an array. Raises UsageError for a value that is strange."""
     cell = F.trim(F.col(f"`{column}`"))
-    parts = (
-        F.filter(F.transform(F.split(cell, _BETWEEN), F.trim), lambda part: part != "") if several else F.array(cell)
-    )
+    parts = F.array(cell)
+    if several:
+        trimmed = F.transform(F.split(cell, _BETWEEN), lambda part: F.trim(part))
+        parts = F.filter(trimmed, lambda part: part != "")
     values = table.select(F.explode(parts).alias("value")).where(F.col("value").isNotNull())
     counts = values.where(~F.col("value").isin(*words, *known)).groupBy("value").count()
     strange = counts.orderBy(F.desc("count")).limit(5).collect()

@@ -17,9 +17,8 @@ from models.calibration.linear import Batches
 
 ENOUGH = 5  # rows from which on a label is learnt from them alone
 SHARE = 0.05  # weight of a stand-in, in rows for each row there is; at least one
-SURE = (
-    0.8  # probability that its traces give their answer: surer than any real one, and it would stand for none of them
-)
+# Probability that its traces give their answer: surer than real ones, and it would stand for none of them.
+SURE = 0.8
 _COPIES = 1000  # of the stand-ins in one batch
 
 

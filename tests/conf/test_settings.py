@@ -149,6 +149,45 @@ def test_a_site_has_its_own_label_sets_beside_its_file(site, tmp_path):
     assert "'task': string should match pattern" in line
 
 
+@pytest.fixture
+def task(site, tmp_path):
+    """task(text) -> path of a site's file whose task `t` has that file of labels."""
+
+    def write(text: str) -> str:
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        (tmp_path / "labels" / "t.yaml").write_text(f"task: t\n{text}\n")
+        return site("task: t\n")
+
+    return write
+
+
+def test_labels_exclude_each_other_unless_the_task_says_otherwise(task):
+    assert load(task("labels: {a: A., b: B.}")).labels.mode == "exclusive"
+    assert load(task("mode: independent\nlabels: {a: A.}")).labels.mode == "independent"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("labels: {a: A.}", "'labels': expected 2 labels or more, or `mode: independent`"),
+        ("mode: independent\nlabels: {}", "'labels': dictionary should have at least 1 item"),
+        ("mode: independent\nlabels: {a: A., none: N.}", "'labels': expected another slug than none"),
+        ("mode: both\nlabels: {a: A., b: B.}", "'mode': input should be 'exclusive' or 'independent'"),
+    ],
+)
+def test_a_label_set_that_does_not_fit_its_mode_is_refused(task, tmp_path, text, said):
+    (line,) = refused(conf=task(text))
+    assert line.startswith(f"{tmp_path / 'labels' / 't.yaml'}: {said}")
+
+
+def test_a_threshold_of_independent_labels_is_no_less_than_one_half(task):
+    conf = task("mode: independent\nlabels: {a: A.}")
+    (line,) = refused("decide.threshold=0.4", conf=conf)
+    assert line.startswith("decide.threshold: expected at least 0.5, for the labels of task t are independent")
+    assert load(conf, ["decide.threshold=0.5"]).decide.threshold == 0.5
+    assert load(None, ["decide.threshold=0.4"]).decide.threshold == 0.4
+
+
 def test_the_model_of_the_project_is_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Path(load().model.path).is_dir()

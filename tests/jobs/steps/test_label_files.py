@@ -11,7 +11,7 @@ from support import Lake
 
 from conf.settings import load
 from jobs.runtime.errors import UsageError
-from jobs.steps.label_files import external_id, label_rows, match, read_statements, split_rows
+from jobs.steps.label_files import external_id, label_rows, match, read_statements, split_rows, united
 from lake.audit import TWICE
 from lake.staging import Manifest, Wave
 from lake.waves import audit_output
@@ -35,15 +35,15 @@ def read(spark, tmp_path, text: str, *overrides: str, split: str | None = None, 
     return read_statements(spark, str(path), load(None, overrides).ingest, SLUGS, split)
 
 
-def published(spark, tmp_path, table: Table, rows) -> tuple[list, Counter]:
+def published(spark, tmp_path, table: Table, rows, labels: LabelSet = SLUGS) -> tuple[list, Counter]:
     """What a wave would publish of these rows, and what it refuses by (external id, reason)."""
     lake = Lake(tmp_path / "lake").at_hand()
     wave = Wave(lake.root, "r", "w00001")
     staged = stage(wave, table, rows)
-    manifest = Manifest(wave.id, "ingest", "t", SLUGS, 1.0, (staged,))
+    manifest = Manifest(wave.id, "ingest", "t", labels, 1.0, (staged,))
     found = audit_output(lake, wave, manifest, staged).staged
     refused = lake.read_files(QUARANTINE, [file.name for file in found.quarantine]).collect()
-    said = Counter((json.loads(row["original"])["external_id"], row["reason"]) for row in refused)
+    said = Counter((str(json.loads(row["original"])["external_id"]), row["reason"]) for row in refused)
     assert sum(said.values()) == len(refused) == sum(found.reasons.values())
     return lake.read_files(table, [file.name for file in found.files]).collect(), said
 
@@ -142,6 +142,63 @@ def test_statements_meet_their_videos_and_contradictions_and_leaks_are_refused(s
     )
     assert sum(twice.values()) == 4  # the copy, never, two of the three gaps
     assert {row["video_id"]: row["split"] for row in kept} == {"v1": "test", ext("never"): "test", ext("gap"): "align"}
+
+
+FREE = LabelSet(("rising", "falling", "mixed"), "independent")
+FREE_FILE = """file,label,split
+one,"mixed ; Up",test
+rows,mixed,test
+rows,rising,test
+rows,mixed,align
+empty,,test
+said,none,test
+again,none,test
+again,,test
+torn,none,test
+torn,mixed,test
+cell,"none,mixed",test
+ambiguous,rising,test
+,rising,test
+"""
+
+
+def test_rows_of_independent_labels_are_united_and_none_stands_alone(spark, tmp_path):
+    (tmp_path / "labels.csv").write_text(FREE_FILE)
+    ingest = load(None, ["ingest.labels.values={Up: rising}"]).ingest
+    statements = read_statements(spark, str(tmp_path / "labels.csv"), ingest, FREE, None)
+    files = spark.createDataFrame(
+        [("ambiguous", "v2", "ok", "files", "a/ambiguous", 1), ("ambiguous", "v3", "ok", "files", "b/ambiguous", 1)],
+        "external_id string, video_id string, status string, source string, uri string, seen_at long",
+    )
+    matched = united(match(statements, files, "files"), FREE.slugs).localCheckpoint()
+    kept, refused = published(spark, tmp_path, LABELS, label_rows(matched, "t", FREE), FREE)
+    found = {row["external_id"]: (row["label"], row["labels"]) for row in kept}
+    assert found == {
+        "one": (None, ["rising", "mixed"]),
+        "rows": (None, ["rising", "mixed"]),
+        "empty": (None, []),
+        "said": (None, []),
+        "again": (None, []),
+    }
+    assert refused == Counter(
+        {
+            ("torn", "label_contradicted"): 2,
+            ("cell", "label_contradicted"): 1,
+            ("ambiguous", "ambiguous_name"): 1,
+            ("None", "video_id_is_given"): 1,
+            ("rows", "key_twice"): 1,  # it is claimed for another stage, too
+        }
+    )
+    held = spark.createDataFrame([], "video_id string, task string, split string")
+    kept, refused = published(spark, tmp_path, SPLITS, split_rows(matched, held, "t"), FREE)
+    assert refused[("rows", "split_leakage")] == 1
+    assert {row["external_id"] for row in kept} >= {"one", "rows", "empty", "said", "again"}
+
+
+def test_a_strange_word_in_a_cell_of_independent_labels_is_named_alone(spark, tmp_path):
+    (tmp_path / "labels.csv").write_text('file,label\na,"rising,odd|mixed"\n')
+    with pytest.raises(UsageError, match=r"out of rising, falling, mixed, none, found 'odd' \(1 rows\)"):
+        read_statements(spark, str(tmp_path / "labels.csv"), load().ingest, FREE, None)
 
 
 def hate_files(folder, sizes: dict[str, int], leaked: str):

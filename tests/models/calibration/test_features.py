@@ -146,8 +146,8 @@ def test_independent_labels_are_counted_each_on_its_own():
 
 
 def test_traces_of_independent_labels_agree_where_they_name_the_same():
-    same, other, nothing = (free(*named) for named in (("mixed", "rising"), ("rising",), ()))
-    assert agreement([same, other, same, free(status="too_long")]) == 0.5
+    same, other, nothing = (free(*named) for named in (("mixed", "rising"), ("mixed",), ()))
+    assert agreement([same, other, same, free(status="too_long")]) == 0.5 == agreement([same, other])
     assert agreement([nothing, nothing, other]) == pytest.approx(2 / 3)
 
 

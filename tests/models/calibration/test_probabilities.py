@@ -54,8 +54,8 @@ def test_a_temperature_never_changes_which_independent_labels_are_likelier_than_
 def test_binary_nll_by_hand_and_without_overflow():
     # sigmoid(ln 3) = 3/4
     logits = np.array([[math.log(3), 0.0], [math.log(3), 0.0]])
-    assert mean_binary_nll(logits, np.array([[1, 1], [0, 0]])) == pytest.approx(
-        -(math.log(0.75) + math.log(0.25) + 2 * math.log(0.5)) / 4
+    assert mean_binary_nll(logits, np.array([[1, 1], [1, 0]])) == pytest.approx(
+        -(2 * math.log(0.75) + 2 * math.log(0.5)) / 4
     )
     assert mean_binary_nll(np.array([[1e4, -1e4]]), np.array([[0, 0]])) == pytest.approx(5e3)
     assert sigmoid(np.array([1e4, -1e4, 0.0])).tolist() == [1.0, 0.0, 0.5]
