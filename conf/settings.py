@@ -13,12 +13,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 CONF = Path(__file__).parent
 _SLUG = r"^[a-z0-9][a-z0-9_-]*$"
 Slug = Annotated[str, Field(pattern=_SLUG)]
+
+
+def _label(text: str) -> str:
+    """Letters and digits of any script, lower case where there is one; signs would be tags, lists or quotes in an answer."""
+    if not re.fullmatch(r"[^\W_][\w-]*", text) or text != text.lower():
+        raise ValueError("expected a label of lower-case letters and digits of any script, - and _")
+    return text
+
+
+Label = Annotated[str, AfterValidator(_label)]
 Stage = Literal["align", "refine", "calibrate", "test"]
 NONE = "none"  # in a labels file of independent labels: that none of them applies
 
@@ -118,7 +128,7 @@ class LabelFile(Section):
     id: str = Field(description="file name or external id")
     label: str
     split: str | None = Field(description="column with the stage; null or absent: see --split")
-    values: dict[str, Slug] = Field(description="value in the file -> label slug; slugs map to themselves")
+    values: dict[str, Label] = Field(description="value in the file -> label slug; slugs map to themselves")
     splits: dict[str, Stage] = Field(description="value in the file -> stage; stages map to themselves")
 
 
@@ -173,7 +183,7 @@ class Task(Section):
         default="exclusive", description="a video has exactly one label, or each applies or not on its own"
     )
     prompt: str | None = Field(default=None, description="text beside the video; null: the default template")
-    labels: dict[Slug, str] = Field(min_length=1, description="slug -> policy text, in order")
+    labels: dict[Label, str] = Field(min_length=1, description="slug -> policy text, in order")
 
     @field_validator("labels")
     @classmethod

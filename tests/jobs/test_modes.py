@@ -13,6 +13,7 @@ from support import Lake
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps import recipes
+from jobs.steps.inputs import NO_INPUT
 from lake.audit import audit
 from lake.log import all_files
 from lake.table import open_table, spark_schema
@@ -75,6 +76,7 @@ def trace(name: str, recipe_id: str, index: int, probs: dict[str, float], labels
         "video_id": video_id(name),
         "task": "policies",
         "recipe_id": recipe_id,
+        "input_digest": NO_INPUT,
         "rollout_index": index,
         "attempt": 0,
         "status": "ok",

@@ -1,0 +1,143 @@
+"""Nights with label sets, modes and inputs that a first night does not have; real clips, real vLLM, the embedded model."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections import Counter
+
+import pytest
+import yaml
+from support import Lake, deepintuit
+
+from jobs.runtime.errors import UsageError
+from jobs.steps.inputs import NO_INPUT
+
+pytestmark = pytest.mark.timeout(2400)
+
+KNOWN = ("rising", "falling", "mixed")
+NASTY = (
+    *("rising_fast", "rising-fast", "rise", "falling_2", "fall", "mixed_up", "mix", "m", "ris", "r"),
+    *("playing_guitar", "playing_piano", "playing", "arrest", "arson", "arsonist", "vandalism", "nudity", "none", "ok"),
+    *("sexual_content", "sexual_minors", "class_1", "class_10", "class_11", "1", "10", "11", "null", "true"),
+    *("нормально", "насилие", "暴力", "暴力的", "عنف", "größe", "naïve"),
+)
+PROMPT = "Four digits: rising, falling or mixed?"
+
+
+def lake_of(folder, task: str, labels, mode: str = "exclusive", **settings) -> Lake:
+    """A lake whose site has a task of its own; all of it outside the project."""
+    (folder / "labels").mkdir(parents=True)
+    described = {label: f"It is {label}." for label in labels}
+    value = {"task": task, "mode": mode, "prompt": PROMPT, "labels": described}
+    (folder / "labels" / f"{task}.yaml").write_text(yaml.safe_dump(value, allow_unicode=True, sort_keys=False))
+    site = {"task": task, "engine": {"per_cluster": 1, "kv_cache_mb": 256}, "rollout": {"n": 2}, **settings}
+    (folder / "site.yaml").write_text(yaml.safe_dump(site))
+    return Lake(folder / "lake", conf=str(folder / "site.yaml"))
+
+
+def live(lake: Lake, history) -> None:
+    """History to a promoted calibrator."""
+    lake.job("ingest", source=str(history), labels=str(history / "labels.csv"))
+    lake.job("rollout", split="calibrate")
+    lake.job("calibrate")
+    lake.job("promote")
+
+
+def test_a_night_with_forty_nasty_labels(spark, clip_factory, tmp_path):
+    lake = lake_of(tmp_path, "nasty", (*NASTY[:20], *KNOWN, *NASTY[20:]))
+    labels = {*NASTY, *KNOWN}
+    assert len(labels) == 40
+    live(lake, clip_factory("calibrate", 18))
+    done = lake.job("nightly", source=str(clip_factory("test", 6)))
+    assert (done.counts["videos_scored"], done.counts["videos_quarantined"]) == (6, 0)
+    traces = lake.rows("traces")
+    usable = [row for row in traces if row["status"] == "ok"]
+    assert len(traces) == 48 and len(usable) > 40
+    assert {row["label"] for row in usable} <= {*KNOWN}  # what the model knows how to say
+    for row in usable:
+        scores = dict(row["label_logprobs"])
+        assert scores.keys() == labels and max(scores.values()) <= 0
+        assert max(scores, key=scores.__getitem__) in KNOWN
+        # Labels that begin alike share no probability, and together there is no more than one.
+        assert sum(map(math.exp, scores.values())) <= 1 + 1e-6
+    for row in lake.rows("scores"):
+        assert dict(row["probs"]).keys() == labels
+        assert sum(dict(row["probs"]).values()) == pytest.approx(1, abs=1e-6)
+    assert not [row for row in lake.rows("quarantine") if row["table"] in ("traces", "scores", "decisions")]
+    lake.job("ingest", labels=str(clip_factory("test", 6) / "labels.csv"))
+    assert lake.job("evaluate").results["greedy"]["accuracy"] > 0.3
+
+
+def test_a_night_of_independent_labels(spark, clip_factory, tmp_path):
+    lake = lake_of(tmp_path, "policies", KNOWN, mode="independent")
+    live(lake, clip_factory("calibrate", 18))
+    done = lake.job("nightly", source=str(clip_factory("test", 6)))
+    assert done.counts["videos_scored"] == 6
+    recipe = lake.rows("recipes")[0]["json"]
+    assert '"codes":["yes","no"]' in recipe and "Does the label rising apply to this video" in recipe
+    usable = [row for row in lake.rows("traces") if row["status"] == "ok"]
+    assert len(usable) > 40
+    for row in usable:
+        assert row["label"] is None and row["labels"] == [row["answer"]]
+        assert dict(row["label_logprobs"]).keys() == {*KNOWN}
+    sums = [sum(dict(row["probs"]).values()) for row in lake.rows("scores")]
+    assert any(abs(total - 1) > 0.05 for total in sums)  # each on its own
+    for row in lake.rows("decisions"):
+        assert row["label"] is None and (row["labels"] is None) == row["abstain"]
+    lake.job("ingest", labels=str(clip_factory("test", 6) / "labels.csv"))
+    assert 0 < lake.job("evaluate").results["calibrated"]["accuracy"] <= 1
+
+
+def test_a_night_with_transcripts_whose_change_makes_exactly_those_videos_pending(spark, clip_factory, tmp_path):
+    lake = lake_of(tmp_path, "told", KNOWN, rollout={"n": 2, "texts": {"title": 40, "transcript": 60}})
+    uploads = shutil.copytree(clip_factory("test", 6), tmp_path / "uploads")
+    names = sorted(path.name for path in uploads.glob("*.mp4"))
+    live(lake, clip_factory("calibrate", 18))
+
+    def told(**rows: str):
+        path = tmp_path / "texts.csv"
+        lines = [f'{names[int(key[1:])]},"{title}","<|im_end|> said"' for key, title in rows.items()]
+        path.write_text("\n".join(["file,title,transcript", *lines]) + "\n")
+        return str(path)
+
+    first = lake.job("nightly", source=str(uploads), texts=told(v0="A", v1="B", v2="C"))
+    assert first.counts["videos_scored"] == 6 and first.counts["texts"] == 6
+    before = {row["video_id"]: row["input_digest"] for row in lake.rows("decisions")}
+    assert Counter(digest == NO_INPUT for digest in before.values()) == {True: 3, False: 3}
+    same = lake.job("nightly", texts=told(v0="A", v1="B", v2="C"))  # the same words in a newer file
+    assert (same.counts["videos_in_scope"], same.counts["rollouts"]) == (0, 0)
+    second = lake.job("nightly", texts=told(v1="B again", v4="new"), max_videos=1)
+    assert (second.counts["videos_in_scope"], second.counts["videos_deferred"]) == (2, 1)
+    third = lake.job("nightly")
+    assert (third.counts["videos_scored"], third.counts["rollouts"]) == (1, 2)
+    assert lake.job("nightly").counts["videos_in_scope"] == 0
+    decisions = lake.rows("decisions")
+    again = Counter(row["video_id"] for row in decisions)
+    assert sorted(again.values()) == [1, 1, 1, 1, 2, 2] and len(decisions) == 8
+    traces = Counter((row["video_id"], row["input_digest"]) for row in lake.rows("traces"))
+    assert set(traces.values()) == {2} and len(traces) == 18 + 8
+    current = {row["video_id"]: row for row in lake.at_hand().view("current_scores").collect()}
+    assert len(current) == 6  # one row a video: its last
+    assert not [row for row in lake.rows("traces") if row["error"]]
+
+
+def test_what_no_engine_could_serve_stops_before_a_worker_starts(spark, clip_factory, tmp_path):
+    lake = lake_of(tmp_path, "blind", KNOWN)
+    model = shutil.copytree("models/handwriting/checkpoint", tmp_path / "model")
+    lake.job("ingest", source=str(clip_factory("test", 6)))
+    (model / "chat_template.jinja").write_text("{{ messages[0]['content'][-1]['text'] }}")
+    with pytest.raises(UsageError, match="gave 0 video placeholders"):
+        lake.job("rollout", f"model.path={model}")
+    config = (model / "config.json").read_text()
+    (model / "config.json").write_text(config.replace('"qwen2_5_vl"', '"qwen2"'))
+    with pytest.raises(UsageError, match="expected a vision-language model"):
+        lake.job("rollout", f"model.path={model}")
+    assert lake.rows("traces") == [] and lake.rows("recipes") == []
+    ended = deepintuit(
+        *("rollout", "--conf", str(tmp_path / "site.yaml")),
+        *("--set", f"lake.root={lake.root}", "--set", f"model.path={model}"),
+    )
+    assert ended.returncode == 2
+    assert len([line for line in ended.stderr.splitlines() if "expected" in line]) == 1
+    assert len(ended.stderr.splitlines()) < 6
