@@ -107,17 +107,18 @@ def _regress(
     torch.nn.init.zeros_(model.bias)
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=200, tolerance_grad=1e-7, line_search_fn="strong_wolfe")
 
-    def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss_of(logits: torch.Tensor, targets: np.ndarray) -> torch.Tensor:
         if spec.independent:
-            return torch.nn.functional.binary_cross_entropy_with_logits(logits, targets.double(), reduction="sum")
-        return torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+            applies = torch.from_numpy(targets.astype(np.float64))
+            return torch.nn.functional.binary_cross_entropy_with_logits(logits, applies, reduction="sum")
+        return torch.nn.functional.cross_entropy(logits, torch.from_numpy(targets), reduction="sum")
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         loss, count = torch.zeros((), dtype=torch.float64), 0
         for features, targets in batches():
             logits = model(torch.from_numpy((features - mean) / scale))
-            part = loss_of(logits, torch.from_numpy(targets))
+            part = loss_of(logits, targets)
             part.backward()
             loss, count = loss + part.detach(), count + len(targets)
         for parameter in model.parameters():
