@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -66,21 +67,26 @@ def answer(text: str) -> str | None:
 def complete(
     model: Any, processor: Any, videos: Sequence[Clip], n: int, temperature: float, batch: int = 32
 ) -> list[list[str]]:
-    """n completions of every video, drawn at a temperature; 0 is greedy."""
+    """n completions of every video, drawn at a temperature; 0 is greedy.
+
+    Videos of one shape make a batch: their prompts are of one length, so nothing is padded.
+    """
     how = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
     prompt = chat(processor, tiny.PROMPT)
-    texts = []
-    for place in range(0, len(videos), batch):
-        part = videos[place : place + batch]
-        inputs = processor(
-            text=[prompt] * len(part),
-            **processor_inputs(part),
-            return_tensors="pt",
-        )
+    texts: dict[int, list[str]] = {}
+    for due in _alike([video.pixels.shape for video in videos], batch):
+        inputs = processor(text=[prompt] * len(due), **processor_inputs([videos[i] for i in due]), return_tensors="pt")
         tokens = model.generate(**inputs, max_new_tokens=64, num_return_sequences=n, **how)
         spoken = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        texts += [spoken[i : i + n] for i in range(0, len(spoken), n)]
-    return texts
+        texts |= {video: spoken[place * n : (place + 1) * n] for place, video in enumerate(due)}
+    return [texts[i] for i in range(len(videos))]
+
+
+def _alike(shapes: Sequence[tuple[int, ...]], batch: int) -> Iterator[list[int]]:
+    """The numbers of equal shapes, at most `batch` at once."""
+    for _, own in groupby(sorted(range(len(shapes)), key=lambda i: shapes[i]), key=lambda i: shapes[i]):
+        same = list(own)
+        yield from (same[i : i + batch] for i in range(0, len(same), batch))
 
 
 def _mean(values: Iterable[float]) -> float:
