@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -69,6 +70,9 @@ class NullEngine(Streaming):
 
     def abandon(self) -> None:
         self._ready.clear()
+
+    def replace_weights(self, tensors: Iterable[tuple[str, Any]]) -> None:
+        """Has none."""
 
     def close(self) -> None:
         """Holds nothing."""

@@ -21,7 +21,6 @@ from models.engines.vllm import VllmEngine
 from models.video.clip import Clip
 
 PROMPT = "Four digits: rising, falling or mixed?"
-FPS = 2.0
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,15 @@ class Found:
 
 
 def requests(engine: Engine, family: str, shape: Shape, clips: int, n: int) -> Iterator[Request]:
-    """Clips of noise, each with n rollouts."""
+    """Clips of noise whose pictures come up at odd moments, each with n rollouts."""
     prompt, side = engine.chat(PROMPT), families.PATCH[family] * families.MERGE
     for clip in range(clips):
         pixels = (shape.frames, shape.rows * side, shape.columns * side, 3)
-        frames = np.random.default_rng(clip).integers(0, 255, pixels, dtype=np.uint8)
-        yield Request(f"clip{clip}", prompt, (Clip.even(frames, FPS),), 0, n, 1000 * clip)
+        rng = np.random.default_rng(clip)
+        frames = rng.integers(0, 255, pixels, dtype=np.uint8)
+        gaps = rng.uniform(0.2, 1.2, shape.frames + 1)  # seconds
+        times = np.cumsum(gaps) - gaps[0]
+        yield Request(f"clip{clip}", prompt, (Clip(frames, times[:-1].tolist(), float(times[-1])),), 0, n, 1000 * clip)
 
 
 def compare(

@@ -137,9 +137,16 @@ def check_served(recipe: Recipe, settings: Settings) -> None:
     ours = plan(recipe, settings)
     adapters = [adapter.folder for adapter in ours.engine.adapters]
     try:
-        check_folder(recipe.model_path, ours.user_text, ours.scored, adapters)
+        text = check_folder(recipe.model_path, ours.user_text, ours.scored, adapters)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    needed = text + ours.frames.most_tokens + ours.sampling.max_tokens
+    if needed > ours.engine.max_model_len:
+        raise UsageError(
+            f"engine.max_model_len: expected at least {needed}, for a prompt of {text} tokens, a clip of up to "
+            f"{ours.frames.most_tokens} and rollout.max_tokens={ours.sampling.max_tokens}; found {ours.engine.max_model_len}: "
+            "raise it, or lower frames.count or frames.max_pixels"
+        )
 
 
 def limits(settings: Settings) -> Limits:

@@ -7,7 +7,7 @@ A request is one prompt with n consecutive rollouts, so that it is prefilled and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -172,6 +172,11 @@ class Engine(Protocol):
     def classify(self, questions: Iterator[Question], codes: Sequence[str]) -> Iterator[Classified]:
         """Yield what each question finds, in the order they finish: exact log-probabilities of the codes, any number of
         them, by one step behind each tail; what the tails of a question share is computed once. Raises as `generate`."""
+        ...
+
+    def replace_weights(self, tensors: Iterable[tuple[str, Any]]) -> None:
+        """Take other weights, named as in the model folder, while nothing runs (reinforcement learning); what the old ones
+        computed is forgotten. Raises EngineDead when it fails."""
         ...
 
     def close(self) -> None: ...

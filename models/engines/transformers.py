@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -63,18 +63,20 @@ class TransformersEngine(Streaming):
         check_processors(spec.model, self._processor)
         self._tokenizer = self._processor.tokenizer
         model = AutoModelForImageTextToText.from_pretrained(spec.model, dtype=getattr(torch, spec.dtype))
-        use_serving_positions(model)
-        self._model = model.to(self._device).eval()
         ends = model.generation_config.eos_token_id
         self._end_ids = frozenset(ends if isinstance(ends, list) else [ends]) | {self._tokenizer.eos_token_id}
+        self._scores = lru_cache(maxsize=8)(partial(reader, self._processor, end_ids=self._end_ids))
+        self._model = self._ready(model)
+
+    def _ready(self, model: Any) -> Any:
+        use_serving_positions(model)
         # The folder's own sampling defaults (penalties, top_k) are no part of a recipe: only ours count.
         model.generation_config = GenerationConfig(
             eos_token_id=sorted(self._end_ids), pad_token_id=self._tokenizer.pad_token_id, do_sample=False
         )
-
-        self._scores = lru_cache(maxsize=8)(partial(reader, self._processor, end_ids=self._end_ids))
-        for adapter in spec.adapters:
-            self._model.load_adapter(adapter.folder, adapter_name=adapter.name)
+        for adapter in self._spec.adapters:
+            model.load_adapter(adapter.folder, adapter_name=adapter.name)
+        return model.to(self._device).eval()
 
     def chat(self, user_text: str, clips: int = 1, said: str = "") -> str:
         return chat(self._processor, user_text, clips, said)
@@ -120,6 +122,20 @@ class TransformersEngine(Streaming):
         logprobs = self._forced(inputs, token_ids)[:-1]
         scores = self._scores(scored) if scored else None
         return self._completion(request, inputs, 0, tuple(token_ids), logprobs, "stop", (), scores, True)
+
+    def replace_weights(self, tensors: Iterable[tuple[str, Any]]) -> None:
+        self._must_live()
+        try:
+            config, dtype = self._model.config, getattr(torch, self._spec.dtype)
+            model = AutoModelForImageTextToText.from_pretrained(
+                None, config=config, state_dict=dict(tensors), dtype=dtype
+            )
+            self._model = self._ready(model)
+        except Exception as error:
+            self.dead = True
+            raise EngineDead(
+                f"transformers failed in replacing the weights: {type(error).__name__}: {error}"
+            ) from error
 
     def close(self) -> None:
         self.dead = True

@@ -180,10 +180,7 @@ class VllmEngine(Streaming):
                 raise self._died("a step", error) from error
 
     def replace_weights(self, tensors: Iterable[tuple[str, Any]]) -> None:
-        """Load new weights, named as in the model folder, into the running engine (reinforcement learning).
-
-        What the old weights computed (prefix cache, encoded videos) is forgotten. Raises EngineDead when it fails.
-        """
+        """See promise.Engine; forgotten are the prefix cache and the encoded clips."""
         self._must_live()
         try:
             self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(tensors)})

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
 
 from models.language.positions import use_serving_positions
-from models.language.prompts import chat
+from models.language.prompts import begun, chat
 from models.training.objectives import next_token_logprobs, sft_loss_sum
 from models.training.trainer import OnMetric, TrainSpec, train
 from models.video.clip import Clip
@@ -68,7 +68,9 @@ def collate(processor: ProcessorMixin, examples: Sequence[Example]) -> SftMicro:
     """Examples as one right-padded batch; their clips may differ in size and length."""
     tokenizer = processor.tokenizer
     chats = {prompt: chat(processor, prompt) for prompt in {example.prompt for example in examples}}
-    targets = [example.completion + tokenizer.eos_token for example in examples]
+    targets = [  # what the template has opened already is not said again
+        example.completion.removeprefix(begun(chats[example.prompt])) + tokenizer.eos_token for example in examples
+    ]
     inputs = processor(
         text=[chats[example.prompt] + target for example, target in zip(examples, targets, strict=True)],
         **processor_inputs([example.frames() for example in examples]),

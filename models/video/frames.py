@@ -46,6 +46,7 @@ _CONTAINERS = (
 _STILL_IMAGES = ("image2", "_pipe")  # demuxers of pictures: their names are `image2` or end in `_pipe`
 _MOST_FPS = 1000.0
 _MOST_SIDE = 32768  # pixels
+_FRAMES_PER_STEP = 2  # of both model families: so many frames become one step of tokens
 _SEEK_GAP_S = 2.0  # a seek costs about as much as decoding this much video: below it, just decode on
 
 
@@ -79,6 +80,11 @@ class FrameSpec:
     def shown(self, duration: float) -> int:
         """How many frames of a clip of so many seconds are shown: at least one."""
         return min(self.count, max(1, round(duration * self.fps)))
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of the largest clip; a model that tells the time in words adds some to each step."""
+        return -(-self.count // _FRAMES_PER_STEP) * (self.max_pixels // self.cell**2)
 
     def fitting(self, pixel_aspect: float = 1.0) -> Fit:
         """What brings the frames of one clip to size."""

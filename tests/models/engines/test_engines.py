@@ -211,17 +211,19 @@ def test_a_dead_engine_refuses_further_use(vllm_engine, ask, monkeypatch):
         vllm_engine.abandon()
 
 
-def test_new_weights_take_effect_at_once(vllm_engine, ask, collect, random_model):
+@pytest.mark.parametrize("name", ["vllm_engine", "reference_engine"])
+def test_new_weights_take_effect_at_once(name, request, ask, collect, random_model):
     from safetensors.torch import load_file
 
+    engine = request.getfixturevalue(name)
     old = load_file(f"{random_model}/model.safetensors")
-    before = collect(vllm_engine, [ask(1, n=1)], GREEDY)["clip1", 0]
-    vllm_engine.replace_weights(
+    before = collect(engine, [ask(1, n=1)], GREEDY)["clip1", 0]
+    engine.replace_weights(
         (name, tensor.roll(1, 0) if "embed_tokens" in name else tensor) for name, tensor in old.items()
     )
-    changed = collect(vllm_engine, [ask(1, n=1)], GREEDY)["clip1", 0]
-    vllm_engine.replace_weights(old.items())
-    after = collect(vllm_engine, [ask(1, n=1)], GREEDY)["clip1", 0]
+    changed = collect(engine, [ask(1, n=1)], GREEDY)["clip1", 0]
+    engine.replace_weights(old.items())
+    after = collect(engine, [ask(1, n=1)], GREEDY)["clip1", 0]
     assert changed.token_ids != before.token_ids
     assert (after.token_ids, after.logprob_sum) == (before.token_ids, before.logprob_sum)
 

@@ -89,6 +89,33 @@ def test_each_run_is_one_request_and_every_row_has_every_column():
     assert found[7]["seed"] == seed_of(10, CONTENT_ID, 7)
 
 
+def test_what_the_template_has_opened_and_how_long_the_clip_is_count_for_the_trace():
+    engine = Scripted({0: ("t</think><answer>yes</answer>", "stop")})
+    (plain,) = Rollouts(PLAN, engine).rows([Task(CONTENT_ID, "good", (0,), 0)])
+    engine.opens = "<think>\n"
+    (opened,) = Rollouts(PLAN, engine).rows([Task(CONTENT_ID, "good", (0,), 0)])
+    assert (plain["well_formed"], opened["well_formed"], opened["think"]) == (False, True, "t")
+    assert opened["text"] == "t</think><answer>yes</answer>"  # as it was generated
+    timed = "<think><time>0-{}</time><caption>c</caption></think><answer>yes</answer>"
+    for end, well_formed in ((2, True), (3, False)):  # the clip has two seconds
+        scripted = Scripted({0: (timed.format(end), "stop")})
+        (row,) = Rollouts(replace(PLAN, grammar="thinker"), scripted).rows([Task(CONTENT_ID, "good", (0,), 0)])
+        assert (row["well_formed"], row["status"]) == (well_formed, "ok")
+
+
+def test_the_text_beside_a_video_is_in_its_prompt_alone():
+    engine, prompts = Scripted(), []
+
+    def chat(text, said=""):
+        prompts.append(said)
+        return text
+
+    engine.chat = chat
+    tasks = [Task("ext:a", "good", (0,), 0, "title: cats"), Task("ext:b", "good", (0,), 0)]
+    assert len(list(Rollouts(PLAN, engine).rows(tasks))) == 2
+    assert sorted(prompts) == ["", "", "title: cats"]
+
+
 def test_failures_are_rows_with_a_status_and_progress_counts_them():
     seen = []
     tasks = [Task("ext:bad", "bad", (0, 4), 1), Task("ext:refuse", "good", (1,), 1), Task("ext:good", "good", (0,), 1)]
