@@ -1,7 +1,7 @@
 """Does the place of a label among the codes decide what a model says? python -m benchmarks.code_bias
 
-Every rotation of the codes is a question of its own behind the same clip; the mean of the rotations is free of what is the same
-for a code whatever label it stands for.
+Every rotation of the codes is a question of its own behind the same clip; the mean of the rotations is free of what is the
+same for a code whatever label it stands for.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def measure(engine: VllmEngine, files: Sequence[Path], labels: Sequence[str]) ->
     tails = tuple(question(labels, codes.rotated(labels, chosen, by)) for by in range(len(labels)))
     prompt = engine.chat(tiny.PROMPT)
     asked = (Question(path.name, prompt, (sample(path.read_bytes(), tiny.FRAMES, Limits()),), tails) for path in files)
-    found = {done.key: done.logprobs for done in engine.classify(asked, chosen)}
+    found = {done.key: np.asarray(done.logprobs) for done in engine.classify(asked, chosen)}
     rows = np.stack([found[path.name] for path in files])
     return rows - np.log(np.exp(rows).sum(-1, keepdims=True))
 

@@ -33,6 +33,76 @@ class Fault:
 
 FAULTS = (
     Fault(
+        "a label's look begins behind the tag that it is glued to",
+        "models/language/label_scores.py",
+        "kept, place = tokens_before(self._tokenizer, ids, opening.tag)",
+        "kept, place = tokens_before(self._tokenizer, ids, opening.start)",
+        "tests/models/language/test_label_scores.py",
+    ),
+    Fault(
+        "labels that begin alike are told apart by their first token alone",
+        "models/language/label_scores.py",
+        "    if len(node.labels) > 1 or not path:\n",
+        "    if not path:\n",
+        "tests/models/language/test_label_scores.py",
+    ),
+    Fault(
+        "what was cut is ok where it holds an answer",
+        "models/language/grammar.py",
+        "status=TOO_LONG if cut else PARSE_ERROR if named is None else OK",
+        "status=OK if named is not None else TOO_LONG if cut else PARSE_ERROR",
+        "tests/models/language/test_grammar.py",
+    ),
+    Fault(
+        "a stranger's text may end the turn",
+        "models/language/prompts.py",
+        'text = text.replace(token, f"{token[0]} {token[1:]}")',
+        "text = str(text)",
+        "tests/models/language/test_prompts.py",
+    ),
+    Fault(
+        "a video whose text changed counts as done",
+        "jobs/steps/scope.py",
+        'KEY = ("video_id", "input_digest")',
+        'KEY = ("video_id",)',
+        "tests/jobs/steps/test_rollouts.py tests/jobs/steps/test_scope.py",
+    ),
+    Fault(
+        "seeds of the next base are those of this one, shifted",
+        "models/engines/rollouts.py",
+        'int(hashlib.sha256(f"{seed_base}:{video_id}".encode()).hexdigest()[:12], 16) + rollout_index',
+        "seed_base + int(hashlib.sha256(video_id.encode()).hexdigest()[:12], 16) + rollout_index",
+        "tests/models/engines/test_rollouts.py",
+    ),
+    Fault(
+        "a nested field at its neutral value enters a recipe",
+        "models/identity.py",
+        "if name not in neutral or field != neutral[name]",
+        "if True",
+        "tests/models/test_identity.py",
+    ),
+    Fault(
+        "a folder's own size of frames is obeyed",
+        "models/video/processors.py",
+        '"do_resize": False',
+        '"do_resize": True',
+        "tests/models/engines/test_folder.py -k neutral",
+    ),
+    Fault(
+        "text without a clip stands where the last clip put it",
+        "models/engines/transformers.py",
+        "self._model.model.rope_deltas = None",
+        "pass",
+        "tests/models/engines/test_questions.py -k codes",
+    ),
+    Fault(
+        "codes beyond the first pass are forgotten",
+        "models/engines/vllm.py",
+        "for at in range(0, len(look.ids), _IDS_AT_ONCE)",
+        "for at in range(0, min(len(look.ids), _IDS_AT_ONCE), _IDS_AT_ONCE)",
+        "tests/models/engines/test_questions.py -k codes",
+    ),
+    Fault(
         "the calibrator's mean is not subtracted when scoring",
         "models/calibration/linear.py",
         "((features - self.mean) / self.scale) @",
@@ -238,8 +308,8 @@ FAULTS = (
     Fault(
         "what is scored and not decided is not new",
         "jobs/steps/serving.py",
-        "came.without(scorers.decided_by_promoted(run))",
-        "came.without(run.lake.read(SCORES))",
+        "came.within(scorers.decided_by_promoted(run))",
+        "came.within(run.lake.read(SCORES))",
         "tests/jobs/test_nightly.py -k died_between",
     ),
     Fault(

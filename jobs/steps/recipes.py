@@ -144,8 +144,8 @@ def check_served(recipe: Recipe, settings: Settings) -> None:
     if needed > ours.engine.max_model_len:
         raise UsageError(
             f"engine.max_model_len: expected at least {needed}, for a prompt of {text} tokens, a clip of up to "
-            f"{ours.frames.most_tokens} and rollout.max_tokens={ours.sampling.max_tokens}; found {ours.engine.max_model_len}: "
-            "raise it, or lower frames.count or frames.max_pixels"
+            f"{ours.frames.most_tokens} and rollout.max_tokens={ours.sampling.max_tokens}; found "
+            f"{ours.engine.max_model_len}: raise it, or lower frames.count or frames.max_pixels"
         )
 
 
