@@ -22,7 +22,7 @@ def open_engine(spec: EngineSpec, on_start: Callable[[], None] | None = None) ->
     """The engine of this process: started at the first call, reused for an equal spec, closed first for another one.
 
     on_start: called once an engine was constructed, not for one that ran already. Raises ValueError for an unknown kind,
-    and where this host keeps another model in the folder than the spec names.
+    and where this host keeps another model or adapter in a folder than the spec names.
     """
     global _running
     if _running is not None and _running[0] != os.getpid():
@@ -30,8 +30,10 @@ def open_engine(spec: EngineSpec, on_start: Callable[[], None] | None = None) ->
     if _running is not None and _running[1] == spec and not getattr(_running[2], "dead", False):
         return _running[2]
     close_engine()
-    if spec.digest and (found := model_digest(spec.model)) != spec.digest:
-        raise ValueError(f"{spec.model} on this host: expected the model {spec.digest}, found {found}")
+    folders = [("model", spec.model, spec.digest)]
+    for part, folder, digest in folders + [("adapter", adapter.folder, adapter.digest) for adapter in spec.adapters]:
+        if digest and (found := model_digest(folder)) != digest:
+            raise ValueError(f"{folder} on this host: expected the {part} {digest}, found {found}")
     module, _, name = ENGINES.get(spec.kind, spec.kind).partition(":")
     if not name:
         raise ValueError(f"engine kind: expected {', '.join(ENGINES)} or module:Class, found {spec.kind!r}")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models.engines import process
-from models.engines.promise import EngineDead, EngineSpec, Sampling
+from models.engines.promise import Adapter, EngineDead, EngineSpec, Sampling
 from models.language.label_scores import Choice
 from models.video.clip import Clip
 
@@ -237,6 +237,9 @@ def test_one_engine_per_process(random_model):
         assert other is not first and first.dead and not other.dead
         other.dead = True
         assert process.open_engine(other._spec) is not other
+        other_adapter = (Adapter("tuned", random_model, digest="0" * 16),)
+        with pytest.raises(ValueError, match="expected the adapter 0000000000000000, found"):
+            process.open_engine(EngineSpec("transformers", random_model, adapters=other_adapter))
         with pytest.raises(ValueError, match="expected vllm, transformers or module:Class, found 'sglang'"):
             process.open_engine(EngineSpec("sglang", random_model))
     finally:

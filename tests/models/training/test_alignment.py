@@ -44,6 +44,20 @@ def test_exactly_the_completion_counts_in_the_loss(blank):
     assert micro.tokens == micro.keep.sum()
 
 
+def test_what_the_template_has_opened_is_not_taught_again(blank):
+    _, processor = alignment.load(blank)
+    opened = "<|im_start|>assistant\n<think>"
+    processor.chat_template = processor.chat_template.replace("<|im_start|>assistant\n", opened)
+    (example,) = examples(1)
+    taught = Example(example.frames, example.prompt, "<think>so</think><answer>mixed</answer>")
+    micro = alignment.collate(processor, [taught])
+    assert processor.decode(micro.inputs["input_ids"][0]).endswith(
+        f"{opened}so</think><answer>mixed</answer><|im_end|>"
+    )
+    counted = processor.decode(micro.inputs["input_ids"][0, 1:][micro.keep[0]])
+    assert counted == "so</think><answer>mixed</answer><|im_end|>"
+
+
 def test_the_video_becomes_64_tokens_at_half_a_second_a_step(blank):
     _, processor = alignment.load(blank)
     inputs = alignment.collate(processor, examples(2)).inputs
