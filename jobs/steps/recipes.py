@@ -143,7 +143,7 @@ def check_served(recipe: Recipe, settings: Settings) -> None:
     needed = text + ours.frames.most_tokens + ours.sampling.max_tokens
     if needed > ours.engine.max_model_len:
         raise UsageError(
-            f"engine.max_model_len: expected at least {needed}, for a prompt of {text} tokens, a clip of up to "
+            f"engine.max_model_len: expected at least {needed}, for {text} tokens of prompt and questions, a clip of up to "
             f"{ours.frames.most_tokens} and rollout.max_tokens={ours.sampling.max_tokens}; found "
             f"{ours.engine.max_model_len}: raise it, or lower frames.count or frames.max_pixels"
         )

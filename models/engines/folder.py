@@ -32,7 +32,7 @@ def quantization_of(folder: str) -> str:
 
 
 def check_folder(folder: str, user_text: str, scored: Scored, adapters: Sequence[str] = ()) -> int:
-    """How many tokens the prompt has beside its clip.
+    """How many tokens there are beside the clip and the completion: of the prompt, and of what is asked behind the trace.
 
     Raises ValueError for what would fail in every worker: a model that sees no video or is of an unknown family, processors
     that are missing or disagree, a chat template without a place for the clip, codes that are no tokens, a folder that is
@@ -55,8 +55,7 @@ def check_folder(folder: str, user_text: str, scored: Scored, adapters: Sequence
         raise ValueError(f"{folder}: expected a processor with its tokenizer, found none that loads: {error}") from None
     check_processors(folder, processor)
     prompt = chat(processor, user_text)
-    if scored is not None:
-        reader(processor, scored, frozenset([tokenizer.eos_token_id]))
+    behind = reader(processor, scored, frozenset([tokenizer.eos_token_id])).longest + 1 if scored else 0
     for adapter in adapters:
         lora_rank(adapter)
-    return len(tokenizer(prompt.replace(video_token(processor), ""))["input_ids"])
+    return behind + len(tokenizer(prompt.replace(video_token(processor), ""))["input_ids"])

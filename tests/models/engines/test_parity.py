@@ -14,6 +14,7 @@ from models.handwriting import clips, tiny
 from models.language.label_scores import Choice
 from models.video.frames import Limits, sample
 
+LABELS = Choice((*clips.LABELS, "rising_fast", "mix", "fall", "f"))  # some begin like those that the model knows
 CHECKPOINT = Path(models.handwriting.__file__).parent / "checkpoint"
 
 
@@ -28,12 +29,14 @@ def test_transformers_and_vllm_agree_token_for_token(tmp_path):
         requests = (
             Request(path.stem, prompt, (sample(path.read_bytes(), tiny.FRAMES, Limits()),), 0, 1, 0) for path in files
         )
-        found[engine.name] = {done.key: done for done in engine.generate(requests, greedy, Choice(clips.LABELS))}
+        found[engine.name] = {done.key: done for done in engine.generate(requests, greedy, LABELS)}
         engine.close()
     reference, other = found["transformers"], found["vllm"]
     assert reference.keys() == other.keys() and len(reference) == 16
     for key in reference:
         assert reference[key].token_ids == other[key].token_ids, key
         assert reference[key].logprob_sum == pytest.approx(other[key].logprob_sum, abs=1e-3)
+        assert reference[key].label_logprobs == pytest.approx(other[key].label_logprobs, abs=1e-3)
+        assert max(other[key].label_logprobs, key=other[key].label_logprobs.get) in other[key].text
     assert len({done.token_ids for done in reference.values()}) > 8  # not the same words for every clip
     assert all(done.text.startswith("<observation>") for done in reference.values())
