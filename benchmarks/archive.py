@@ -128,6 +128,7 @@ def _promote(root: Path) -> Versions:
         "recipe_id": recipe.id,
         "recipe": recipe.json,
         "model_path": recipe.model_path,
+        "adapter_path": recipe.adapter_path,
         "rollouts": ROLLOUTS,
         "run_id": "calibrate-19700101T000000-000000",
         "created_at": datetime(1970, 1, 1, tzinfo=UTC).isoformat(),

@@ -12,9 +12,17 @@ from schemas.label_set import LabelSet
 from schemas.tables import BY_NAME
 
 SLUGS = ("b", "a", "c")
-TRACE = {"recipe_id": "r", "rollout_index": 0, "attempt": 0, "status": "ok", "label": "a", "labels": ["a"]}
-SCORE = {"scorer_id": "s", "rollouts": 1, "probs": {"a": 0.5, "b": 0.3, "c": 0.2}}
-DECISION = {"scorer_id": "s", "rule_id": "u", "abstain": False, "reason": "clear", "top_prob": 0.9}
+TRACE = {
+    "recipe_id": "r",
+    "input_digest": "0",
+    "rollout_index": 0,
+    "attempt": 0,
+    "status": "ok",
+    "label": "a",
+    "labels": ["a"],
+}
+SCORE = {"scorer_id": "s", "input_digest": "0", "rollouts": 1, "probs": {"a": 0.5, "b": 0.3, "c": 0.2}}
+DECISION = {"scorer_id": "s", "input_digest": "0", "rule_id": "u", "abstain": False, "reason": "clear", "top_prob": 0.9}
 DECISION |= {"label": "a", "labels": ["a"], "prediction_set": ["a"]}
 LABEL = {"task": "t", "label": "a", "labels": ["a"], "source": "f"}
 FREE = {"label": None, "labels": ["b", "c"]}

@@ -24,6 +24,7 @@ def decided(spark):
         "video_id string, task string, scorer_id string, probs map<string,double>, rollouts_ok int, ingested_on date"
     )
     frame = spark.createDataFrame([(f"{row[0]} {row[4]}", *row[1:]) for row in scores], kinds)
+    frame = frame.selectExpr("*", "'0' AS input_digest")
     found = {}
     for threshold in THRESHOLDS:
         for row in decide(frame, {"threshold": threshold, "coverage": 0.9}, "rule", LABELS).collect():
