@@ -16,7 +16,8 @@ from models.engines.promise import EngineSpec, Question
 from models.engines.vllm import VllmEngine
 from models.handwriting import clips, tiny
 from models.language import codes
-from models.video.frames import Limits, sample
+from models.video.container import Limits
+from models.video.frames import sample
 
 CHECKPOINT = Path(tiny.__file__).parent / "checkpoint"
 CLIPS = 60

@@ -9,7 +9,8 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from models.engines.promise import EngineSpec, Request, Sampling
 from models.engines.vllm import VllmEngine
 from models.handwriting import clips, tiny
-from models.language.label_scores import Choice, LabelScores, Look, Looks, Scored
+from models.language.label_scores import Choice, Look, Looks, Scored
 from models.video.clip import Clip
 
 CHECKPOINT = Path(tiny.__file__).parent / "checkpoint"
@@ -26,27 +27,32 @@ LABELS = Choice((*clips.LABELS, *(f"class_{number}" for number in range(37))))
 VIDEOS, ROLLOUTS, TURNS = 64, 4, 5
 
 
-class Measured(VllmEngine):
-    """`every_step`: tokens gathered with every token that is drawn, as a plain use of vLLM would."""
-
-    every_step: list[int] | None = None
-
-    def _parameters(self, **chosen: Any) -> Any:
-        if self.every_step and chosen.get("logprobs") == 0:
-            chosen = chosen | {"logprobs": None, "logprob_token_ids": self.every_step}
-        return super()._parameters(**chosen)
-
-
 class _BehindAll:
     """Looks behind any completion, answer or not."""
 
     longest = 1
 
-    def __init__(self, ids: Sequence[int]) -> None:
-        self._look = Look((), tuple(ids))
+    def __init__(self, scored: Any) -> None:
+        self._look = Look((), tuple(range(100, 100 + len(scored.labels))))
 
     def looks(self, token_ids: Sequence[int]) -> Looks:
         return Looks(len(token_ids), (self._look,), lambda found: {str(k): v for k, v in found[0].items()})
+
+
+class Measured(VllmEngine):
+    """every_step: tokens gathered with every token that is drawn, as a plain use of vLLM would."""
+
+    every_step: list[int] | None = None
+
+    def __init__(self, spec: EngineSpec, answers: bool) -> None:
+        super().__init__(spec)
+        if not answers:
+            self._scores = lru_cache(_BehindAll)
+
+    def _parameters(self, **chosen: Any) -> Any:
+        if self.every_step and chosen.get("logprobs") == 0:
+            chosen = chosen | {"logprobs": None, "logprob_token_ids": self.every_step}
+        return super()._parameters(**chosen)
 
 
 def requests(engine: VllmEngine) -> Iterator[Request]:
@@ -66,13 +72,10 @@ def throughput(engine: VllmEngine, sampling: Sampling, scored: Scored) -> tuple[
     return tokens / (time.perf_counter() - began), tokens / len(done), scored_share
 
 
-def compare(model: Path, sampling: Sampling, scores: Callable[[Measured], LabelScores | None]) -> str:
-    """A row of the table."""
+def compare(model: Path, sampling: Sampling, answers: bool) -> str:
+    """A row of the table. answers: whether the model's traces have any."""
     spec = EngineSpec("vllm", str(model), max_model_len=2048, max_num_seqs=64, kv_cache_bytes=1 << 29)
-    engine = Measured(spec)
-    found = scores(engine)
-    if found is not None:
-        engine._scores = lambda scored: found  # type: ignore[assignment]
+    engine = Measured(spec, answers)
     ids = list(range(100, 100 + 2 * len(LABELS.labels)))
     speeds: dict[str, list[float]] = {"none": [], "every step": [], "behind": []}
     throughput(engine, sampling, None)
@@ -90,11 +93,10 @@ def compare(model: Path, sampling: Sampling, scores: Callable[[Measured], LabelS
 def main() -> None:
     print("| tokens a trace | with scores | tokens/s without | gathered at every step | behind the completion |")
     print("|---|---|---|---|---|")
-    print(compare(CHECKPOINT, Sampling(max_tokens=64), lambda engine: None), flush=True)
+    print(compare(CHECKPOINT, Sampling(max_tokens=64), answers=True), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         tiny.make(Path(folder), seed=0)
-        behind = lambda engine: _BehindAll(range(100, 100 + len(LABELS.labels)))  # noqa: E731
-        print(compare(Path(folder), Sampling(max_tokens=1024), behind), flush=True)
+        print(compare(Path(folder), Sampling(max_tokens=1024), answers=False), flush=True)
 
 
 if __name__ == "__main__":

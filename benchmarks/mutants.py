@@ -139,7 +139,7 @@ FAULTS = (
     ),
     Fault(
         "time may run back in an AVI",
-        "models/video/frames.py",
+        "models/video/container.py",
         "now = time if now is None else max(now, time)",
         "now = time",
         "tests/models/video/test_frames.py",

@@ -10,7 +10,7 @@ order by abstain desc, top_prob limit 20;
 
 -- 3. Why was this video decided so? (its traces, beside the final probabilities)
 select t.video_id, t.rollout_index, array_join(t.labels, ' + ') as provisional, t.observation, t.think, s.probs
-from current_traces t join current_scores s on s.video_id = t.video_id
+from current_traces t join current_scores s on s.video_id = t.video_id and s.input_digest = t.input_digest
 join live l on l.task = s.task and l.recipe_id = t.recipe_id order by t.video_id, t.rollout_index limit 20;
 
 -- 4. What was refused, and why?

@@ -112,7 +112,7 @@ def quarantined(refused: pa.Table, table: Table, wave_id: str) -> pa.Table:
     now, rows = datetime.now(UTC), []
     for row in refused.to_pylist():
         key, reason, message = (row.pop(name) for name in REFUSED)
-        own = "/".join("?" if row[name] is None else _plain(row[name]) for name in table.key)
+        own = "/".join("?" if row[name] is None else str(_plain(row[name])) for name in table.key)
         rows.append(
             {
                 "row_key": key or own,

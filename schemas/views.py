@@ -74,8 +74,8 @@ VIEWS = {
     "current_scores": """
         SELECT * EXCEPT (rank, promoted_at) FROM (
             SELECT s.video_id, s.task, v.uri, d.label, d.labels, d.top_prob, d.prediction_set, d.abstain, d.reason, s.probs,
-                   s.rollouts, s.rollouts_ok, s.agreement, p.is_live, s.scorer_id, d.rule_id, s.scored_at, s.ingested_on,
-                   p.promoted_at, row_number() OVER (
+                   s.rollouts, s.rollouts_ok, s.agreement, s.input_digest, p.is_live, s.scorer_id, d.rule_id, s.scored_at,
+                   s.ingested_on, p.promoted_at, row_number() OVER (
                        PARTITION BY s.task, s.video_id, s.ingested_on
                        ORDER BY p.is_live DESC, p.promoted_at DESC, s.scored_at DESC) AS rank
             FROM promotions p

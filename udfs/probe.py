@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from models.video.frames import Limits, MediaError, Probe, probe
+from models.video.container import Limits, MediaError
+from models.video.frames import Probe, probe
 from models.video.pool import DecodePool, DecodeSettings
 from udfs.reading import read
 

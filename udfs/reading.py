@@ -10,7 +10,8 @@ import re
 
 from lake import storage
 from models.video.clip import Clip
-from models.video.frames import FrameSpec, Limits, MediaError, sample
+from models.video.container import Limits, MediaError
+from models.video.frames import FrameSpec, sample
 
 _ESCAPED_BYTE = re.compile(r"\\x[89a-f][0-9a-f]")
 

@@ -24,7 +24,7 @@ from lake.listing import walk
 from lake.staging import Wave
 from lake.waves import Settled, Work
 from lake.write import stage
-from models.video.frames import PASSING
+from models.video.container import PASSING
 from schemas.files import FILES
 from schemas.quarantine import QUARANTINE
 from schemas.table import Table

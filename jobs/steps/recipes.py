@@ -17,7 +17,8 @@ from models.language import prompts
 from models.language.codes import yes_no
 from models.language.label_scores import Checks, Choice, Scored
 from models.video.cell import cell_of
-from models.video.frames import FrameSpec, Limits
+from models.video.container import Limits
+from models.video.frames import FrameSpec
 from models.video.pool import DecodeSettings
 from udfs.reading import sample_video
 

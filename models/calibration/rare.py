@@ -17,6 +17,7 @@ from models.calibration.linear import Batches
 
 ENOUGH = 5  # rows from which on a label is learnt from them alone
 SHARE = 0.05  # weight of a stand-in, in rows for each row there is; at least one
+MOST = 0.25  # of all of them together: in a set of forty labels most may be rare, and the rows still have their say
 # Probability that its traces give their answer: surer than real ones, and it would stand for none of them.
 SURE = 0.8
 _COPIES = 1000  # of the stand-ins in one batch
@@ -62,7 +63,8 @@ def stand_ins(spec: FeatureSpec, batches: Batches) -> StandIns:
     applies = np.array([[label in labels for label in spec.labels] for labels in named], dtype=np.int64)
     applies = applies.reshape(-1, len(spec.labels))
     targets = applies if spec.independent else applies.argmax(1)
-    return StandIns(features, targets, max(1, round(SHARE * count)), having, lacking)
+    share = min(SHARE, MOST / max(len(named), 1))
+    return StandIns(features, targets, max(1, round(share * count)), having, lacking)
 
 
 def _few(spec: FeatureSpec, rows: Iterable[int]) -> dict[str, int]:

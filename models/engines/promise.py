@@ -138,7 +138,7 @@ class Engine(Protocol):
     version: str
 
     def chat(self, user_text: str, clips: int = 1, said: str = "") -> str:
-        """The prompt of a request: `prompts.chat` with this model's processor."""
+        """The prompt of a request: `prompts.chat` with this model's processor; from any thread."""
         ...
 
     def submit(self, request: Request, sampling: Sampling, scored: Scored = None, token_logprobs: bool = False) -> None:

@@ -17,7 +17,8 @@ from models.language import grammar
 from models.language.label_scores import Checks, Scored
 from models.language.prompts import begun
 from models.video.clip import Clip
-from models.video.frames import PASSING, FrameSpec, Limits, MediaError
+from models.video.container import PASSING, Limits, MediaError
+from models.video.frames import FrameSpec
 from models.video.pool import DecodePool, DecodeSettings
 
 

@@ -126,10 +126,9 @@ class TransformersEngine(Streaming):
     def replace_weights(self, tensors: Iterable[tuple[str, Any]]) -> None:
         self._must_live()
         try:
-            config, dtype = self._model.config, getattr(torch, self._spec.dtype)
-            model = AutoModelForImageTextToText.from_pretrained(
-                None, config=config, state_dict=dict(tensors), dtype=dtype
-            )
+            kind, dtype = type(self._model), getattr(torch, self._spec.dtype)
+            # Of the class itself: beside peft, AutoModel looks for adapters in the folder, and here is none.
+            model = kind.from_pretrained(None, config=self._model.config, state_dict=dict(tensors), dtype=dtype)
             self._model = self._ready(model)
         except Exception as error:
             self.dead = True

@@ -17,7 +17,8 @@ from models.handwriting import clips, teacher, tiny
 from models.language.prompts import chat
 from models.training import alignment
 from models.video.clip import Clip
-from models.video.frames import Limits, sample
+from models.video.container import Limits
+from models.video.frames import sample
 from models.video.processors import processor_inputs
 
 _ANSWER = re.compile(r"<answer>(\w+)</answer>$")

@@ -107,8 +107,8 @@ class OfChoice:
         before = text[place : opening.start]
         if len(before) > _LONGEST_OPENING:
             return None
-        said = bare(text[opening.start :].split("</answer>")[0])
         quote = before[-1] if before[-1:] in QUOTES else ""
+        said = bare(quote + text[opening.start :].split("</answer>")[0])
         tree = self._tree(before, QUOTES.get(quote, ""), _case(said, self._labels))
         return Looks(kept, tree.looks, tree.read)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from models.video.clip import Clip
-from models.video.frames import FrameSpec, Limits, sample
+from models.video.container import Limits
+from models.video.frames import FrameSpec, sample
 
 
 class FrameCache:

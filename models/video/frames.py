@@ -1,53 +1,24 @@
 """Frames of a clip: probe a file and sample it, the same way for training, teaching and scoring.
 
-Runs in small spawned child processes, so it and its neighbours import only PyAV and numpy. Nothing a header says is
-believed: the packets are listed first (cheap, no decoding), so the duration is known also where the container does not
-tell it, or lies. Frames are addressed by presentation time, never by number, so variable frame rates are sampled evenly
-in time.
+Runs in small spawned child processes, so it and its neighbours import only PyAV and numpy. Frames are addressed by
+presentation time, never by number, so variable frame rates are sampled evenly in time.
 """
 
 from __future__ import annotations
 
-import io
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import av
 import numpy as np
-from av.error import FFmpegError
 
 from models.video.choose import SAMPLINGS
 from models.video.clip import Clip
+from models.video.container import Container, Limits
 from models.video.fit import FITS, Fit, rotation
 
-REASONS = (
-    "empty_file",
-    "unreadable",
-    "no_video_stream",
-    "not_a_video",
-    "decode_error",
-    "no_frames",
-    "too_large",
-    "too_long",
-    "not_found",
-    "bad_name",  # not UTF-8: no table can name it, nothing can open it
-    "unreachable",  # the store did not answer: the file may be fine
-    "changed",  # other bytes than those that were ingested under this name
-)
-# What says nothing of the file: it is tried again another time.
-PASSING = ("not_found", "unreachable")
-
-# Containers of video and nothing else: FFmpeg's playlist formats would open other files that a text names.
-_CONTAINERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,live_flv,asf,ogg,h264,hevc,obu,ivf,av1,vp8,vp9,"
-    "dv,mxf,nut,rm,swf,wtv,gif,mjpeg,mjpeg_2000,image2,png_pipe,jpeg_pipe,gif_pipe,bmp_pipe,webp_pipe,wav,mp3,aac,flac"
-)
-_STILL_IMAGES = ("image2", "_pipe")  # demuxers of pictures: their names are `image2` or end in `_pipe`
 _MOST_FPS = 1000.0
-_MOST_SIDE = 32768  # pixels
 _FRAMES_PER_STEP = 2  # of both model families: so many frames become one step of tokens
-_SEEK_GAP_S = 2.0  # a seek costs about as much as decoding this much video: below it, just decode on
 
 
 @dataclass(frozen=True)
@@ -92,16 +63,6 @@ class FrameSpec:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a decode may cost at most; a file beyond a limit is refused, not shortened."""
-
-    max_bytes: int = 512 * 1024 * 1024
-    max_pixels: int = 8192 * 4320
-    max_seconds: float = 3600.0
-    max_frames: int = 250_000
-
-
-@dataclass(frozen=True)
 class Probe:
     """Facts about a clip, measured.
 
@@ -121,22 +82,9 @@ class Probe:
     has_audio: bool
 
 
-class MediaError(Exception):
-    """A file that gives no frames. `reason`, one of REASONS, is for programs; the message is for people."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        if reason not in REASONS:
-            raise ValueError(f"unknown reason {reason!r}; expected one of {REASONS}")
-        super().__init__(message)
-        self.reason = reason
-
-    def __reduce__(self):  # the error travels between processes
-        return MediaError, (self.reason, str(self))
-
-
 def probe(data: bytes, limits: Limits) -> Probe:
     """Measure a clip: list its packets and decode its first frame. Raises MediaError."""
-    with _Video(data, limits) as clip:
+    with Container(data, limits) as clip:
         first = next(clip.decode(), None)
         if first is None:
             raise clip.nothing_decoded()
@@ -161,7 +109,7 @@ def sample(data: bytes, spec: FrameSpec, limits: Limits) -> Clip:
     a clip that holds fewer repeats them, with the same time. Long clips are entered at the keyframes before the targets,
     never decoded whole. Raises MediaError.
     """
-    with _Video(data, limits) as clip:
+    with Container(data, limits) as clip:
         index = clip.index
         shown, chooser = spec.shown(index.duration), SAMPLINGS[spec.sampling]
         seen = _on_screen(clip, index.on_screen(chooser.candidates * shown), spec.fitting(clip.pixel_aspect))
@@ -171,7 +119,7 @@ def sample(data: bytes, spec: FrameSpec, limits: Limits) -> Clip:
         return Clip(np.stack([picture for _, picture in kept]), times, index.duration)
 
 
-def _on_screen(clip: _Video, wanted: Sequence[float], fit: Fit) -> list[tuple[float, np.ndarray]]:
+def _on_screen(clip: Container, wanted: Sequence[float], fit: Fit) -> list[tuple[float, np.ndarray]]:
     """(time, picture) for every wanted time; where a frame did not decode, the next one that did, else the last."""
     seen: list[tuple[float, np.ndarray]] = []
     last: tuple[float, av.VideoFrame] | None = None
@@ -208,194 +156,3 @@ def fitted(video: np.ndarray, spec: FrameSpec) -> np.ndarray:
 def on_screen_indices(frames: int, count: int) -> list[int]:
     """Which of `frames` equally spaced frames are on screen at the `count` target times of `sample`."""
     return [(2 * i + 1) * frames // (2 * count) for i in range(count)]
-
-
-@dataclass(frozen=True)
-class _Index:
-    """Presentation times of all packets and of the keyframes, seconds, sorted; duration in seconds."""
-
-    times: Sequence[float]
-    keyframes: Sequence[float]
-    duration: float
-
-    def on_screen(self, count: int) -> list[float]:
-        """Times of the frames that are on screen at the `count` target times."""
-        targets = (self.times[0] + (i + 0.5) * self.duration / count for i in range(count))
-        # the small slack keeps a target that falls exactly on a frame's start from slipping to the frame before it
-        return [self.times[bisect_right(self.times, t + 1e-6) - 1] for t in targets]
-
-
-class _Video:
-    """An opened clip within its limits, with the index of its packets."""
-
-    def __init__(self, data: bytes, limits: Limits) -> None:
-        _check_size(len(data), limits)
-        self.data, self.limits = data, limits
-        self.errors = 0
-        self.decoded = 0
-        self._open_stream()
-        try:
-            self.index = self._list_packets()
-        except BaseException:
-            self.container.close()
-            raise
-
-    def _open_stream(self) -> None:
-        self.container = _open(self.data)
-        try:
-            self.stream = _video_stream(self.container)
-            self.stream.codec_context.thread_count = 1  # many clips decode side by side: one thread each
-            _check_pixels(self.stream.codec_context, self.limits)
-        except BaseException:
-            self.container.close()
-            raise
-
-    @property
-    def pixel_aspect(self) -> float:
-        """Width of a stored pixel divided by its height; 1 where the file does not say."""
-        return float(self.stream.sample_aspect_ratio or 1)
-
-    def __enter__(self) -> _Video:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.container.close()
-
-    def _list_packets(self) -> _Index:
-        """Read all packets without decoding. A container that breaks off midway counts as far as it goes."""
-        base = float(self.stream.time_base)
-        times: list[float] = []
-        keys: list[float] = []
-        spans: list[float] = []
-        try:
-            for packet in self.container.demux(self.stream):
-                if packet.size == 0 or packet.is_discard:
-                    continue
-                stamp = packet.pts if packet.pts is not None else packet.dts
-                if stamp is None:  # a raw stream has no clock: its nominal rate is all there is
-                    stamp = len(times) / float(self.stream.guessed_rate or 25) / base
-                times.append(stamp * base)
-                spans.append((packet.duration or 0) * base)
-                if packet.is_keyframe:
-                    keys.append(stamp * base)
-                if len(times) > self.limits.max_frames:
-                    raise MediaError("too_long", f"more than {self.limits.max_frames} frames")
-        except FFmpegError:
-            self.errors += 1
-        if not times:
-            raise MediaError("no_frames", "the video stream holds no packets")
-        last = int(np.argmax(times))
-        first, end = min(times), times[last]
-        interval = (end - first) / (len(times) - 1) if len(times) > 1 else 1 / float(self.stream.guessed_rate or 25)
-        duration = end - first + (spans[last] or interval)
-        if duration <= 0:
-            duration = interval * len(times) or 1 / 25
-        if duration > self.limits.max_seconds:
-            raise MediaError("too_long", f"{duration:.1f} s of video, the limit is {self.limits.max_seconds:.1f} s")
-        return _Index(sorted(times), sorted(keys), duration)
-
-    def decode(self, start: float | None = None) -> Iterator[av.VideoFrame]:
-        """Frames in presentation order from the keyframe at or before `start` seconds, stepping over broken packets."""
-        at = self.index.times[0] if start is None else start
-        try:
-            self.container.seek(int(at / float(self.stream.time_base)), stream=self.stream, backward=True)
-        except FFmpegError:  # a raw stream cannot seek: start over
-            self.container.close()
-            self._open_stream()
-        try:
-            for packet in self.container.demux(self.stream):
-                yield from self._decode_packet(packet)
-        except FFmpegError:
-            self.errors += 1
-
-    def _decode_packet(self, packet: av.Packet) -> Iterator[av.VideoFrame]:
-        try:
-            frames = packet.decode()
-        except FFmpegError:
-            self.errors += 1
-            return
-        for frame in frames:
-            self.decoded += 1
-            if self.decoded > self.limits.max_frames:
-                raise MediaError("too_long", f"more than {self.limits.max_frames} frames")
-            _check_pixels(frame, self.limits)
-            yield frame
-
-    def frames_towards(self, wanted: Sequence[float]) -> Iterator[tuple[float, av.VideoFrame]]:
-        """(time, frame) in order, jumping over what lies between one wanted time and the keyframe before the next."""
-        done, now, base = 0, None, float(self.stream.time_base)
-        while done < len(wanted):
-            entry = self._entry(wanted[done], now)
-            if entry is None and now is not None:
-                return
-            for frame in self.decode(entry):
-                if frame.pts is None:  # no clock: the n-th frame that comes out is the n-th to be shown
-                    time = self.index.times[min(self.decoded, len(self.index.times)) - 1]
-                else:
-                    time = frame.pts * base
-                # Some AVI files stamp reordered frames wrongly. Frames come in the right order: time never runs back.
-                now = time if now is None else max(now, time)
-                yield now, frame
-                while done < len(wanted) and wanted[done] <= now:
-                    done += 1
-                if done == len(wanted) or self._entry(wanted[done], now) not in (None, entry):
-                    break  # `entry` itself comes up again where a seek lands too early: then decode on
-            else:
-                return
-
-    def _entry(self, target: float, now: float | None) -> float | None:
-        """The keyframe to enter at for `target`, or None where decoding on from `now` is as cheap."""
-        place = bisect_right(self.index.keyframes, target)
-        if place == 0:
-            return None
-        key = self.index.keyframes[place - 1]
-        start = self.index.times[0] if now is None else now
-        return key if key > start + _SEEK_GAP_S else None
-
-    def nothing_decoded(self) -> MediaError:
-        if self.errors:
-            return MediaError("decode_error", f"no frame could be decoded ({self.errors} errors)")
-        return MediaError("no_frames", "the video stream gave no frame")
-
-
-def _open(data: bytes) -> av.container.InputContainer:
-    try:
-        # one real AVI carries metadata that is not UTF-8 and would kill a strict open
-        return av.open(io.BytesIO(data), metadata_errors="replace", options={"format_whitelist": _CONTAINERS})
-    except (FFmpegError, ValueError, OSError) as error:
-        if _is_text(data):
-            raise MediaError("not_a_video", "this is a text file") from error
-        raise MediaError("unreadable", f"no container that could be opened: {error}") from error
-
-
-def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    name = container.format.name
-    if name in _STILL_IMAGES or name.endswith(_STILL_IMAGES[1]) or name == "tty":
-        raise MediaError("not_a_video", f"this is a picture or a text, not a video ({name})")
-    for stream in container.streams.video:
-        if not stream.disposition & stream.disposition.attached_pic:  # the cover of a song is no video
-            if stream.codec_context is None:
-                raise MediaError("decode_error", "no decoder for this video codec")
-            return stream
-    raise MediaError("no_video_stream", "the file has no video stream")
-
-
-def _is_text(data: bytes) -> bool:
-    head = data[:4096]
-    return all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
-
-
-def _check_size(size: int, limits: Limits) -> None:
-    if size == 0:
-        raise MediaError("empty_file", "the file is empty")
-    if size > limits.max_bytes:
-        raise MediaError("too_large", f"{size} bytes, the limit is {limits.max_bytes}")
-
-
-def _check_pixels(picture: av.VideoFrame | av.VideoCodecContext, limits: Limits) -> None:
-    pixels = picture.width * picture.height
-    if pixels > limits.max_pixels or max(picture.width, picture.height) > _MOST_SIDE:
-        raise MediaError(
-            "too_large",
-            f"{picture.width}x{picture.height} pixels, the limit is {limits.max_pixels} in all and {_MOST_SIDE} a side",
-        )

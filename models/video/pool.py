@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from models.video.frames import MediaError
+from models.video.container import MediaError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

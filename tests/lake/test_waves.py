@@ -112,7 +112,10 @@ def complete(lake: Lake, wave: Wave, good: int, broken: int) -> None:
 def test_a_kill_between_the_tables_of_a_wave_is_mended(lake, monkeypatch):
     wave = Wave(lake.root, "score-twotables-1", "w00001")
     rows = score_rows(wave, 5, 0)
-    decided = [row | {"rule_id": "u", "abstain": True, "reason": "below_threshold", "top_prob": 0.7} for row in rows]
+    decided = [
+        row | {"rule_id": "u", "abstain": True, "reason": "below_threshold", "top_prob": 0.7, "labels": []}
+        for row in rows
+    ]
     decided = [row | {"prediction_set": ["rising"], "decided_at": row["scored_at"]} for row in decided]
     outputs = [stage(wave, SCORES, frame(lake, SCORES, rows)), stage(wave, DECISIONS, frame(lake, DECISIONS, decided))]
     seal(wave, *outputs)
@@ -235,6 +238,7 @@ def test_a_payload_is_written_once(lake):
             "video_id": f"{number:064x}",
             "task": TASK,
             "recipe_id": "r",
+            "input_digest": "0" * 16,
             "rollout_index": 0,
             "attempt": 0,
             "status": "parse_error",

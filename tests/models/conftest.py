@@ -49,11 +49,14 @@ def ask(vllm_engine):
     return make
 
 
+SOME = Sampling(max_tokens=48)
+
+
 @pytest.fixture
 def collect():
     """collect(engine, requests, sampling): {(key, index): completion}, each of which came once."""
 
-    def run(engine, requests, sampling=Sampling(max_tokens=48), labels=LABELS):  # noqa: B008
+    def run(engine, requests, sampling=SOME, labels=LABELS):
         found = list(engine.generate(iter(requests), sampling, Choice(labels) if labels else None))
         named = {(c.key, c.index): c for c in found}
         assert len(named) == len(found)

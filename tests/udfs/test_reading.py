@@ -10,7 +10,8 @@ import av
 import numpy as np
 import pytest
 
-from models.video.frames import FrameSpec, Limits, MediaError
+from models.video.container import Limits, MediaError
+from models.video.frames import FrameSpec
 from models.video.pool import DecodePool, DecodeSettings
 from udfs.reading import read_video, sample_video
 

@@ -7,7 +7,8 @@ import time
 from models.engines.promise import EngineSpec, Sampling
 from models.engines.rollouts import Plan, Rollouts, Task
 from models.language.label_scores import Choice
-from models.video.frames import FrameSpec, MediaError
+from models.video.container import MediaError
+from models.video.frames import FrameSpec
 from udfs.stall import Watchdog
 
 

@@ -67,7 +67,7 @@ def test_what_is_not_there(stopped, tmp_path):
     assert "has no calibrator 0123; registered: none" in stopped("promote", "--calibrator", "0123")
     assert "expected a folder, a glob or a file that exists" in stopped("ingest", "--source", str(tmp_path / "none"))
     assert "scheme 'gs' is not one of" in stopped("ingest", "--source", "gs://bucket/clips")
-    assert "give --source, --labels or both" in stopped("ingest")
+    assert "give --source, --labels, --texts or several of them" in stopped("ingest")
 
 
 def test_a_label_outside_the_set_and_bad_sql(stopped, tmp_path):

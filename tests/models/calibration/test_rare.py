@@ -115,3 +115,10 @@ def test_the_weight_of_a_stand_in_grows_with_the_rows_and_is_cut_into_batches():
     parts = list(many.beside(lambda: iter([(features, targets)]))())
     assert [len(part) for _, part in parts] == [20, 2000, 2000, 1000]
     assert parts[1][1].tolist() == [0, 1] * 1000 and (parts[3][0][::2] == features[0]).all()
+
+
+def test_many_rare_labels_do_not_outweigh_the_rows():
+    spec = FeatureSpec(tuple(f"label{number:02d}" for number in range(40)), hashed_words=0)
+    features = np.zeros((4000, len(spec.names)))
+    rare = stand_ins(spec, lambda: iter([(features, np.arange(4000) % 3)]))
+    assert len(rare.features) == 37 and 900 < rare.weight * len(rare.features) <= 1000

@@ -48,7 +48,10 @@ def request_of(engine, n=1, adapter=""):
     return Request("k", engine.chat("What?"), (Clip.even(pixels, 2.0),), 0, n, 5, adapter)
 
 
-def rollouts(engine, n=3, adapter="", sampling=Sampling(max_tokens=24)):  # noqa: B008
+SOME = Sampling(max_tokens=24)
+
+
+def rollouts(engine, n=3, adapter="", sampling=SOME):
     """Completions of one clip, by index."""
     asked = request_of(engine, n, adapter)
     return {done.index: done for done in engine.generate(iter([asked]), sampling, token_logprobs=True)}

@@ -12,7 +12,8 @@ from models.engines.transformers import TransformersEngine
 from models.engines.vllm import VllmEngine
 from models.handwriting import clips, tiny
 from models.language.label_scores import Choice
-from models.video.frames import Limits, sample
+from models.video.container import Limits
+from models.video.frames import sample
 
 LABELS = Choice((*clips.LABELS, "rising_fast", "mix", "fall", "f"))  # some begin like those that the model knows
 CHECKPOINT = Path(models.handwriting.__file__).parent / "checkpoint"

@@ -9,7 +9,8 @@ from models.engines.promise import Completion, EngineSpec, Sampling, refused
 from models.engines.rollouts import COLUMNS, Plan, Rollouts, Task, consecutive, seed_of
 from models.language.label_scores import Choice
 from models.video.clip import Clip
-from models.video.frames import FrameSpec, MediaError
+from models.video.container import MediaError
+from models.video.frames import FrameSpec
 from models.video.pool import DecodeSettings
 
 CONTENT_ID = "0123456789abcdef" * 4

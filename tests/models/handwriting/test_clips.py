@@ -13,7 +13,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from models.handwriting import clips, digits, teacher, tiny
-from models.video.frames import Limits, on_screen_indices, probe, sample, sample_array
+from models.video.container import Limits
+from models.video.frames import on_screen_indices, probe, sample, sample_array
 
 TRACE = re.compile(
     r"<observation>(\d \d \d \d)</observation><think>([^<>]*(?:[<>]\d[^<>]*)*)</think><answer>(\w+)</answer>"

@@ -16,7 +16,8 @@ from models.training import alignment
 from models.training.alignment import Example
 from models.training.trainer import TrainSpec
 from models.video.clip import Clip
-from models.video.frames import Limits, sample
+from models.video.container import Limits
+from models.video.frames import sample
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,51 +13,15 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from encoded import encode, grey, shown
 
-from models.video import frames
-from models.video.clip import Clip
-from models.video.frames import FrameSpec, Limits, MediaError, probe, sample, sample_array
+from models.video import container
+from models.video.container import Limits, MediaError
+from models.video.frames import FrameSpec, probe, sample, sample_array
 
 SPEC = FrameSpec(count=8, max_pixels=32 * 32, fps=1000.0, cell=8)  # so many a second: always eight
 LIMITS = Limits()
 SHARED_CLIPS = Path(__file__).parents[4] / "shared" / "clips"
-
-
-def encode(
-    times, *, size=(64, 48), fmt="mp4", codec="libx264", gop=250, picture=None, clock=1000, pixel_aspect=None
-) -> bytes:
-    """A file whose frame k is shown from times[k] (1/clock seconds).
-
-    picture: of all frames, uint8 [H, W, 3], or picture(k) of each; None: flat, of a grey that tells k modulo 49.
-    """
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format=fmt) as out:
-        stream = out.add_stream(codec, rate=25)
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, clock)
-        stream.codec_context.gop_size = gop
-        stream.codec_context.sample_aspect_ratio = pixel_aspect or Fraction(1)
-        if codec == "libx264":
-            stream.options = {"crf": "1", "bf": "2", "x264-params": "scenecut=0"}
-        for k, time in enumerate(times):
-            pixels = picture(k) if callable(picture) else picture
-            if picture is None:
-                pixels = np.full((size[1], size[0], 3), grey(k), np.uint8)
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, clock)
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode())
-    return buffer.getvalue()
-
-
-def grey(k: int) -> int:
-    return 10 + 5 * (k % 49)
-
-
-def shown(sampled: Clip) -> list[int]:
-    """Which frame number each sampled picture is, read from the grey at its centre."""
-    middle = sampled.pixels.shape[1] // 2
-    return [round((int(picture[middle, middle, 0]) - 9) / 5) for picture in sampled.pixels]
 
 
 def test_uniform_times_at_a_constant_rate():
@@ -250,13 +213,13 @@ def rotated(data: bytes, degrees: int) -> bytes:
 def test_long_clips_are_entered_at_keyframes_with_the_same_result(monkeypatch):
     data = encode([40 * k for k in range(120)] + [40 * k for k in range(120, 1500)], gop=25)
     count_decoded = []
-    original = frames._Video._decode_packet
+    original = container.Container._decode_packet
     monkeypatch.setattr(
-        frames._Video, "_decode_packet", lambda self, p: (count_decoded.append(1), original(self, p))[1]
+        container.Container, "_decode_packet", lambda self, p: (count_decoded.append(1), original(self, p))[1]
     )
     seeking = sample(data, SPEC, LIMITS)
     with_seeks = len(count_decoded)
-    monkeypatch.setattr(frames, "_SEEK_GAP_S", 1e9)
+    monkeypatch.setattr(container, "_SEEK_GAP_S", 1e9)
     plain = sample(data, SPEC, LIMITS)
     assert np.array_equal(seeking.pixels, plain.pixels) and seeking.times == plain.times
     assert with_seeks < 400 < 1300 < len(count_decoded) - with_seeks
@@ -264,100 +227,14 @@ def test_long_clips_are_entered_at_keyframes_with_the_same_result(monkeypatch):
 
 def test_in_an_avi_that_stamps_reordered_frames_wrongly_time_never_runs_back():
     data = encode([40 * k for k in range(48)], fmt="avi", gop=12)
-    with av.open(io.BytesIO(data)) as container:
-        stamps = [frame.pts for frame in container.decode(video=0)]
+    with av.open(io.BytesIO(data)) as opened:
+        stamps = [frame.pts for frame in opened.decode(video=0)]
     assert stamps != sorted(stamps)  # AVI keeps one clock, of decoding
-    with frames._Video(data, LIMITS) as clip:
+    with container.Container(data, LIMITS) as clip:
         times = [time for time, _ in clip.frames_towards(clip.index.on_screen(48))]
     assert times == sorted(times) and len(times) >= 40
     dense = shown(sample(data, replace(SPEC, count=48), LIMITS))
     assert dense == sorted(dense) and all(abs(number - k) <= 3 for k, number in enumerate(dense))
-
-
-def test_the_duration_is_known_also_when_the_container_is_silent():
-    live = encode([40 * k for k in range(50)], fmt="matroska")
-    silent = live.replace(b"\x44\x89\x88", b"\xec\x89\x88", 1)  # the Duration element becomes a Void of the same length
-    with av.open(io.BytesIO(silent)) as container:
-        assert container.duration is None
-    assert probe(silent, LIMITS).duration_s == pytest.approx(2.0)
-    raw = encode([40 * k for k in range(50)], fmt="h264")
-    assert probe(raw, LIMITS).duration_s == pytest.approx(2.0, rel=0.05)
-    assert shown(sample(raw, SPEC, LIMITS))[0] < 6
-
-
-def test_a_file_that_breaks_off_gives_what_is_there():
-    data = encode([40 * k for k in range(200)], fmt="matroska", gop=25)
-    half = data[: len(data) // 2]
-    whole, cut = probe(data, LIMITS), probe(half, LIMITS)
-    assert 0.2 * whole.duration_s < cut.duration_s < 0.8 * whole.duration_s
-    assert len(set(shown(sample(half, SPEC, LIMITS)))) == 8
-
-
-def audio_only() -> bytes:
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="matroska") as out:
-        stream = out.add_stream("pcm_s16le", rate=8000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
-        frame.sample_rate = 8000
-        out.mux(stream.encode(frame))
-        out.mux(stream.encode())
-    return buffer.getvalue()
-
-
-def picture_file() -> bytes:
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="image2pipe") as out:
-        stream = out.add_stream("png")
-        stream.width, stream.height, stream.pix_fmt = 8, 8, "rgb24"
-        out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((8, 8, 3), np.uint8), format="rgb24")))
-        out.mux(stream.encode())
-    return buffer.getvalue()
-
-
-REFUSED = {
-    "zero bytes": (lambda: b"", "empty_file"),
-    "text": (lambda: b"rising,falling\n" * 90, "not_a_video"),
-    "picture": (picture_file, "not_a_video"),
-    "noise": (lambda: np.random.default_rng(0).bytes(5000), "unreadable"),
-    "mp4 without its index": (lambda: encode([0, 40, 80])[:700], "unreadable"),
-    "audio only": (audio_only, "no_video_stream"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_video_is_refused_with_a_reason(name):
-    make, reason = REFUSED[name]
-    for act in (lambda data: probe(data, LIMITS), lambda data: sample(data, SPEC, LIMITS)):
-        with pytest.raises(MediaError) as refused:
-            act(make())
-        assert refused.value.reason == reason
-
-
-def test_a_stream_of_rubbish_is_a_decode_error():
-    data = bytearray(encode([40 * k for k in range(20)]))
-    at = data.index(b"mdat") + 4
-    size = int.from_bytes(data[at - 8 : at - 4], "big") - 8
-    data[at : at + size] = bytes([255]) * size
-    with pytest.raises(MediaError) as refused:
-        sample(bytes(data), SPEC, LIMITS)
-    assert refused.value.reason == "decode_error"
-
-
-@pytest.mark.parametrize(
-    "limits, reason",
-    [
-        (Limits(max_bytes=100), "too_large"),
-        (Limits(max_pixels=64 * 48 - 1), "too_large"),
-        (Limits(max_seconds=1.9), "too_long"),
-        (Limits(max_frames=49), "too_long"),
-    ],
-)
-def test_every_limit_is_held(limits, reason):
-    data = encode([40 * k for k in range(50)])
-    for act in (lambda: probe(data, limits), lambda: sample(data, SPEC, limits)):
-        with pytest.raises(MediaError) as refused:
-            act()
-        assert refused.value.reason == reason
 
 
 def test_what_no_camera_makes_is_told_before_a_contract_meets_it():
@@ -368,13 +245,6 @@ def test_what_no_camera_makes_is_told_before_a_contract_meets_it():
     with pytest.raises(MediaError) as refused:
         probe(encode([0, 40], size=(33000, 16), codec="ffv1", fmt="avi"), LIMITS)
     assert refused.value.reason == "too_large"
-
-
-def test_a_media_error_survives_the_way_between_processes():
-    error = pickle.loads(pickle.dumps(MediaError("too_long", "9 s, the limit is 8 s")))
-    assert (error.reason, str(error)) == ("too_long", "9 s, the limit is 8 s")
-    with pytest.raises(ValueError, match="unknown reason"):
-        MediaError("bad", "no such reason")
 
 
 def test_the_module_needs_no_torch():

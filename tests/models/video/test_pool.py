@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from models.video.frames import MediaError
+from models.video.container import MediaError
 from models.video.pool import DecodePool, DecodeSettings
 
 QUICK = DecodeSettings(workers=2, timeout_s=5.0, memory_bytes=2 * 1024**3, ahead=2)
