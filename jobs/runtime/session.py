@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 
 from conf.settings import CONF, Spark
 from jobs.runtime.errors import SessionError
-from jobs.runtime.stop import on_ctrl_c
+from jobs.runtime.stop import heard
 from lake.lease import start_ticks
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -65,10 +65,10 @@ def start(name: str, spark: Spark) -> SparkSession:
     for key, value in _WORKER_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
         conf.set(f"spark.executorEnv.{key}", value)
-    if SparkContext._active_spark_context is None:
-        gateway = None if submitted else launch(conf, log_file())
-        SparkContext(conf=conf.setAppName(f"deepintuit {name}"), gateway=gateway)
-    on_ctrl_c()  # the context's handler calls the JVM out of the signal, in the middle of another call: both break
+    with heard():  # the context's handler calls the JVM out of the signal, in the middle of another call: both break
+        if SparkContext._active_spark_context is None:
+            gateway = None if submitted else launch(conf, log_file())
+            SparkContext(conf=conf.setAppName(f"deepintuit {name}"), gateway=gateway)
     session = SparkSession.builder.appName(f"deepintuit {name}").config(conf=conf).getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     for logger in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):  # JVM traces as JSON beside every exception
