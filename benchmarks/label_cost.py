@@ -1,7 +1,7 @@
 """What label scores cost: none, gathered at every step, or looked up behind the completion. python -m benchmarks.label_cost
 
 Turns alternate, ratios are of median throughputs. Short traces are those of the embedded model; long ones are drawn by an
-untrained model, which ends anywhere and has no answers, so there the same look is taken behind its last token.
+untrained model, which ends anywhere and has no answers, so there the same looks are taken behind its last token.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import numpy as np
 from models.engines.promise import EngineSpec, Request, Sampling
 from models.engines.vllm import VllmEngine
 from models.handwriting import clips, tiny
-from models.language.label_scores import Choice, Look, Looks, Scored
+from models.language.answers import encode
+from models.language.label_scores import Choice, Looks, OfChoice, Scored
 from models.video.clip import Clip
 
 CHECKPOINT = Path(tiny.__file__).parent / "checkpoint"
@@ -28,15 +29,18 @@ VIDEOS, ROLLOUTS, TURNS = 64, 4, 5
 
 
 class _BehindAll:
-    """Looks behind any completion, answer or not."""
+    """The tree of the labels behind any completion, as if an answer began there."""
 
-    longest = 1
-
-    def __init__(self, scored: Any) -> None:
-        self._look = Look((), tuple(range(100, 100 + len(scored.labels))))
+    def __init__(self, tokenizer: Any, scored: Choice) -> None:
+        tag = encode(tokenizer, "<answer>")
+        answered = OfChoice(tokenizer, scored.labels, frozenset())
+        self.longest = answered.longest
+        found = answered.looks((*tag, *encode(tokenizer, f"{scored.labels[0]}</answer>")))
+        assert found is not None
+        self._looks, self._read = found.looks, found.read
 
     def looks(self, token_ids: Sequence[int]) -> Looks:
-        return Looks(len(token_ids), (self._look,), lambda found: {str(k): v for k, v in found[0].items()})
+        return Looks(len(token_ids), self._looks, self._read)
 
 
 class Measured(VllmEngine):
@@ -47,7 +51,7 @@ class Measured(VllmEngine):
     def __init__(self, spec: EngineSpec, answers: bool) -> None:
         super().__init__(spec)
         if not answers:
-            self._scores = lru_cache(_BehindAll)
+            self._scores = lru_cache(partial(_BehindAll, self._tokenizer))
 
     def _parameters(self, **chosen: Any) -> Any:
         if self.every_step and chosen.get("logprobs") == 0:

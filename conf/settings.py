@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,8 +24,12 @@ Slug = Annotated[str, Field(pattern=_SLUG)]
 
 def _label(text: str) -> str:
     """Letters and digits of any script, lower case where there is one; signs would be tags, lists or quotes in an answer."""
-    if not re.fullmatch(r"[^\W_][\w-]*", text) or text != text.lower():
-        raise ValueError("expected a label of lower-case letters and digits of any script, - and _")
+    text = unicodedata.normalize("NFC", text)  # as answers and label files are read
+    kinds = "".join(
+        unicodedata.category(sign)[0] for sign in text if sign not in "-_\u200c\u200d"
+    )  # joiners are spelling
+    if not re.fullmatch("[LN][LMN]*", kinds) or text[0] in "-_" or text != text.lower():
+        raise PydanticCustomError("label", "expected a label of lower-case letters and digits of any script, - and _")
     return text
 
 
@@ -189,6 +194,11 @@ class Task(Section):
     @classmethod
     def _of_the_mode(cls, labels: dict[str, str], found: ValidationInfo) -> dict[str, str]:
         independent = found.data.get("mode") == "independent"
+        alike: dict[str, list[str]] = {}
+        for label in labels:
+            alike.setdefault(label.casefold(), []).append(label)
+        if same := next((group for group in alike.values() if len(group) > 1), None):
+            raise PydanticCustomError("labels", f"expected labels that differ in any case, found {' and '.join(same)}")
         if not independent and len(labels) < 2:
             raise PydanticCustomError(
                 "labels", "expected 2 labels or more, or `mode: independent`, in which one label applies or not"

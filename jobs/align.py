@@ -27,7 +27,7 @@ from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps import label_files, recipes, scope
 from jobs.steps.figures import metric_rows, note
-from jobs.steps.inputs import NO_INPUT
+from jobs.steps.inputs import NO_INPUT, with_inputs
 from jobs.steps.recipes import Recipe
 from jobs.steps.scope import Scope
 from lake import storage
@@ -62,7 +62,6 @@ def lessons(traces: DataFrame, videos: DataFrame, labels: DataFrame, recipe_id: 
         .join(labels.select("video_id", F.col("labels").alias("truth")), "video_id")
         .where("labels = truth")
         .select("video_id", "uri", "text")
-        .orderBy("uri")
     )
 
 
@@ -127,9 +126,10 @@ def take_in(run: Run, path: str, recipe: Recipe) -> None:
 
 
 def taught(run: Run, recipe: Recipe, mine: Scope) -> list[Row]:
-    """The lessons of the split align. Raises UsageError if there is none."""
+    """The lessons of the split align, each with what its prompt says beside the video. Raises UsageError without any."""
     labels = run.lake.view("current_labels").where(F.col("task") == run.task)
-    found = lessons(mine.of(run.lake.read(TRACES)), mine.videos, labels, recipe.id).collect()
+    asked = lessons(mine.of(run.lake.read(TRACES)), mine.videos, labels, recipe.id)
+    found = with_inputs(run, list(run.settings.rollout.texts.items()), asked).orderBy("uri").collect()
     if not found:
         raise UsageError(
             "align: no teacher trace of a labelled video in the split align; ingest videos with --split align and give "
@@ -168,12 +168,15 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         settings.align.cache_mb << 20,
     )
     prompt = prompts.user_text(
-        settings.labels.prompt or prompts.DEFAULT_TEMPLATE, settings.labels.labels, settings.rollout.grammar
+        settings.labels.prompt or prompts.DEFAULT_TEMPLATE,
+        settings.labels.labels,
+        settings.rollout.grammar,
+        run.label_set.independent,
     )
 
     def example(row: Row) -> Example:
         read = partial(read_video, row["uri"], row["video_id"], limits)
-        return Example(partial(frames.load, row["video_id"], read), prompt, row["text"])
+        return Example(partial(frames.load, row["video_id"], read), prompt, row["text"], row["input_text"] or "")
 
     align(
         Path(start),

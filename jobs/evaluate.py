@@ -8,8 +8,8 @@ majority    the label most of the K voted for; probabilities are vote shares wit
 calibrated  the live scorer
 
 A rollout without a usable answer counts as wrong, with uniform probabilities. Of independent labels each (video, label)
-pair is judged on its own: whether the label applies (see jobs/steps/pairs.py). Rolls out `greedy` and scores where either
-is missing.
+pair is judged on its own: whether the label applies (see jobs/steps/pairs.py). Rolls out what is missing of
+`greedy` and of the K, and scores what has no score.
 """
 
 from __future__ import annotations
@@ -151,6 +151,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     labelled = scope.fix(run, "labelled", tested.videos.join(truth, "video_id", "left_semi"))
     greedy = recipes.greedy(scorer.recipe)
     roll_out(run, greedy, 1, labelled)
+    roll_out(run, scorer.recipe, scorer.rollouts, labelled)  # a video whose text has changed has none
     score_all(run, scorer, labelled)  # videos that an earlier scorer knows and this one does not
     found = compare(run, scorer, greedy.id, labelled, truth)
     note(run, [row for method in METHODS for row in metric_rows(run, found[method], method)])

@@ -93,14 +93,15 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     if arguments.source is None and arguments.labels is None and arguments.texts is None:
         raise UsageError("ingest: give --source, --labels, --texts or several of them")
     statements = None
-    if arguments.labels is not None:  # its mistakes are told before hours of reading videos
+    texts = text_files.given(run, arguments.texts)  # mistakes in files are told before hours of reading videos
+    if arguments.labels is not None:
         statements = label_files.read_statements(
             run.lake.spark, arguments.labels, run.settings.ingest, run.label_set, arguments.split
         )
     if arguments.source is not None:
         read_files(run, arguments.source)
-    if arguments.texts is not None:
-        text_files.take_in(run, arguments.texts)
+    if texts is not None:
+        text_files.take_in(run, arguments.texts, texts)
     if statements is not None:
         read_labels(run, arguments.labels, statements)
 

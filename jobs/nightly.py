@@ -23,10 +23,11 @@ from jobs.steps.serving import news, serve
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
     scorer = scorers.live(run)
+    texts = text_files.given(run, arguments.texts)
     if arguments.source is not None:
         read_files(run, arguments.source)
-    if arguments.texts is not None:
-        text_files.take_in(run, arguments.texts)
+    if texts is not None:
+        text_files.take_in(run, arguments.texts, texts)
     found = news(run, scorer)
     if found.scope is None or not found.scope.count:
         run.record.versions |= scorer.versions

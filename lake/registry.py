@@ -100,17 +100,22 @@ class Registry:
                 found += [pair | {"is_live": same}] if pair else []
         return found
 
-    def scored_up_to(self, task: str) -> Scored:
-        """What the night noted that came furthest, whichever scorer was live."""
+    def scored_up_to(self, task: str, scorer_id: str | None = None) -> Scored:
+        """What the night noted that came furthest, whichever scorer was live; of texts what was noted under this one.
+
+        A scorer whose prompts take no texts has not looked at those that came in its time.
+        """
         folder = storage.join(self._root, task, "scored")
-        notes = []
+        notes = {}
         for name in storage.children(folder):
             with suppress(storage.Damaged):  # a note lost costs a longer look
-                notes += [note] if (note := self._read(storage.join(folder, name))) else []
+                if note := self._read(storage.join(folder, name)):
+                    notes[name] = note
         if not notes:
             return Scored()
-        furthest = max(notes, key=lambda note: note["videos_version"])
-        return Scored(furthest["videos_version"], furthest["texts_version"], tuple(furthest["open_days"]))
+        furthest = max(notes.values(), key=lambda note: note["videos_version"])
+        own = notes.get(f"{scorer_id}.json", {})
+        return Scored(furthest["videos_version"], own.get("texts_version"), tuple(furthest["open_days"]))
 
     def note_scored(
         self, task: str, scorer_id: str, videos_version: int, texts_version: int, open_days: Iterable[str] = ()

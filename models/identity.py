@@ -12,8 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-# Files of a model folder that change what the model does; notes, logs and training reports beside them do not.
-MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
+# Files of a model folder that change what the model does. What else lies there does not: notes, manifests, and
+# generation_config.json, since what a recipe does not say is neutral.
+MODEL_FILES = (
+    *("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "*processor_config.json"),
+    *("tokenizer*.json", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json", "*.model"),
+    *("chat_template.json", "*.jinja", "additional_chat_templates/*.jinja"),
+)
 
 
 def canonical(value: Any) -> str:
@@ -69,14 +74,14 @@ def recipe(
     adapter: str = "",
     quantization: str = "",
     checks: dict[str, Any] | None = None,
-    texts: dict[str, int] | None = None,
+    texts: dict[str, Any] | None = None,
     salt: str = "",
 ) -> dict[str, Any]:
     """Everything that decides what the model says in a rollout; how many are drawn (K) is not part of it.
 
     model: digest of the model folder; adapter: of a LoRA adapter's; quantization: method of a quantised folder. labels: slug
     -> policy text, in order; the policies enter as a digest. checks: codes and questions of a task whose labels are
-    independent. texts: per-video text that enters the prompt, field -> most characters. Nested fields at their neutral value
+    independent. texts: how per-video text enters the prompt, see `language/prompts.py`. Nested fields at their neutral value
     and parts that are empty are left out.
     """
     value: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from schemas.decisions import DECISIONS
 from schemas.files import FILES
+from schemas.inputs import INPUTS
 from schemas.labels import LABELS
 from schemas.metrics import METRICS
 from schemas.quality import QUALITY
@@ -27,6 +28,7 @@ TABLES: tuple[Table, ...] = (
     SCORERS,
     SCORES,
     DECISIONS,
+    INPUTS,
     QUARANTINE,
     QUALITY,
     RUNS,

@@ -70,20 +70,23 @@ VIEWS = {
         ) WHERE rank = 1
     """,
     "live": "SELECT task, recipe_id, scorer_id, rule_id FROM promotions WHERE is_live",
-    # One row a video: what the versions said of it that were promoted last and know it. A promotion empties nothing.
+    # One row a video: what the versions said of it that were promoted last and know it. A promotion empties nothing. Where
+    # its text changed, what was said last; and where it changed back, what was said before.
     "current_scores": """
         SELECT * EXCEPT (rank, promoted_at) FROM (
             SELECT s.video_id, s.task, v.uri, d.label, d.labels, d.top_prob, d.prediction_set, d.abstain, d.reason, s.probs,
                    s.rollouts, s.rollouts_ok, s.agreement, s.input_digest, p.is_live, s.scorer_id, d.rule_id, s.scored_at,
                    s.ingested_on, p.promoted_at, row_number() OVER (
                        PARTITION BY s.task, s.video_id, s.ingested_on
-                       ORDER BY p.is_live DESC, p.promoted_at DESC, s.scored_at DESC) AS rank
+                       ORDER BY p.is_live DESC, p.promoted_at DESC, greatest(s.scored_at, i.noted_at) DESC) AS rank
             FROM promotions p
             JOIN decisions d ON d.scorer_id = p.scorer_id AND d.rule_id = p.rule_id AND d.task = p.task
             JOIN scores s
               ON s.scorer_id = d.scorer_id AND s.ingested_on = d.ingested_on AND s.video_id = d.video_id
                 AND s.input_digest = d.input_digest
             JOIN videos v ON v.ingested_on = s.ingested_on AND v.video_id = s.video_id
+            LEFT JOIN (SELECT video_id, recipe_id, input_digest, max(noted_at) AS noted_at FROM inputs GROUP BY ALL) i
+              ON i.video_id = s.video_id AND i.recipe_id = p.recipe_id AND i.input_digest = s.input_digest
         ) WHERE rank = 1
     """,
     "review_queue": "SELECT * FROM current_scores WHERE abstain ORDER BY top_prob",

@@ -13,7 +13,7 @@ from jobs.runtime.budget import Budget
 from jobs.runtime.errors import explain
 from jobs.runtime.record import Record
 from lake import catalog, recovery, storage
-from lake.commit import append, note_once, noted
+from lake.commit import append, note_once
 from lake.lease import Lease
 from lake.staging import run_folder, scratch, staged_waves
 from lake.waves import Held, Superseded, Waves
@@ -100,10 +100,6 @@ class Run:
         """For jobs that are no run: what they kept to themselves goes when they end."""
         if self._has_scratch:
             storage.delete(run_folder(self.lake.root, self.record.run_id))
-
-    def knows(self, table: Table, id: str) -> bool:
-        """Whether it was noted already what an id stands for; what is long ago may be noted again."""
-        return noted(table, self.lake.root, f"{table.name}/{id}")
 
     def register(self, table: Table, id: str, value: dict[str, Any]) -> None:
         """Note in `recipes` or `scorers`, once, what an id stands for."""

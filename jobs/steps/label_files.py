@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -118,6 +119,8 @@ def _mapped(
     several: bool = False,
 ) -> Column:
     """The column in this project's words; of several in a cell, an array. Raises UsageError for a value that is strange."""
+    # Accents may be written in two signs, as macOS does in names.
+    words = {unicodedata.normalize("NFD", word): word for word in known} | dict(words)
     cell = F.trim(F.col(f"`{column}`"))
     parts = F.array(cell)
     if several:

@@ -10,7 +10,7 @@ from conf.settings import Settings
 from jobs.runtime.errors import UsageError
 from lake import storage
 from models import identity
-from models.engines.folder import check_folder, quantization_of
+from models.engines.folder import EVEN, check_folder, config_of, quantization_of
 from models.engines.promise import Adapter, EngineSpec, Sampling
 from models.engines.rollouts import Plan
 from models.language import prompts
@@ -60,7 +60,11 @@ def of_settings(settings: Settings) -> Recipe:
         },
         dtype=settings.engine.dtype,
         seed=rollout.seed,
-        texts=rollout.texts,
+        texts=rollout.texts
+        and {
+            "before": prompts.CAME_WITH,
+            "fields": [[field, most] for field, most in rollout.texts.items()],  # a list: their order is the prompt's
+        },
         salt=rollout.salt,
     )
     frame_spec(value["frames"], model.path)
@@ -88,7 +92,14 @@ def _of_folder(look: Callable[..., Any], folder: str, *rest: Any) -> Any:
 def frame_spec(frames: dict[str, Any], folder: str) -> FrameSpec:
     """What the model in a folder is shown, by the settings or a recipe's JSON. Raises UsageError if they do not fit it."""
     try:
-        return FrameSpec(**frames, cell=cell_of(folder))
+        spec = FrameSpec(**frames, cell=cell_of(folder))
+        family = config_of(folder).get("model_type")
+        if spec.sampling != "uniform" and family in EVEN:
+            raise ValueError(
+                f"sampling: expected uniform, as {family} is told how far apart pictures are and not when each was; found "
+                f"{spec.sampling}"
+            )
+        return spec
     except TypeError:
         raise UsageError(
             f"frames: expected count, max_pixels, fps and perhaps fit and sampling, found {', '.join(frames)}: a recipe of "
@@ -138,15 +149,17 @@ def check_served(recipe: Recipe, settings: Settings) -> None:
     ours = plan(recipe, settings)
     adapters = [adapter.folder for adapter in ours.engine.adapters]
     try:
-        text = check_folder(recipe.model_path, ours.user_text, ours.scored, adapters)
+        asked = check_folder(recipe.model_path, ours.user_text, ours.scored, ours.frames, adapters)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    needed = text + ours.frames.most_tokens + ours.sampling.max_tokens
+    # Of most scripts a token holds a character or more.
+    told = sum(len(f"\n{field}: ") + most for field, most in recipe.json.get("texts", {}).get("fields", ()))
+    needed = asked + told + ours.sampling.max_tokens
     if needed > ours.engine.max_model_len:
         raise UsageError(
-            f"engine.max_model_len: expected at least {needed}, for {text} tokens of prompt and questions, a clip of up to "
-            f"{ours.frames.most_tokens} and rollout.max_tokens={ours.sampling.max_tokens}; found "
-            f"{ours.engine.max_model_len}: raise it, or lower frames.count or frames.max_pixels"
+            f"engine.max_model_len: expected at least {needed}: up to {asked} tokens of clip, prompt and questions, {told} "
+            f"of rollout.texts, rollout.max_tokens={ours.sampling.max_tokens}; found {ours.engine.max_model_len}: raise it, "
+            "or lower frames.count, frames.max_pixels or the others"
         )
 
 

@@ -125,8 +125,7 @@ def roll_out(run: Run, recipe: Recipe, k: int, scope: Scope, then: Then | None =
         run.waves.must_be_open(TRACES)
         session.check_slots(run.lake.spark.sparkContext.getConf(), run.settings.engine.gpus)
         recipes.check_model(recipe)
-        if not run.knows(RECIPES, recipe.id):
-            recipes.check_served(recipe, run.settings)
+        recipes.check_served(recipe, run.settings)
         run.register(RECIPES, recipe.id, recipe.json)
         _make_waves(run, _within_budget(run, todo), then)
     else:

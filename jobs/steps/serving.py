@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from jobs.runtime.run import Run
 from jobs.steps import scope, scorers
-from jobs.steps.inputs import takes_texts, with_inputs
+from jobs.steps.inputs import fields_of, note_returned, takes_texts, with_inputs
 from jobs.steps.rollouts import roll_out, say_statuses
 from jobs.steps.scope import Scope
 from jobs.steps.scorers import Scorer
@@ -41,21 +41,24 @@ def news(run: Run, scorer: Scorer | None) -> News:
     Looks only at what came after the versions of `videos` and `texts` up to which an earlier night has decided everything,
     and at the days of what it left; if that is nothing, no other table is read.
     """
-    before = run.lake.registry.scored_up_to(run.task)
+    before = run.lake.registry.scored_up_to(run.task, scorer.id if scorer else None)
     texts = _texts_since(run, scorer, before.texts_version)
     added = run.lake.added_since(VIDEOS, before.version, before.open_days)
     if added.files == () and texts.files == ():
         return News(None, added.version, texts.version)
     recipe = scorer.recipe if scorer else None
-    came = scope.fix(run, "came", with_inputs(run, recipe, run.lake.read_added(VIDEOS, added)))
+    came = scope.fix(run, "came", with_inputs(run, fields_of(recipe), run.lake.read_added(VIDEOS, added)))
     new = came.videos.join(came.within(scorers.decided_by_promoted(run)).select("video_id"), "video_id", "left_anti")
     if scorer and takes_texts(scorer.recipe):
         told = run.lake.read_added(TEXTS, texts).select("video_id").unionByName(came.videos.select("video_id"))
         about = run.lake.read(VIDEOS).join(told.distinct(), "video_id", "left_semi")
-        asked = scope.fix(run, "told", with_inputs(run, recipe, about))
-        decided = asked.within(scorers.decided_by(run, scorer)).select(*scope.KEY)
-        otherwise = asked.videos.join(decided.select("video_id").distinct(), "video_id", "left_semi")
-        new = new.unionByName(otherwise.join(decided, list(scope.KEY), "left_anti"))
+        asked = scope.fix(run, "told", with_inputs(run, fields_of(recipe), about))
+        decided = asked.within(scorers.decided_by(run, scorer))
+        refused = refused_videos(asked.since(run.lake.read(QUARANTINE), "refused_at"), scorer)
+        answered = decided.select(*scope.KEY).unionByName(refused)
+        otherwise = asked.videos.join(answered.select("video_id").distinct(), "video_id", "left_semi")
+        new = new.unionByName(otherwise.join(answered, list(scope.KEY), "left_anti")).dropDuplicates(["video_id"])
+        note_returned(run, scorer.recipe, asked.videos, decided)
     return News(scope.fix(run, "new", new), added.version, texts.version)
 
 

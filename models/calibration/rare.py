@@ -1,7 +1,8 @@
 """Labels with too few rows to learn from: stand-ins teach a calibrator to believe the traces there.
 
 A stand-in is a video whose traces all say one thing, are sure of it, and are right: smoothing. It weighs as much as a small
-share of the rows: a single row among thousands would leave the label to its prior, which is that it never happens.
+share of the rows: a single row among thousands would leave the label to its prior, which is that it never happens. It weighs
+the less the more rows there are that tell: of the label, or whose traces named it and were wrong.
 """
 
 from __future__ import annotations
@@ -15,25 +16,26 @@ import numpy as np
 from models.calibration.features import FeatureSpec, vector
 from models.calibration.linear import Batches
 
-ENOUGH = 5  # rows from which on a label is learnt from them alone
+ENOUGH = 5  # rows that tell of a label from which on it is learnt from them alone
 SHARE = 0.05  # weight of a stand-in, in rows for each row there is; at least one
 MOST = 0.25  # of all of them together: in a set of forty labels most may be rare, and the rows still have their say
 # Probability that its traces give their answer: surer than real ones, and it would stand for none of them.
 SURE = 0.8
-_COPIES = 1000  # of the stand-ins in one batch
+_AT_ONCE = 1000  # rows of a batch
+_NAMED = 0.5  # share of a video's traces
 
 
 @dataclass(frozen=True)
 class StandIns:
     """Rows to train on beside the others: features float64 [R, D], targets as `fit_linear` takes them.
 
-    weight: how many rows each counts for. having: rows of each label that fewer than ENOUGH have; lacking: of independent
-    labels, rows without each label that fewer than ENOUGH lack; both in the order of the labels.
+    weights: int64 [R], how many rows each counts for. having: rows of each label that fewer than ENOUGH have; lacking: of
+    independent labels, rows without each label that fewer than ENOUGH lack; both in the order of the labels.
     """
 
     features: np.ndarray
     targets: np.ndarray
-    weight: int
+    weights: np.ndarray
     having: dict[str, int]
     lacking: dict[str, int]
 
@@ -42,29 +44,38 @@ class StandIns:
 
         def run() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             yield from batches()
-            for done in range(0, self.weight if len(self.targets) else 0, _COPIES):
-                copies = min(_COPIES, self.weight - done)
-                yield np.concatenate([self.features] * copies), np.concatenate([self.targets] * copies)
+            rows = np.repeat(np.arange(len(self.targets)), self.weights)
+            for begin in range(0, len(rows), _AT_ONCE):
+                some = rows[begin : begin + _AT_ONCE]
+                yield self.features[some], self.targets[some]
 
         return run
 
 
 def stand_ins(spec: FeatureSpec, batches: Batches) -> StandIns:
     """Count the rows of every label in one pass, and stand in for those that have too few."""
-    count, yes, total = 0, np.zeros(len(spec.labels), dtype=np.int64), np.zeros(len(spec.names))
+    size = len(spec.labels)
+    count, total = 0, np.zeros(len(spec.names))
+    yes, refuted, doubted = (np.zeros(size, dtype=np.int64) for _ in range(3))
     for features, targets in batches():
         count, total = count + len(targets), total + features.sum(0)
-        yes += targets.sum(0) if spec.independent else np.bincount(targets, minlength=len(spec.labels))
+        applies = (targets if spec.independent else np.eye(size, dtype=np.int64)[targets]) == 1
+        said = features[:, :size] >= _NAMED
+        yes += applies.sum(0)
+        refuted += (said & ~applies).sum(0)
+        doubted += (~said & applies).sum(0)
     having = _few(spec, yes)
     lacking = _few(spec, count - yes) if spec.independent else {}
     named = [(label,) for label in having] + ([()] if lacking else [])
+    telling = [yes[place] + refuted[place] for place, label in enumerate(spec.labels) if label in having]
+    if lacking:  # one video for all of them: as long as one of them needs it
+        telling.append(min((count - yes + doubted)[[label in lacking for label in spec.labels]]))
     usual = total / max(count, 1)
     features = np.array([_certain(spec, labels, usual) for labels in named]).reshape(-1, len(spec.names))
-    applies = np.array([[label in labels for label in spec.labels] for labels in named], dtype=np.int64)
-    applies = applies.reshape(-1, len(spec.labels))
-    targets = applies if spec.independent else applies.argmax(1)
-    share = min(SHARE, MOST / max(len(named), 1))
-    return StandIns(features, targets, max(1, round(share * count)), having, lacking)
+    meant = np.array([[label in labels for label in spec.labels] for labels in named], dtype=np.int64).reshape(-1, size)
+    full = max(1.0, min(SHARE, MOST / max(len(named), 1)) * count)
+    weights = np.array([round(full * max(0.0, 1.0 - seen / ENOUGH)) for seen in telling], dtype=np.int64)
+    return StandIns(features, meant if spec.independent else meant.argmax(1), weights, having, lacking)
 
 
 def _few(spec: FeatureSpec, rows: Iterable[int]) -> dict[str, int]:

@@ -10,8 +10,11 @@ from typing import Any
 from models.engines.lora import lora_rank
 from models.language.label_scores import Scored, reader
 from models.language.prompts import chat, video_token
+from models.video.frames import FrameSpec
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")  # whose positions the engines and the trainer share: see language/positions.py
+EVEN = ("qwen2_5_vl",)  # are told how far apart pictures are, not when each was
+_TIME_WORDS = {"qwen3_vl": "<9999.9 seconds>"}  # stands before every step of a clip, between two marks
 
 
 def config_of(folder: str) -> dict[str, Any]:
@@ -31,8 +34,8 @@ def quantization_of(folder: str) -> str:
     return str((config_of(folder).get("quantization_config") or {}).get("quant_method", ""))
 
 
-def check_folder(folder: str, user_text: str, scored: Scored, adapters: Sequence[str] = ()) -> int:
-    """How many tokens there are beside the clip and the completion: of the prompt, and of what is asked behind the trace.
+def check_folder(folder: str, user_text: str, scored: Scored, frames: FrameSpec, adapters: Sequence[str] = ()) -> int:
+    """How many tokens there are at most beside the completion: prompt, clip, and what is asked behind the trace.
 
     Raises ValueError for what would fail in every worker: a model that sees no video or is of an unknown family, processors
     that are missing or disagree, a chat template without a place for the clip, codes that are no tokens, a folder that is
@@ -58,4 +61,6 @@ def check_folder(folder: str, user_text: str, scored: Scored, adapters: Sequence
     behind = reader(processor, scored, frozenset([tokenizer.eos_token_id])).longest + 1 if scored else 0
     for adapter in adapters:
         lora_rank(adapter)
-    return behind + len(tokenizer(prompt.replace(video_token(processor), ""))["input_ids"])
+    words = len(tokenizer(_TIME_WORDS[family])["input_ids"]) + 2 if family in _TIME_WORDS else 0
+    text = len(tokenizer(prompt.replace(video_token(processor), ""))["input_ids"])
+    return behind + text + frames.most_tokens + words * frames.most_steps

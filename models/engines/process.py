@@ -19,7 +19,8 @@ _running: tuple[int, EngineSpec, Engine] | None = None  # (process id, spec, eng
 
 
 def open_engine(spec: EngineSpec, on_start: Callable[[], None] | None = None) -> Engine:
-    """The engine of this process: started at the first call, reused for an equal spec, closed first for another one.
+    """The engine of this process: started at the first call, reused for an equal spec, closed first for another one,
+    and where it was given other weights.
 
     on_start: called once an engine was constructed, not for one that ran already. Raises ValueError for an unknown kind,
     and where this host keeps another model or adapter in a folder than the spec names.
@@ -27,7 +28,7 @@ def open_engine(spec: EngineSpec, on_start: Callable[[], None] | None = None) ->
     global _running
     if _running is not None and _running[0] != os.getpid():
         _running = None  # forked from a process with an engine: its threads and device are not ours
-    if _running is not None and _running[1] == spec and not getattr(_running[2], "dead", False):
+    if _running is not None and _running[1] == spec and not _running[2].dead and not _running[2].changed:
         return _running[2]
     close_engine()
     folders = [("model", spec.model, spec.digest)]

@@ -132,10 +132,15 @@ class Classified:
 
 
 class Engine(Protocol):
-    """A running model. `close` frees the device."""
+    """A running model. `close` frees the device.
+
+    dead: whether it failed or was closed; changed: whether it was given other weights than its folder's.
+    """
 
     name: str
     version: str
+    dead: bool
+    changed: bool
 
     def chat(self, user_text: str, clips: int = 1, said: str = "") -> str:
         """The prompt of a request: `prompts.chat` with this model's processor; from any thread."""
@@ -175,8 +180,8 @@ class Engine(Protocol):
         ...
 
     def replace_weights(self, tensors: Iterable[tuple[str, Any]]) -> None:
-        """Take other weights, named as in the model folder, while nothing runs (reinforcement learning); what the old ones
-        computed is forgotten. Raises EngineDead when it fails."""
+        """Take other weights, all that the model folder names, while nothing runs (reinforcement learning); what the old
+        ones computed is forgotten. Raises EngineDead when it fails, and ValueError while something runs."""
         ...
 
     def close(self) -> None: ...

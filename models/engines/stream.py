@@ -18,10 +18,11 @@ class Streaming(ABC):
     """What an engine adds to its `submit`, `ask` and `step` to offer `generate` and `classify`.
 
     on_step: called after every step with the number of unfinished sequences and whether the input has ended, before the
-    batch is refilled; for tests and for measuring.
+    batch is refilled; for tests and for measuring. changed: whether it was given other weights than its folder's.
     """
 
     on_step: Callable[[int, bool], None] | None = None
+    changed = False
 
     @property
     @abstractmethod

@@ -35,6 +35,7 @@ from models.engines.promise import (
     check_room,
 )
 from models.engines.stream import Streaming
+from models.engines.weights import whole
 from models.language.answers import completion_text, decode, encode
 from models.language.codes import code_ids
 from models.language.label_scores import LabelScores, Looks, reader
@@ -125,10 +126,15 @@ class TransformersEngine(Streaming):
 
     def replace_weights(self, tensors: Iterable[tuple[str, Any]]) -> None:
         self._must_live()
+        if self._waiting:
+            raise ValueError("new weights can be taken while nothing runs: step until nothing is unfinished")
+        self.changed = True
         try:
             kind, dtype = type(self._model), getattr(torch, self._spec.dtype)
             # Of the class itself: beside peft, AutoModel looks for adapters in the folder, and here is none.
-            model = kind.from_pretrained(None, config=self._model.config, state_dict=dict(tensors), dtype=dtype)
+            model = kind.from_pretrained(
+                None, config=self._model.config, state_dict=dict(whole(tensors, self._spec.model)), dtype=dtype
+            )
             self._model = self._ready(model)
         except Exception as error:
             self.dead = True

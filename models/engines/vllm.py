@@ -30,6 +30,7 @@ from models.engines.promise import (
     check_room,
 )
 from models.engines.stream import Streaming
+from models.engines.weights import whole
 from models.language.answers import completion_text, encode
 from models.language.codes import code_ids
 from models.language.label_scores import LabelScores, Look, Looks, reader
@@ -182,9 +183,14 @@ class VllmEngine(Streaming):
     def replace_weights(self, tensors: Iterable[tuple[str, Any]]) -> None:
         """See promise.Engine; forgotten are the prefix cache and the encoded clips."""
         self._must_live()
+        if self._running:
+            raise ValueError("new weights can be taken while nothing runs: step until nothing is unfinished")
+        self.changed = True
         try:
-            self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(tensors)})
-            self._engine.reset_prefix_cache()
+            new = whole(tensors, self._spec.model)
+            self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": new})
+            if not self._engine.reset_prefix_cache():
+                raise RuntimeError("the prefix cache is in use and holds what the old weights computed")
             self._engine.reset_encoder_cache()
         except Exception as error:
             raise self._died("replacing the weights", error) from error

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -128,12 +129,16 @@ def answer_opening(text: str) -> Opening | None:
     tag = _answer_tag(text)
     if tag < 0:
         return None
-    start = tag + len("<answer>")
+    start = _behind_spaces(text, tag + len("<answer>"))
+    if text[start : start + 1] in QUOTES:
+        start = _behind_spaces(text, start + 1)
+    return Opening(tag, start) if start < len(text) else None
+
+
+def _behind_spaces(text: str, start: int) -> int:
     while start < len(text) and text[start].isspace():
         start += 1
-    if text[start : start + 1] in QUOTES:
-        start += 1
-    return Opening(tag, start) if start < len(text) else None
+    return start
 
 
 def bare(answer: str) -> str:
@@ -184,13 +189,18 @@ def _named(answer: str, labels: Sequence[str] | None, several: bool) -> tuple[st
     if labels is None:
         return (answer,)
     for list_ in (answer, bare(answer)):  # quotes may stand around each label or around the whole list
-        words = {bare(part).casefold() for part in (_BETWEEN.split(list_) if several else [list_])}
+        words = {_folded(bare(part)) for part in (_BETWEEN.split(list_) if several else [list_])}
         if several and words == {NONE}:
             return ()
-        found = tuple(label for label in labels if label.casefold() in words)
+        found = tuple(label for label in labels if _folded(label) in words)
         if found and len(found) == len(words):
             return found
     return None
+
+
+def _folded(word: str) -> str:
+    """A word as it is compared: in any case, its accents written in one sign or in two."""
+    return unicodedata.normalize("NFC", word.casefold())
 
 
 def _segment(text: str, name: str, next_tags: tuple[str, ...]) -> str | None:

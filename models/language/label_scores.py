@@ -18,7 +18,9 @@ from models.language.codes import code_ids
 from models.language.grammar import QUOTES, answer_opening, bare
 from models.language.prompts import next_turn
 
-_LONGEST_OPENING = 64  # characters from the tag to the answer; a completion that strays further has no place for labels
+# Characters from the tag to the label, and from there to the closing tag. A completion that strays further before it has no
+# place for labels; what strays further behind it is scored as if it did not.
+_LONGEST = 64
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,10 @@ def reader(processor: Any, scored: Choice | Checks, end_ids: frozenset[int]) -> 
 class OfChoice:
     """The answer names one label. Its log-probability is that of its tokens up to where no other label goes on alike.
 
-    The labels are written as the completion writes its answer: behind the same spaces and quotes, in the same case. They are
-    tokenized together with the tag before them, since a tokenizer may glue the two, and put into a tree by their tokens; one
-    look for every node of it that several labels share. So labels may begin alike, or be the beginning of another.
+    The labels are written as the completion writes its answer: between the same spaces, quotes and stops, in the same case.
+    They are tokenized together with the tag before them, since a tokenizer may glue the two, and put into a tree by their
+    tokens; one look for every node of it that several labels share. So labels may begin alike, or one be the beginning of
+    another.
     """
 
     def __init__(self, tokenizer: Any, labels: Sequence[str], end_ids: frozenset[int]) -> None:
@@ -105,11 +108,15 @@ class OfChoice:
             return None
         kept, place = tokens_before(self._tokenizer, ids, opening.tag)
         before = text[place : opening.start]
-        if len(before) > _LONGEST_OPENING:
+        if len(before) > _LONGEST:
             return None
-        quote = before[-1] if before[-1:] in QUOTES else ""
-        said = bare(quote + text[opening.start :].split("</answer>")[0])
-        tree = self._tree(before, QUOTES.get(quote, ""), _case(said, self._labels))
+        quote = before.rstrip()[-1]
+        written, closed, _ = text[opening.start :].partition("</answer>")
+        said = bare(quote + written if quote in QUOTES else written)
+        after = written.removeprefix(said)
+        if not closed or not written.startswith(said) or len(after) > _LONGEST:
+            after = QUOTES.get(quote, "")
+        tree = self._tree(before, after, _case(said, self._labels))
         return Looks(kept, tree.looks, tree.read)
 
     def _plant(self, before: str, after: str, case: Callable[[str], str]) -> _Tree:

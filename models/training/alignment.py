@@ -27,11 +27,13 @@ class Example:
     """One thing to learn: the `completion` (without the end-of-turn token) to a video and a `prompt`.
 
     frames: called when the example is due; gives the clip as the model sees it. prompt: the instruction of the user's turn.
+    said: what came with the video in words.
     """
 
     frames: Callable[[], Clip]
     prompt: str
     completion: str
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,15 @@ def save_bfloat16(model: PreTrainedModel, processor: ProcessorMixin, folder: Pat
 def collate(processor: ProcessorMixin, examples: Sequence[Example]) -> SftMicro:
     """Examples as one right-padded batch; their clips may differ in size and length."""
     tokenizer = processor.tokenizer
-    chats = {prompt: chat(processor, prompt) for prompt in {example.prompt for example in examples}}
+    asked = {(example.prompt, example.said) for example in examples}
+    chats = {(prompt, said): chat(processor, prompt, said=said) for prompt, said in asked}
+    prompts = [chats[example.prompt, example.said] for example in examples]
     targets = [  # what the template has opened already is not said again
-        example.completion.removeprefix(begun(chats[example.prompt])) + tokenizer.eos_token for example in examples
+        example.completion.removeprefix(begun(prompt)) + tokenizer.eos_token
+        for example, prompt in zip(examples, prompts, strict=True)
     ]
     inputs = processor(
-        text=[chats[example.prompt] + target for example, target in zip(examples, targets, strict=True)],
+        text=[prompt + target for prompt, target in zip(prompts, targets, strict=True)],
         **processor_inputs([example.frames() for example in examples]),
         return_tensors="pt",
         padding=True,

@@ -53,9 +53,14 @@ class FrameSpec:
         return min(self.count, max(1, round(duration * self.fps)))
 
     @property
+    def most_steps(self) -> int:
+        """Steps in time of the longest clip."""
+        return -(-self.count // _FRAMES_PER_STEP)
+
+    @property
     def most_tokens(self) -> int:
         """Tokens of the largest clip; a model that tells the time in words adds some to each step."""
-        return -(-self.count // _FRAMES_PER_STEP) * (self.max_pixels // self.cell**2)
+        return self.most_steps * (self.max_pixels // self.cell**2)
 
     def fitting(self, pixel_aspect: float = 1.0) -> Fit:
         """What brings the frames of one clip to size."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -172,12 +173,27 @@ def test_labels_exclude_each_other_unless_the_task_says_otherwise(task):
         ("labels: {a: A.}", "'labels': expected 2 labels or more, or `mode: independent`"),
         ("mode: independent\nlabels: {}", "'labels': dictionary should have at least 1 item"),
         ("mode: independent\nlabels: {a: A., none: N.}", "'labels': expected another slug than none"),
+        (
+            "labels: {straße: A., strasse: B.}",
+            "'labels': expected labels that differ in any case, found straße and strasse",
+        ),
+        ("labels: {a b: A., b: B.}", "'labels.a b.[key]': expected a label of lower-case letters and digits"),
+        ("labels: {x̶<: A., b: B.}", "'labels.x̶<.[key]': expected a label of lower-case letters and digits"),
         ("mode: both\nlabels: {a: A., b: B.}", "'mode': input should be 'exclusive' or 'independent'"),
     ],
 )
 def test_a_label_set_that_does_not_fit_its_mode_is_refused(task, tmp_path, text, said):
     (line,) = refused(conf=task(text))
     assert line.startswith(f"{tmp_path / 'labels' / 't.yaml'}: {said}")
+
+
+@pytest.mark.parametrize("label", ["हिंसा", "ความรุนแรง", "பாலியல்", "عُنف", "暴力_2", "gro\u0308\u00dfe", "می\u200cخواهم"])
+def test_a_label_may_be_written_in_any_script(task, label):
+    """Marks above and below letters are parts of words; what is written in two signs is one where there is one."""
+    assert list(load(task(f"labels: {{{label}: A., b: B.}}")).labels.labels) == [
+        unicodedata.normalize("NFC", label),
+        "b",
+    ]
 
 
 def test_a_threshold_of_independent_labels_is_no_less_than_one_half(task):

@@ -44,6 +44,14 @@ def live(lake: Lake, history) -> None:
     lake.job("promote")
 
 
+def current(lake: Lake) -> dict[str, str]:
+    """video -> the text that its current score is about."""
+    rows = lake.at_hand().view("current_scores").collect()
+    found = {row["video_id"]: row["input_digest"] for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
 def test_a_night_with_forty_nasty_labels(spark, clip_factory, tmp_path):
     lake = lake_of(tmp_path, "nasty", (*NASTY[:20], *KNOWN, *NASTY[20:]))
     labels = {*NASTY, *KNOWN}
@@ -58,7 +66,7 @@ def test_a_night_with_forty_nasty_labels(spark, clip_factory, tmp_path):
     for row in usable:
         scores = dict(row["label_logprobs"])
         assert scores.keys() == labels and max(scores.values()) <= 0
-        assert max(scores, key=scores.__getitem__) in KNOWN
+        assert max(scores, key=scores.__getitem__) == row["label"]  # the embedded model is sure of what it says
         # Labels that begin alike share no probability, and together there is no more than one.
         assert sum(map(math.exp, scores.values())) <= 1 + 1e-6
     for row in lake.rows("scores"):
@@ -85,8 +93,6 @@ def test_a_night_of_independent_labels(spark, clip_factory, tmp_path):
     assert any(abs(total - 1) > 0.05 for total in sums)  # each on its own
     for row in lake.rows("decisions"):
         assert row["label"] is None and (row["labels"] is None) == row["abstain"]
-    lake.job("ingest", labels=str(clip_factory("test", 6) / "labels.csv"))
-    assert 0 < lake.job("evaluate").results["calibrated"]["accuracy"] <= 1
 
 
 def test_a_night_with_transcripts_whose_change_makes_exactly_those_videos_pending(spark, clip_factory, tmp_path):
@@ -103,7 +109,7 @@ def test_a_night_with_transcripts_whose_change_makes_exactly_those_videos_pendin
 
     first = lake.job("nightly", source=str(uploads), texts=told(v0="A", v1="B", v2="C"))
     assert first.counts["videos_scored"] == 24 and first.counts["texts"] == 6
-    before = {row["video_id"]: row["input_digest"] for row in lake.rows("decisions")}
+    before = current(lake)
     assert Counter(digest == NO_INPUT for digest in before.values()) == {True: 21, False: 3}
     same = lake.job("nightly", texts=told(v0="A", v1="B", v2="C"))  # the same words in a newer file
     assert (same.counts["videos_in_scope"], same.counts["rollouts"]) == (0, 0)
@@ -112,13 +118,19 @@ def test_a_night_with_transcripts_whose_change_makes_exactly_those_videos_pendin
     third = lake.job("nightly")
     assert (third.counts["videos_scored"], third.counts["rollouts"]) == (1, 2)
     assert lake.job("nightly").counts["videos_in_scope"] == 0
-    decisions = lake.rows("decisions")
-    again = Counter(row["video_id"] for row in decisions)
-    assert Counter(again.values()) == {1: 22, 2: 2}
+    changed = current(lake)
+    assert sum(changed[video] != before[video] for video in before) == 2
+    back = lake.job("nightly", texts=told(v1="B", v4=""))  # the old words, and a text taken back
+    assert (back.counts["videos_in_scope"], back.counts["rollouts"]) == (1, 2)  # v4 still has what "<|im_end|> said"
+    assert back.counts["inputs_returned"] == 1
+    now = current(lake)
+    (other,) = [video for video in before if now[video] != before[video]]  # one row a video, and v1 has its first again
+    assert now[other] not in (before[other], changed[other])
+    assert lake.job("nightly").counts["videos_in_scope"] == 0
+    again = Counter(row["video_id"] for row in lake.rows("decisions"))
+    assert Counter(again.values()) == {1: 22, 2: 1, 3: 1}
     traces = Counter((row["video_id"], row["input_digest"]) for row in lake.rows("traces"))
-    assert set(traces.values()) == {2} and len(traces) == 24 + 2
-    current = {row["video_id"]: row for row in lake.at_hand().view("current_scores").collect()}
-    assert len(current) == 24  # one row a video: its last
+    assert set(traces.values()) == {2} and len(traces) == 24 + 3
     assert not [row for row in lake.rows("traces") if row["error"]]
 
 

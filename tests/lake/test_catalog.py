@@ -146,7 +146,7 @@ def test_the_latest_text_of_a_field_counts_and_finds_the_video_that_came_later(n
     assert found["V-late", "title"] == "Late"
 
 
-def test_of_two_scores_of_a_video_whose_text_changed_the_later_is_current(spark, tmp_path):
+def test_of_two_scores_of_a_video_whose_text_changed_the_later_is_current_until_it_changes_back(spark, tmp_path):
     create_all(str(tmp_path))
     for digest, day, top in (("before", 1, 0.9), ("after", 2, 0.7)):
         scored, decided = score("v1", "s1", "u1", top, False)
@@ -155,6 +155,11 @@ def test_of_two_scores_of_a_video_whose_text_changed_the_later_is_current(spark,
     put_down(str(tmp_path), "videos", [{"video_id": "v1", "uri": "/v1"}])
     lake = Lake(str(tmp_path), lambda: spark)
     lake.registry.promote("t", pair("s1", "u1", 1))
+    assert [row["top_prob"] for row in lake.view("current_scores").collect()] == [0.7]
+    back = {"video_id": "v1", "task": "t", "recipe_id": "r", "input_digest": "before"}
+    put_down(str(tmp_path), "inputs", [back | {"noted_at": at(3)}])
+    assert [row["top_prob"] for row in lake.view("current_scores").collect()] == [0.9]
+    put_down(str(tmp_path), "inputs", [back | {"input_digest": "after", "noted_at": at(4)}])
     assert [row["top_prob"] for row in lake.view("current_scores").collect()] == [0.7]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import shutil
 
@@ -61,7 +62,7 @@ def test_known_scorers_and_rules_keep_their_ids():
         {"adapter": "c" * 16},
         {"quantization": "fp8"},
         {"checks": {"codes": ["Yes", "No"], "questions": {"yes": "Is it?", "no": "Is it not?"}}},
-        {"texts": {"title": 200}},
+        {"texts": {"before": "It came with:", "fields": [["title", 200]]}},
     ],
 )
 def test_whatever_decides_a_rollout_changes_the_recipe(change):
@@ -71,6 +72,17 @@ def test_whatever_decides_a_rollout_changes_the_recipe(change):
 def test_the_order_of_labels_is_part_of_a_recipe():
     turned = dict(reversed(RECIPE["labels"].items()))
     assert turned == RECIPE["labels"] and recipe_id(labels=turned) != recipe_id()
+
+
+def test_the_order_and_the_framing_of_texts_are_part_of_a_recipe():
+    """What comes back from a registry, whose JSON is sorted by key, is the same recipe and no other."""
+    fields = [["transcript", 400], ["title", 200]]
+    known = recipe_id(texts={"before": "It came with:", "fields": fields})
+    assert known != recipe_id(texts={"before": "It came with:", "fields": fields[::-1]})
+    assert known != recipe_id(texts={"before": "Somebody said:", "fields": fields})
+    value = identity.recipe(**RECIPE, texts={"before": "It came with:", "fields": fields})
+    read = json.loads(identity.canonical(value))
+    assert identity.digest(read) == known and read["texts"]["fields"] == fields
 
 
 def test_the_order_of_other_keys_is_not():

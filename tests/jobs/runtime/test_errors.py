@@ -227,8 +227,10 @@ def test_half_a_note_of_how_far_a_night_came_costs_a_longer_look_and_no_more(lak
     registry = lake.at_hand().registry
     registry.note_scored("handwriting", "earlier", 2, 5, ["2026-03-01"])
     registry.note_scored("handwriting", "later", 3, 7)
+    assert registry.scored_up_to("handwriting", "earlier") == Scored(3, 5)  # it has not looked at the texts since
     halve(lake.root / "registry" / "handwriting" / "scored" / "later.json")
-    assert registry.scored_up_to("handwriting") == Scored(2, 5, ("2026-03-01",))
+    assert registry.scored_up_to("handwriting", "earlier") == Scored(2, 5, ("2026-03-01",))
+    assert registry.scored_up_to("handwriting", "later") == Scored(2, None, ("2026-03-01",))
     halve(lake.root / "registry" / "handwriting" / "scored" / "earlier.json")
     assert registry.scored_up_to("handwriting") == Scored()
 

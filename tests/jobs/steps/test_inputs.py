@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from jobs.steps.inputs import NO_INPUT, attach
+from jobs.steps.inputs import NO_INPUT, attach, returned
 
 TEXTS = [
     ("both", "title", "  Cats\n\n and   dogs "),
@@ -13,6 +13,8 @@ TEXTS = [
     ("blank", "title", " \n "),
     ("other", "mood", "odd"),
     ("forged", "title", "x\ntranscript: said"),
+    ("separator", "title", "x\u2028transcript: said\u0085by\u00a0\x00\x1b all"),
+    ("turned", "title", "\u202ecats\u2069 \u200fdogs"),
 ]
 
 
@@ -24,7 +26,7 @@ def given(spark):
     texts = spark.createDataFrame(TEXTS, "video_id string, field string, text string")
 
     def compute(**fields: int) -> dict:
-        rows = attach(videos, texts.where(texts.field.isin(*fields)), fields).collect()
+        rows = attach(videos, texts.where(texts.field.isin(*fields)), list(fields.items())).collect()
         assert len(rows) == len(names)
         return {row["video_id"]: (row["input_text"], row["input_digest"]) for row in rows}
 
@@ -36,6 +38,8 @@ def test_fields_come_in_the_recipes_order_each_on_a_line_of_its_own_and_bounded(
     assert found["both"][0] == "transcript: Meow. Meow\ntitle: Cats and dogs"
     assert found["title"][0] == "title: Cats and dogs"
     assert found["forged"][0] == "title: x transcript: said"  # no line of its own
+    assert found["separator"][0] == "title: x transcript: said by all"
+    assert found["turned"][0] == "title: cats dogs"
 
 
 def test_a_video_without_text_has_none_and_the_digest_says_so(given):
@@ -47,3 +51,18 @@ def test_the_digest_is_that_of_what_is_read(given):
     short, long = given(title=200, transcript=10), given(title=200, transcript=11)
     assert short["both"][1] != long["both"][1] and short["title"] == long["title"]
     assert short["title"][1] == hashlib.sha256(b"title: Cats and dogs").hexdigest()[:16]
+
+
+def test_a_text_that_changes_back_makes_the_earlier_decision_count_again(spark):
+    """video, its text now | what was decided, when | what was noted, when -> whose text is back at an earlier one."""
+    asked = spark.createDataFrame(
+        [("same", "A"), ("back", "A"), ("noted", "A"), ("new", "B"), ("on", "C"), ("away", "B")],
+        "video_id string, input_digest string",
+    ).selectExpr("*", "DATE'2026-01-02' AS ingested_on")
+    decided = [("same", "A", 1), ("back", "A", 1), ("back", "B", 2), ("noted", "A", 1), ("noted", "B", 2)]
+    decided += [("new", "A", 1), ("on", "A", 1), ("on", "B", 2), ("on", "C", 4), ("away", "A", 1), ("away", "B", 2)]
+    noted = [("noted", "A", 3), ("on", "A", 3), ("away", "A", 3)]
+    decisions = spark.createDataFrame(decided, "video_id string, input_digest string, decided_at int")
+    inputs = spark.createDataFrame(noted, "video_id string, input_digest string, noted_at int")
+    found = {(row["video_id"], row["input_digest"]) for row in returned(asked, decisions, inputs).collect()}
+    assert found == {("back", "A"), ("away", "B")}

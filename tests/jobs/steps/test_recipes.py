@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks import families
 from conf.settings import load
 from jobs.runtime.errors import UsageError
 from jobs.steps import recipes
@@ -17,7 +18,7 @@ def recipe(*overrides: str) -> recipes.Recipe:
     return recipes.of_settings(load(None, overrides))
 
 
-@pytest.mark.parametrize("change", ["fit=square", "sampling=scene", "count=4", "max_pixels=784", "fps=2"])
+@pytest.mark.parametrize("change", ["fit=square", "count=4", "max_pixels=784", "fps=2"])
 def test_whatever_decides_what_is_shown_changes_the_recipe(change):
     found = recipe(f"frames.{change}")
     assert found.id != recipe().id
@@ -55,3 +56,12 @@ def test_a_recipe_of_an_earlier_version_says_what_to_do():
     old = replace(recipe(), json=recipe().json | {"frames": {"count": 8, "size": 56, "fps": 2.0}})
     with pytest.raises(UsageError, match="found count, size, fps: a recipe of an earlier version"):
         recipes.plan(old, load())
+
+
+def test_pictures_at_uneven_times_need_a_model_that_is_told_each(tmp_path):
+    """Qwen2.5-VL is told one distance between pictures, and would take those of `scene` for evenly spread."""
+    with pytest.raises(UsageError, match="sampling: expected uniform, as qwen2_5_vl is told how far apart"):
+        recipe("frames.sampling=scene")
+    folder = families.make(tmp_path, "qwen3_vl")
+    found = recipe("frames.sampling=scene", f"model.path={folder}", "frames.max_pixels=4096")
+    assert found.json["frames"]["sampling"] == "scene"

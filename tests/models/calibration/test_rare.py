@@ -80,7 +80,7 @@ def test_labels_with_enough_rows_are_learnt_from_them_alone():
 def test_an_independent_label_that_no_video_has_or_every_video_has_follows_its_traces():
     """b is never true, c always. Where the traces say otherwise, all of them, the rule leaves it to people at least."""
     rare, fitted = found(FREE, *rows(FREE, [("a", "c"), ("c",)] * 100))
-    assert (rare.having, rare.lacking, rare.weight) == ({"b": 0}, {"c": 0}, 10)
+    assert (rare.having, rare.lacking, rare.weights.tolist()) == ({"b": 0}, {"c": 0}, [10, 6])
     assert rare.targets.tolist() == [[0, 1, 0], [0, 0, 0]]
     usual, other = fitted.probs(video(("c",), FREE, 0.95)), fitted.probs(video(("b",), FREE, 0.95))
     assert usual["b"] < 0.05 and usual["c"] > 0.95
@@ -109,16 +109,27 @@ def test_a_stand_in_is_like_the_others_in_what_says_nothing_of_labels():
     assert one["prob/c"] == pytest.approx(0.8)
 
 
-def test_the_weight_of_a_stand_in_grows_with_the_rows_and_is_cut_into_batches():
+def test_stand_ins_come_after_the_rows_in_batches():
     features, targets = rows(EXCLUSIVE, [("a",), ("b",)] * 10)
-    many = StandIns(features[:2], targets[:2], 2500, {}, {})
+    many = StandIns(features[:2], targets[:2], np.array([1500, 700]), {}, {})
     parts = list(many.beside(lambda: iter([(features, targets)]))())
-    assert [len(part) for _, part in parts] == [20, 2000, 2000, 1000]
-    assert parts[1][1].tolist() == [0, 1] * 1000 and (parts[3][0][::2] == features[0]).all()
+    assert [len(part) for _, part in parts] == [20, 1000, 1000, 200]
+    assert parts[2][1].tolist() == [0] * 500 + [1] * 500 and (parts[3][0] == features[1]).all()
+
+
+def test_what_traces_named_and_was_refuted_is_evidence_too():
+    """Given a label that no video has, when 40 of 2,000 are called it all the same, then the next is not believed either."""
+    features, targets = rows(EXCLUSIVE, [("a",), ("b",)] * 980 + [("c",)] * 40)
+    targets[-40:] = 0
+    rare, fitted = found(EXCLUSIVE, features, targets)
+    assert rare.having == {"c": 0} and rare.weights.tolist() == [0]
+    assert fitted.probs(video(("c",), EXCLUSIVE))["c"] < 0.1
+    rare, _ = found(EXCLUSIVE, *rows(EXCLUSIVE, [("a",), ("b",)] * 980))
+    assert rare.weights.tolist() == [98]
 
 
 def test_many_rare_labels_do_not_outweigh_the_rows():
     spec = FeatureSpec(tuple(f"label{number:02d}" for number in range(40)), hashed_words=0)
     features = np.zeros((4000, len(spec.names)))
     rare = stand_ins(spec, lambda: iter([(features, np.arange(4000) % 3)]))
-    assert len(rare.features) == 37 and 900 < rare.weight * len(rare.features) <= 1000
+    assert len(rare.features) == 37 and 900 < rare.weights.sum() <= 1000

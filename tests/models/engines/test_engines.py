@@ -1,13 +1,16 @@
 """Engines with the real vLLM and the real transformers on the tiny untrained model."""
 
+import shutil
 import threading
 import time
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from models.engines import process
 from models.engines.promise import Adapter, EngineDead, EngineSpec, Sampling
+from models.engines.transformers import TransformersEngine
 from models.language.label_scores import Choice
 from models.video.clip import Clip
 
@@ -212,20 +215,35 @@ def test_a_dead_engine_refuses_further_use(vllm_engine, ask, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["vllm_engine", "reference_engine"])
-def test_new_weights_take_effect_at_once(name, request, ask, collect, random_model):
-    from safetensors.torch import load_file
-
+def test_new_weights_take_effect_at_once(name, request, ask, collect, random_model, tmp_path):
+    """Also where the prompt was computed before: as if an engine had been opened with them."""
     engine = request.getfixturevalue(name)
     old = load_file(f"{random_model}/model.safetensors")
+    new = {name: tensor.roll(1, 0).contiguous() if "embed_tokens" in name else tensor for name, tensor in old.items()}
+    shutil.copytree(random_model, tmp_path, dirs_exist_ok=True)
+    save_file(new, tmp_path / "model.safetensors", {"format": "pt"})
+    fresh = TransformersEngine(EngineSpec("transformers", str(tmp_path)))
+    wanted = collect(fresh, [ask(1, n=1)], GREEDY)["clip1", 0]
     before = collect(engine, [ask(1, n=1)], GREEDY)["clip1", 0]
-    engine.replace_weights(
-        (name, tensor.roll(1, 0) if "embed_tokens" in name else tensor) for name, tensor in old.items()
-    )
+    engine.replace_weights(iter(new.items()))
     changed = collect(engine, [ask(1, n=1)], GREEDY)["clip1", 0]
+    assert engine.changed and changed.token_ids == wanted.token_ids != before.token_ids
+    assert changed.logprob_sum == pytest.approx(wanted.logprob_sum, abs=1e-3)
+    engine.submit(ask(1, n=1), GREEDY)
+    with pytest.raises(ValueError, match="while nothing runs"):
+        engine.replace_weights(old.items())
+    engine.abandon()
     engine.replace_weights(old.items())
     after = collect(engine, [ask(1, n=1)], GREEDY)["clip1", 0]
-    assert changed.token_ids != before.token_ids
     assert (after.token_ids, after.logprob_sum) == (before.token_ids, before.logprob_sum)
+
+
+def test_new_weights_are_all_of_them(random_model):
+    engine = TransformersEngine(EngineSpec("transformers", random_model))
+    tensors = load_file(f"{random_model}/model.safetensors")
+    name = min(tensors)
+    with pytest.raises(EngineDead, match=f"the new weights lack 1 tensors of {random_model}, for example {name}"):
+        engine.replace_weights((other, tensor) for other, tensor in tensors.items() if other != name)
 
 
 def test_one_engine_per_process(random_model):
@@ -235,8 +253,8 @@ def test_one_engine_per_process(random_model):
         assert process.open_engine(EngineSpec("transformers", random_model)) is first
         other = process.open_engine(EngineSpec("transformers", random_model, max_model_len=256))
         assert other is not first and first.dead and not other.dead
-        other.dead = True
-        assert process.open_engine(other._spec) is not other
+        other.changed = True  # its weights are no longer those of the folder
+        assert process.open_engine(other._spec) is not other and other.dead
         other_adapter = (Adapter("tuned", random_model, digest="0" * 16),)
         with pytest.raises(ValueError, match="expected the adapter 0000000000000000, found"):
             process.open_engine(EngineSpec("transformers", random_model, adapters=other_adapter))

@@ -1,16 +1,20 @@
 """Both engines compute the same on both model families, whatever the shape of the clip; see benchmarks/parity.py."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from benchmarks import families, parity
+from models.engines.folder import check_folder
 from models.engines.promise import EngineSpec, Sampling
 from models.engines.transformers import TransformersEngine
 from models.training import alignment
 from models.training.objectives import next_token_logprobs
+from models.video.clip import Clip
+from models.video.frames import FrameSpec
 from models.video.processors import processor_inputs
 
 SHAPES = [shape for shape in parity.SHAPES if shape.rows < 16]
@@ -62,11 +66,26 @@ def test_the_trainer_computes_what_the_engine_drew(both):
     assert compared > 1000
 
 
-def test_what_is_said_of_a_clip_depends_on_it(both):
-    """Else any positions would do."""
-    asked = parity.requests(both.serving, both.family, SHAPES[1], clips=4, n=1)
-    found = list(both.serving.generate(asked, Sampling(temperature=0.0, max_tokens=16), token_logprobs=True))
-    assert len({done.logprob_sum for done in found}) == 4
+def test_what_is_said_of_a_clip_depends_on_its_clock(both):
+    """Else any positions would do: the same pictures, twice and five times as slowly."""
+    (asked,) = parity.requests(both.serving, both.family, SHAPES[1], clips=1, n=1)
+    (clip,) = asked.clips
+    slower = [Clip(clip.pixels, [time * by for time in clip.times], clip.duration * by) for by in (1, 2, 5)]
+    for engine in (both.serving, both.reference):
+        requests = [replace(asked, key=str(number), clips=(shown,)) for number, shown in enumerate(slower)]
+        found = list(engine.generate(iter(requests), Sampling(temperature=0.0, max_tokens=16)))
+        assert len({round(done.logprob_sum, 3) for done in found}) == 3
+
+
+def test_the_room_that_a_prompt_needs_is_known_before_an_engine_runs(both):
+    """With the words by which one family tells the time."""
+    shape = SHAPES[1]
+    (asked,) = parity.requests(both.serving, both.family, shape, clips=1, n=1)
+    (done,) = both.serving.generate(iter([asked]), Sampling(max_tokens=1))
+    cell = families.PATCH[both.family] * families.MERGE
+    frames = FrameSpec(shape.frames, shape.rows * shape.columns * cell**2, fps=100.0, cell=cell)
+    needed = check_folder(str(both.folder), parity.PROMPT, None, frames)
+    assert done.prompt_tokens <= needed <= 1.3 * done.prompt_tokens
 
 
 def test_token_logprobs_come_where_they_are_asked_for(both):

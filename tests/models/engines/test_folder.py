@@ -20,9 +20,11 @@ from models.engines.vllm import VllmEngine
 from models.language.label_scores import Checks, Choice
 from models.language.prompts import begun
 from models.video.clip import Clip
+from models.video.frames import FrameSpec
 
 FAMILY = "qwen2_5_vl"
 CHOICE = Choice(("rising", "falling"))
+FRAMES = FrameSpec(count=8, max_pixels=56 * 56, fps=4.0, cell=28)
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +60,17 @@ def rollouts(engine, n=3, adapter="", sampling=SOME):
 
 
 def test_a_good_folder_is_served_and_the_length_of_its_prompt_is_told(folder):
-    assert 10 < check_folder(str(folder), "What?", CHOICE) < check_folder(str(folder), "What? " * 20, CHOICE)
+    assert (
+        10
+        < check_folder(str(folder), "What?", CHOICE, FRAMES)
+        < check_folder(str(folder), "What? " * 20, CHOICE, FRAMES)
+    )
 
 
 def test_what_would_fail_in_every_worker_is_said_before_one_starts(folder):
     def refusal(text="What?", scored=CHOICE, adapters=()):
         with pytest.raises(ValueError) as refused:
-            check_folder(str(folder), text, scored, adapters)
+            check_folder(str(folder), text, scored, FRAMES, adapters)
         return str(refused.value)
 
     assert "adapter_config.json: expected the configuration of a LoRA adapter" in refusal(adapters=[str(folder)])
@@ -152,7 +158,7 @@ def test_a_template_that_opens_the_reasoning_is_seen(folder):
     path.write_text(path.read_text().replace("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n"))
     engine = TransformersEngine(EngineSpec("transformers", str(folder)))
     assert begun(engine.chat("What?")) == "<think>"
-    assert check_folder(str(folder), "What?", Checks((("a", "Is it?"),), ("yes", "no"))) > 0
+    assert check_folder(str(folder), "What?", Checks((("a", "Is it?"),), ("yes", "no")), FRAMES) > 0
     engine.close()
 
 

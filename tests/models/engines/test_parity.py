@@ -11,15 +11,17 @@ from models.engines.promise import EngineSpec, Request, Sampling
 from models.engines.transformers import TransformersEngine
 from models.engines.vllm import VllmEngine
 from models.handwriting import clips, tiny
-from models.language.label_scores import Choice
+from models.language.label_scores import Checks, Choice
 from models.video.container import Limits
 from models.video.frames import sample
 
 LABELS = Choice((*clips.LABELS, "rising_fast", "mix", "fall", "f"))  # some begin like those that the model knows
+CHECKS = Checks(tuple((label, f"Does {label} apply? Answer with y or n.") for label in clips.LABELS), ("y", "n"))
 CHECKPOINT = Path(models.handwriting.__file__).parent / "checkpoint"
 
 
-def test_transformers_and_vllm_agree_token_for_token(tmp_path):
+@pytest.mark.parametrize("scored", [LABELS, CHECKS], ids=["choice", "checks"])
+def test_transformers_and_vllm_agree_token_for_token(tmp_path, scored):
     files = clips.generate(tmp_path, "test", 16, seed=11)
     spec = {"model": str(CHECKPOINT), "dtype": "float32", "max_model_len": 256, "max_num_seqs": 32}
     spec["kv_cache_bytes"] = 1 << 27
@@ -30,7 +32,7 @@ def test_transformers_and_vllm_agree_token_for_token(tmp_path):
         requests = (
             Request(path.stem, prompt, (sample(path.read_bytes(), tiny.FRAMES, Limits()),), 0, 1, 0) for path in files
         )
-        found[engine.name] = {done.key: done for done in engine.generate(requests, greedy, LABELS)}
+        found[engine.name] = {done.key: done for done in engine.generate(requests, greedy, scored)}
         engine.close()
     reference, other = found["transformers"], found["vllm"]
     assert reference.keys() == other.keys() and len(reference) == 16
@@ -38,6 +40,8 @@ def test_transformers_and_vllm_agree_token_for_token(tmp_path):
         assert reference[key].token_ids == other[key].token_ids, key
         assert reference[key].logprob_sum == pytest.approx(other[key].logprob_sum, abs=1e-3)
         assert reference[key].label_logprobs == pytest.approx(other[key].label_logprobs, abs=1e-3)
-        assert max(other[key].label_logprobs, key=other[key].label_logprobs.get) in other[key].text
+        if scored is LABELS:
+            assert max(other[key].label_logprobs, key=other[key].label_logprobs.get) in other[key].text
     assert len({done.token_ids for done in reference.values()}) > 8  # not the same words for every clip
+    assert len({tuple(done.label_logprobs.values()) for done in reference.values()}) > 8
     assert all(done.text.startswith("<observation>") for done in reference.values())

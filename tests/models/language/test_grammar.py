@@ -276,3 +276,8 @@ def test_the_real_imported_traces():
     assert sum(p.status == "ok" for p in found) == 358
     assert sum(p.well_formed for p in found) == 356  # the other two hold <sub> and <v>
     assert all(p.think for p in found)
+
+
+def test_an_accent_in_two_signs_is_the_same_letter():
+    found = parse("<think>x</think><answer>Gro\u0308\u00dfe.</answer>", "think_answer", ("gr\u00f6\u00dfe", "b"))
+    assert (found.status, found.label) == ("ok", "gr\u00f6\u00dfe")

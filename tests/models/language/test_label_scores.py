@@ -83,10 +83,21 @@ def by_hand(tokenizer, kept, before, after, labels):
     return scores
 
 
-OPENINGS = [("", ""), (" ", ""), ("\n", ""), ('"', '"'), (" “", "”")]
+AROUND = [
+    ("", ""),
+    (" ", ""),
+    ("\n", ""),
+    ('"', '"'),
+    (" “", "”"),
+    ("", "."),
+    (" ", " "),
+    ("\n", "\n"),
+    ('"', '".'),
+    ("' ", " '"),
+]
 
 
-@pytest.mark.parametrize(("name", "opening"), list(product(SETS, OPENINGS)), ids=str)
+@pytest.mark.parametrize(("name", "opening"), list(product(SETS, AROUND)), ids=str)
 def test_every_label_has_the_log_probability_of_its_own_tokens(tokenizer, name, opening):
     labels, (lead, close) = SETS[name], opening
     answer = encode(tokenizer, f"<think>x</think>\n<answer>{lead}{labels[-1]}{close}</answer>")
@@ -98,12 +109,12 @@ def test_every_label_has_the_log_probability_of_its_own_tokens(tokenizer, name, 
     assert list(scores) == list(labels)
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_a_model_that_always_writes_one_label_gives_it_all_the_probability(tokenizer, name):
-    labels = SETS[name]
+@pytest.mark.parametrize(("name", "around"), list(product(SETS, AROUND)), ids=str)
+def test_a_model_that_always_writes_one_label_gives_it_all_the_probability(tokenizer, name, around):
+    labels, (lead, close) = SETS[name], around
     reader = OfChoice(tokenizer, labels, frozenset())
     for said in labels[:5]:
-        ids = encode(tokenizer, f"<think>x</think>\n<answer>{said}</answer>")
+        ids = encode(tokenizer, f"<think>x</think>\n<answer>{lead}{said}{close}</answer>")
         looks = reader.looks(ids)
         path = ids[looks.kept :]
         given = [
