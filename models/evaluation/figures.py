@@ -1,0 +1,141 @@
+"""Figures of predictions with probabilities, for many weightings of the same rows at once.
+
+A weighting is one resample of a bootstrap (see intervals.py), so every figure here is computed from float64 weights [B, N],
+and bins, orders and ties are those of the rows themselves. All methods that are compared share the videos, and a video
+weighs the same whether a method said one thing of it or K.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+BINS = 15
+NOTHING = -1  # the guess of a method that gave no answer: it counts as wrong
+_LEAST = 1e-12  # of a probability, before its logarithm is taken
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one method said of videos whose labels are known.
+
+    probs: float64 [N, L], rows sum to 1; guess, truth: int64 [N], places among the L labels, guess NOTHING for no answer;
+    weight: float64 [N], of each row; cluster: int64 [N], what was drawn together, a video or its source. confidence: that of
+    the guess, of no answer 1 / L.
+    """
+
+    labels: tuple[str, ...]
+    probs: np.ndarray
+    guess: np.ndarray
+    truth: np.ndarray
+    weight: np.ndarray
+    cluster: np.ndarray
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """1 where the guess is the truth, else 0; float64 [N]."""
+        return (self.guess == self.truth).astype(np.float64)
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        given = self.probs[np.arange(len(self.guess)), np.maximum(self.guess, 0)]
+        return np.where(self.guess == NOTHING, 1.0 / len(self.labels), given)
+
+
+def figures(found: Predictions, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """name -> value [B] of every figure, for weights [B, N] that are at least 0 and not all 0.
+
+    accuracy, macro_f1, f1/<label>; nll (nats), brier (0 .. 2); ece and class_ece by `calibration_error`; aurc, the mean risk
+    over all coverages (Geifman & El-Yaniv 2017); auroc, the probability that a right guess has more confidence than a wrong
+    one, ties half, and NaN where all are right or all wrong.
+    """
+    places = np.arange(len(found.labels))
+    true = (found.truth[:, None] == places).astype(np.float64)
+    f1 = _f1(true, (found.guess[:, None] == places).astype(np.float64), weights)
+    nll = -np.log(np.maximum(found.probs[np.arange(len(found.truth)), found.truth], _LEAST))
+    total = weights.sum(1)
+    by_label = [calibration_error(found.probs[:, label], true[:, label], weights) for label in places]
+    return {
+        "accuracy": weights @ found.right / total,
+        "macro_f1": f1.mean(1),
+        "nll": weights @ nll / total,
+        "brier": weights @ ((found.probs - true) ** 2).sum(1) / total,
+        "ece": calibration_error(found.confidence, found.right, weights),
+        "class_ece": np.mean(by_label, axis=0),
+        "aurc": area_under_risk(found.confidence, found.right, weights),
+        "auroc": area_under_roc(found.confidence, found.right, weights),
+    } | {f"f1/{label}": f1[:, place] for place, label in enumerate(found.labels)}
+
+
+def bins_of(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """The bin of every row, int64 [N]: equally many rows in each, and rows of equal confidence in one bin, the lower one."""
+    order = np.argsort(confidence, kind="stable")
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    values, block = np.unique(confidence, return_inverse=True)
+    first = np.full(len(values), len(order))
+    np.minimum.at(first, block, place)
+    return first[block] * bins // len(order)
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray, weights: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """ECE [B] over equal-mass bins: sum over bins of their share of the weight times |share right - mean confidence|.
+
+    The bins are those of the rows, see `bins_of`. Few rows show an error even where there is none: see `chance_error`.
+    """
+    own = np.eye(bins)[bins_of(confidence, bins)]
+    return np.abs(weights @ (own * (right - confidence)[:, None])).sum(1) / weights.sum(1)
+
+
+def chance_error(found: Predictions, draws: int, seed: int) -> np.ndarray:
+    """ECE [draws] of a method with these very confidences that is perfectly calibrated: what chance alone shows.
+
+    Its mean, taken from the ECE, leaves the debiased one; an ECE below its 95th percentile is no evidence of anything. Rows
+    of one video are right or wrong on their own, with the probability that was said.
+    """
+    rng = np.random.default_rng(seed)
+    own = np.eye(BINS)[bins_of(found.confidence)] * found.weight[:, None]
+    right = rng.random((draws, len(found.weight))) < found.confidence
+    return np.abs((right - found.confidence) @ own).sum(1) / found.weight.sum()
+
+
+def area_under_risk(confidence: np.ndarray, right: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """AURC [B]: the mean, over the rows as they come by falling confidence, of the error among them so far.
+
+    Rows of equal confidence come in no order: each meets its block's mean error.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    weights, wrong, starts = weights[:, order], 1.0 - right[order], _starts(confidence[order])
+    block_weight = np.add.reduceat(weights, starts, axis=1)
+    block_wrong = np.add.reduceat(weights * wrong, starts, axis=1)
+    rate = np.divide(block_wrong, block_weight, out=np.zeros_like(block_wrong), where=block_weight > 0)
+    sizes = np.diff([*starts, len(order)])
+    errors = np.cumsum(weights * np.repeat(rate, sizes, axis=1), axis=1)
+    seen = np.cumsum(weights, axis=1)
+    risk = np.divide(errors, seen, out=np.zeros_like(errors), where=seen > 0)
+    return (weights * risk).sum(1) / weights.sum(1)
+
+
+def area_under_roc(confidence: np.ndarray, right: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """AUROC [B] of confidence against being right, ties half; NaN where one side has no weight."""
+    order = np.argsort(confidence, kind="stable")
+    starts = _starts(confidence[order])
+    hit = np.add.reduceat(weights[:, order] * right[order], starts, axis=1)
+    miss = np.add.reduceat(weights[:, order] * (1.0 - right[order]), starts, axis=1)
+    below = np.cumsum(miss, axis=1) - miss
+    pairs = hit.sum(1) * miss.sum(1)
+    won = (hit * (below + 0.5 * miss)).sum(1)
+    return np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0)
+
+
+def _starts(ordered: np.ndarray) -> np.ndarray:
+    """Where each block of equal values begins."""
+    return np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+
+
+def _f1(true: np.ndarray, said: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """F1 [B, L]; a label that is never true nor said has 0."""
+    hit, relevant, chosen = weights @ (true * said), weights @ true, weights @ said
+    return np.divide(2 * hit, relevant + chosen, out=np.zeros_like(hit), where=relevant + chosen > 0)
