@@ -307,7 +307,7 @@ FAULTS = (
     ),
     Fault(
         "what is scored and not decided is not new",
-        "jobs/steps/serving.py",
+        "jobs/steps/news.py",
         "came.within(scorers.decided_by_promoted(run))",
         "came.within(run.lake.read(SCORES))",
         "tests/jobs/test_nightly.py -k died_between",

@@ -36,7 +36,6 @@ from lake.waves import Work
 from lake.write import stage
 from models import identity
 from models.handwriting.train import BASE, SIGHT, train_base
-from models.language import prompts
 from models.training.alignment import Example, align, epochs
 from models.training.trainer import OnMetric, TrainSpec
 from models.video.cache import FrameCache
@@ -144,6 +143,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     recipe = teacher_recipe(run, arguments.by)
     if arguments.teacher is not None:
         take_in(run, arguments.teacher, recipe)
+    prompt = recipes.prompt_of(run.settings)
     rows = taught(run, recipe, scope.stage(run, "align"))
     run.record.add({"lessons": len(rows)})
     figures: list[dict] = []
@@ -166,12 +166,6 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         recipes.frame_spec(settings.frames.model_dump(), str(start)),
         limits,
         settings.align.cache_mb << 20,
-    )
-    prompt = prompts.user_text(
-        settings.labels.prompt or prompts.DEFAULT_TEMPLATE,
-        settings.labels.labels,
-        settings.rollout.grammar,
-        run.label_set.independent,
     )
 
     def example(row: Row) -> Example:

@@ -17,7 +17,7 @@ from jobs.runtime import cli
 from jobs.runtime.progress import clock
 from jobs.runtime.run import Run
 from jobs.steps import scope, scorers
-from jobs.steps.inputs import fields_of, takes_texts, with_inputs
+from jobs.steps.inputs import with_inputs
 from jobs.steps.rollouts import measured_rate, missing
 from jobs.steps.scope import Scope
 from jobs.steps.scorers import Scorer
@@ -37,11 +37,11 @@ def chosen(run: Run, scorer: Scorer, since: date | None, until: date | None) -> 
     """The videos of those days that lack a decision of the live scorer and rule."""
     versions = {"scorer_id": scorer.id, "rule_id": scorer.rule_id}
     # A video whose text has changed has several decisions, and their number says nothing of the others.
-    decisions = {} if takes_texts(scorer.recipe) else run.lake.rows_by_day(DECISIONS, **versions)
+    decisions = {} if scorer.recipe.texts else run.lake.rows_by_day(DECISIONS, **versions)
     days = lacking(run.lake.rows_by_day(VIDEOS), decisions, since, until)
     videos, decided = run.lake.read(VIDEOS), scorers.decided_by(run, scorer)
     on_them = F.col("ingested_on").isin(*days)
-    asked = with_inputs(run, fields_of(scorer.recipe), videos.where(on_them))
+    asked = with_inputs(run, scorer.recipe.texts, videos.where(on_them))
     lacking_one = asked.join(decided.where(on_them).select(*scope.KEY), list(scope.KEY), "left_anti")
     return scope.fix(run, "backfill", lacking_one)
 

@@ -34,7 +34,6 @@ _NAMES = 5  # examples in a message
 
 def read_labels(run: Run, path: str, statements: DataFrame) -> None:
     """Publish the statements of a labels file; leaks and contradictions are quarantined and said aloud."""
-    run.waves.must_be_open(LABELS, SPLITS)
     settings = run.settings.ingest
 
     def write(wave: Wave) -> Work:
@@ -95,6 +94,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     statements = None
     texts = text_files.given(run, arguments.texts)  # mistakes in files are told before hours of reading videos
     if arguments.labels is not None:
+        run.waves.must_be_open(LABELS, SPLITS)
         statements = label_files.read_statements(
             run.lake.spark, arguments.labels, run.settings.ingest, run.label_set, arguments.split
         )

@@ -18,7 +18,8 @@ from jobs.runtime import cli
 from jobs.runtime.run import Run
 from jobs.steps import scorers, text_files
 from jobs.steps.files import read_files
-from jobs.steps.serving import news, serve
+from jobs.steps.news import news, note_returned
+from jobs.steps.serving import serve
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
@@ -29,6 +30,8 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     if texts is not None:
         text_files.take_in(run, arguments.texts, texts)
     found = news(run, scorer)
+    if found.returned is not None:
+        note_returned(run, scorer.recipe, found.returned)
     if found.scope is None or not found.scope.count:
         run.record.versions |= scorer.versions
         run.record.add(dict.fromkeys(("videos_in_scope", "videos_scored", "rollouts", "engines"), 0))

@@ -15,8 +15,8 @@ from pyspark.sql import functions as F
 from jobs.runtime import cli
 from jobs.runtime.run import Run
 from jobs.steps import scorers
+from jobs.steps.news import news
 from jobs.steps.rollouts import missing
-from jobs.steps.serving import news
 from lake import catalog
 from lake.recovery import state
 from lake.registry import RegistryError

@@ -1,4 +1,4 @@
-"""scores: probabilities of one video under one scorer."""
+"""scores: probabilities of one video, with the text beside it, under one scorer."""
 
 from schemas.checks import Contract, between, holds, not_null
 from schemas.columns import DATE, DOUBLE, INT, STRING, TIMESTAMP, Column, mapping
@@ -26,7 +26,7 @@ def contract(labels: LabelSet) -> Contract:
 
 SCORES = Table(
     name="scores",
-    grain="one video under one scorer",
+    grain="one video, with the text beside it, under one scorer",
     columns=(
         Column("video_id", STRING, "the video"),
         Column("task", STRING, "task"),

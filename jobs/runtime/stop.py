@@ -12,7 +12,7 @@ _pressed = threading.Event()
 
 
 def on_ctrl_c() -> None:
-    """From now on."""
+    """From now on Ctrl-C raises KeyboardInterrupt in the main thread, and what is below it is silent."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _interrupted)
 

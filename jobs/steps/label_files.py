@@ -138,7 +138,7 @@ def _mapped(
 
     def own(value: Column) -> Column:
         pairs = [F.lit(word) for pair in words.items() for word in pair]
-        return F.coalesce(F.create_map(*pairs)[value], value) if words else value
+        return F.coalesce(F.create_map(*pairs)[value], value)
 
     return F.transform(parts, own) if several else own(cell)
 

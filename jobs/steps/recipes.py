@@ -10,7 +10,8 @@ from conf.settings import Settings
 from jobs.runtime.errors import UsageError
 from lake import storage
 from models import identity
-from models.engines.folder import EVEN, check_folder, config_of, quantization_of
+from models.engines.config import config_of, quantization_of
+from models.engines.folder import TIME_WORDS, check_folder
 from models.engines.promise import Adapter, EngineSpec, Sampling
 from models.engines.rollouts import Plan
 from models.language import prompts
@@ -34,21 +35,31 @@ class Recipe:
     model_path: str
     adapter_path: str | None = None
 
+    @property
+    def texts(self) -> list[tuple[str, int]]:
+        """Which fields of text enter its prompts beside the pictures, in order, and of how many characters at most."""
+        return [(field, most) for field, most in self.json.get("texts", {}).get("fields", ())]
+
+
+def prompt_of(settings: Settings) -> str:
+    """The text of the user's turn. Raises UsageError for a template that will not do."""
+    task = settings.labels
+    template, independent = task.prompt or prompts.DEFAULT_TEMPLATE, task.mode == "independent"
+    try:
+        return prompts.user_text(template, task.labels, settings.rollout.grammar, independent)
+    except ValueError as error:
+        raise UsageError(f"labels/{task.task}.yaml: {error}") from None
+
 
 def of_settings(settings: Settings) -> Recipe:
     """The recipe that these settings describe. Raises UsageError if the model folder or the prompt will not do."""
     task, rollout, model = settings.labels, settings.rollout, settings.model
-    independent = task.mode == "independent"
-    try:
-        text = prompts.user_text(task.prompt or prompts.DEFAULT_TEMPLATE, task.labels, rollout.grammar, independent)
-    except ValueError as error:
-        raise UsageError(f"labels/{task.task}.yaml: {error}") from None
     value = identity.recipe(
         model=model_digest(model.path),
         adapter=adapter_digest(model.adapter) if model.adapter else "",
         quantization=_of_folder(quantization_of, model.path),
-        checks=_of_folder(_checks, model.path, task.labels) if independent else None,
-        prompt=text,
+        checks=_of_folder(_checks, model.path, task.labels) if task.mode == "independent" else None,
+        prompt=prompt_of(settings),
         labels=task.labels,
         grammar=rollout.grammar,
         frames=settings.frames.model_dump(),
@@ -94,7 +105,7 @@ def frame_spec(frames: dict[str, Any], folder: str) -> FrameSpec:
     try:
         spec = FrameSpec(**frames, cell=cell_of(folder))
         family = config_of(folder).get("model_type")
-        if spec.sampling != "uniform" and family in EVEN:
+        if spec.sampling != "uniform" and family not in TIME_WORDS:
             raise ValueError(
                 f"sampling: expected uniform, as {family} is told how far apart pictures are and not when each was; found "
                 f"{spec.sampling}"
@@ -111,18 +122,19 @@ def frame_spec(frames: dict[str, Any], folder: str) -> FrameSpec:
 
 def model_digest(folder: str) -> str:
     """Digest of a model folder. Raises UsageError if there is none."""
-    try:
-        return identity.model_digest(folder)
-    except FileNotFoundError as error:
-        raise UsageError(f"model.path: {error}; expected a folder in Hugging Face layout") from None
+    return _digest("model.path", folder, "Hugging Face layout")
 
 
 def adapter_digest(folder: str) -> str:
     """Digest of a LoRA adapter's folder. Raises UsageError if there is none."""
+    return _digest("model.adapter", folder, "peft's layout")
+
+
+def _digest(setting: str, folder: str, layout: str) -> str:
     try:
         return identity.model_digest(folder)
     except FileNotFoundError as error:
-        raise UsageError(f"model.adapter: {error}; expected a folder in peft's layout") from None
+        raise UsageError(f"{setting}: {error}; expected a folder in {layout}") from None
 
 
 def greedy(recipe: Recipe) -> Recipe:
@@ -153,7 +165,7 @@ def check_served(recipe: Recipe, settings: Settings) -> None:
     except ValueError as error:
         raise UsageError(str(error)) from None
     # Of most scripts a token holds a character or more.
-    told = sum(len(f"\n{field}: ") + most for field, most in recipe.json.get("texts", {}).get("fields", ()))
+    told = sum(len(f"\n{field}: ") + most for field, most in recipe.texts)
     needed = asked + told + ours.sampling.max_tokens
     if needed > ours.engine.max_model_len:
         raise UsageError(

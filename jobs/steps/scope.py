@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.runtime.run import Run
-from jobs.steps.inputs import fields_of, with_inputs
+from jobs.steps.inputs import with_inputs
 from jobs.steps.recipes import Recipe
 from schemas.videos import VIDEOS
 
@@ -124,4 +124,4 @@ def stage(run: Run, split: str | None, recipe: Recipe | None = None) -> Scope:
     """The videos of one stage of this run's task, or all of them, with what goes into their prompts under a recipe."""
     videos = run.lake.read(VIDEOS)
     chosen = videos if split is None else of_split(videos, run.lake.view("current_splits"), run.task, split)
-    return fix(run, f"scope-{split or 'all'}", with_inputs(run, fields_of(recipe), chosen))
+    return fix(run, f"scope-{split or 'all'}", with_inputs(run, recipe.texts if recipe else [], chosen))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 from pyspark.sql import DataFrame
@@ -10,63 +9,15 @@ from pyspark.sql import functions as F
 
 from jobs.runtime.run import Run
 from jobs.steps import scope, scorers
-from jobs.steps.inputs import fields_of, note_returned, takes_texts, with_inputs
 from jobs.steps.rollouts import roll_out, say_statuses
 from jobs.steps.scope import Scope
 from jobs.steps.scorers import Scorer
 from jobs.steps.scoring import register, score_parts
 from lake.audit import TWICE
-from lake.catalog import Added
 from schemas.decisions import DECISIONS
 from schemas.quarantine import QUARANTINE
 from schemas.scores import SCORES
-from schemas.texts import TEXTS
 from schemas.traces import TRACES
-from schemas.videos import VIDEOS
-
-
-@dataclass(frozen=True)
-class News:
-    """What a night has to look at, None if that is nothing, and the versions of the lake up to which it then has."""
-
-    scope: Scope | None
-    videos_version: int
-    texts_version: int
-
-
-def news(run: Run, scorer: Scorer | None) -> News:
-    """Videos without a decision of any versions that are or were live; what a candidate tried does not count. And videos
-    that the live scorer has decided with another text beside them than they have now.
-
-    Looks only at what came after the versions of `videos` and `texts` up to which an earlier night has decided everything,
-    and at the days of what it left; if that is nothing, no other table is read.
-    """
-    before = run.lake.registry.scored_up_to(run.task, scorer.id if scorer else None)
-    texts = _texts_since(run, scorer, before.texts_version)
-    added = run.lake.added_since(VIDEOS, before.version, before.open_days)
-    if added.files == () and texts.files == ():
-        return News(None, added.version, texts.version)
-    recipe = scorer.recipe if scorer else None
-    came = scope.fix(run, "came", with_inputs(run, fields_of(recipe), run.lake.read_added(VIDEOS, added)))
-    new = came.videos.join(came.within(scorers.decided_by_promoted(run)).select("video_id"), "video_id", "left_anti")
-    if scorer and takes_texts(scorer.recipe):
-        told = run.lake.read_added(TEXTS, texts).select("video_id").unionByName(came.videos.select("video_id"))
-        about = run.lake.read(VIDEOS).join(told.distinct(), "video_id", "left_semi")
-        asked = scope.fix(run, "told", with_inputs(run, fields_of(recipe), about))
-        decided = asked.within(scorers.decided_by(run, scorer))
-        refused = refused_videos(asked.since(run.lake.read(QUARANTINE), "refused_at"), scorer)
-        answered = decided.select(*scope.KEY).unionByName(refused)
-        otherwise = asked.videos.join(answered.select("video_id").distinct(), "video_id", "left_semi")
-        new = new.unionByName(otherwise.join(answered, list(scope.KEY), "left_anti")).dropDuplicates(["video_id"])
-        note_returned(run, scorer.recipe, asked.videos, decided)
-    return News(scope.fix(run, "new", new), added.version, texts.version)
-
-
-def _texts_since(run: Run, scorer: Scorer | None, version: int | None) -> Added:
-    """What came into the table texts, which concerns those scorers alone whose prompts take any."""
-    if scorer and takes_texts(scorer.recipe):
-        return run.lake.added_since(TEXTS, version)
-    return Added(run.lake.version(TEXTS), ())
 
 
 def serve(run: Run, scorer: Scorer, asked: Scope) -> Scope:

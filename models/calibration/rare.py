@@ -17,7 +17,7 @@ from models.calibration.features import FeatureSpec, vector
 from models.calibration.linear import Batches
 
 ENOUGH = 5  # rows that tell of a label from which on it is learnt from them alone
-SHARE = 0.05  # weight of a stand-in, in rows for each row there is; at least one
+SHARE = 0.05  # weight of a stand-in in rows for each row there is, where nothing tells of its label
 MOST = 0.25  # of all of them together: in a set of forty labels most may be rare, and the rows still have their say
 # Probability that its traces give their answer: surer than real ones, and it would stand for none of them.
 SURE = 0.8

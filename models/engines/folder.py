@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from models.engines.lora import lora_rank
+from models.engines.config import config_of, lora_rank
 from models.language.label_scores import Scored, reader
 from models.language.prompts import chat, video_token
 from models.video.frames import FrameSpec
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")  # whose positions the engines and the trainer share: see language/positions.py
-EVEN = ("qwen2_5_vl",)  # are told how far apart pictures are, not when each was
-_TIME_WORDS = {"qwen3_vl": "<9999.9 seconds>"}  # stands before every step of a clip, between two marks
-
-
-def config_of(folder: str) -> dict[str, Any]:
-    """The folder's config.json. Raises ValueError, naming the file, where it is missing or no JSON."""
-    path = Path(folder) / "config.json"
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: expected the configuration of a model, found {error!r}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected the configuration of a model, found {type(found).__name__}")
-    return found
-
-
-def quantization_of(folder: str) -> str:
-    """The method by which a folder's weights are quantised, "" for none. Raises ValueError as `config_of`."""
-    return str((config_of(folder).get("quantization_config") or {}).get("quant_method", ""))
+# What stands before every step of a clip, between two marks. Other families are told how far apart pictures are, not when
+# each was.
+TIME_WORDS = {"qwen3_vl": "<9999.9 seconds>"}
 
 
 def check_folder(folder: str, user_text: str, scored: Scored, frames: FrameSpec, adapters: Sequence[str] = ()) -> int:
@@ -61,6 +42,6 @@ def check_folder(folder: str, user_text: str, scored: Scored, frames: FrameSpec,
     behind = reader(processor, scored, frozenset([tokenizer.eos_token_id])).longest + 1 if scored else 0
     for adapter in adapters:
         lora_rank(adapter)
-    words = len(tokenizer(_TIME_WORDS[family])["input_ids"]) + 2 if family in _TIME_WORDS else 0
+    words = len(tokenizer(TIME_WORDS[family])["input_ids"]) + 2 if family in TIME_WORDS else 0
     text = len(tokenizer(prompt.replace(video_token(processor), ""))["input_ids"])
     return behind + text + frames.most_tokens + words * frames.most_steps

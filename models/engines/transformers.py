@@ -119,6 +119,8 @@ class TransformersEngine(Streaming):
 
     def score(self, request: Request, token_ids: Sequence[int], scored: Scored = None) -> Completion:
         """The completion that consists of these tokens: teacher forcing, their log-probabilities without sampling."""
+        self._must_live()
+        self._use(request.adapter)
         inputs = self._inputs(request, 1)
         logprobs = self._forced(inputs, token_ids)[:-1]
         scores = self._scores(scored) if scored else None

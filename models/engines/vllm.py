@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from models.engines.lora import lora_rank
+from models.engines.config import lora_rank
 from models.engines.promise import (
     Classified,
     Completion,

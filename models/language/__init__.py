@@ -1,1 +1,1 @@
-"""Asking and understanding: the prompt, the grammar of a trace, and where its answer stands."""
+"""Asking and understanding: prompts, their positions, the grammar of a trace, codes, and how probable its labels were."""

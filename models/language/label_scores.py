@@ -66,7 +66,7 @@ class Looks:
 
 
 class LabelScores(Protocol):
-    """longest: tokens that a tail has at most."""
+    """longest: tokens to leave free for a tail behind a completion."""
 
     longest: int
 

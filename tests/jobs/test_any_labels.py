@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections import Counter
@@ -10,6 +11,7 @@ import pytest
 import yaml
 from support import Lake, deepintuit
 
+from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.steps.inputs import NO_INPUT
 
@@ -95,7 +97,9 @@ def test_a_night_of_independent_labels(spark, clip_factory, tmp_path):
         assert row["label"] is None and (row["labels"] is None) == row["abstain"]
 
 
-def test_a_night_with_transcripts_whose_change_makes_exactly_those_videos_pending(spark, clip_factory, tmp_path):
+def test_a_night_with_transcripts_whose_change_makes_exactly_those_videos_pending(
+    spark, clip_factory, tmp_path, capsys
+):
     lake = lake_of(tmp_path, "told", KNOWN, rollout={"n": 2, "texts": {"title": 40, "transcript": 60}})
     uploads = shutil.copytree(clip_factory("test", 6), tmp_path / "uploads")
     names = sorted(path.name for path in uploads.glob("*.mp4"))
@@ -120,7 +124,10 @@ def test_a_night_with_transcripts_whose_change_makes_exactly_those_videos_pendin
     assert lake.job("nightly").counts["videos_in_scope"] == 0
     changed = current(lake)
     assert sum(changed[video] != before[video] for video in before) == 2
-    back = lake.job("nightly", texts=told(v1="B", v4=""))  # the old words, and a text taken back
+    lake.job("ingest", texts=told(v1="B", v4=""))  # the old words, and a text taken back
+    assert cli.main(["status", "--conf", str(tmp_path / "site.yaml"), "--set", f"lake.root={lake.root}"]) == 0
+    assert json.loads(capsys.readouterr().out)["backlog"]["videos"] == 1
+    back = lake.job("nightly")
     assert (back.counts["videos_in_scope"], back.counts["rollouts"]) == (1, 2)  # v4 still has what "<|im_end|> said"
     assert back.counts["inputs_returned"] == 1
     now = current(lake)

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from jobs.steps.inputs import NO_INPUT, attach, returned
+from jobs.steps.inputs import NO_INPUT, attach
 
 TEXTS = [
     ("both", "title", "  Cats\n\n and   dogs "),
@@ -51,18 +51,3 @@ def test_the_digest_is_that_of_what_is_read(given):
     short, long = given(title=200, transcript=10), given(title=200, transcript=11)
     assert short["both"][1] != long["both"][1] and short["title"] == long["title"]
     assert short["title"][1] == hashlib.sha256(b"title: Cats and dogs").hexdigest()[:16]
-
-
-def test_a_text_that_changes_back_makes_the_earlier_decision_count_again(spark):
-    """video, its text now | what was decided, when | what was noted, when -> whose text is back at an earlier one."""
-    asked = spark.createDataFrame(
-        [("same", "A"), ("back", "A"), ("noted", "A"), ("new", "B"), ("on", "C"), ("away", "B")],
-        "video_id string, input_digest string",
-    ).selectExpr("*", "DATE'2026-01-02' AS ingested_on")
-    decided = [("same", "A", 1), ("back", "A", 1), ("back", "B", 2), ("noted", "A", 1), ("noted", "B", 2)]
-    decided += [("new", "A", 1), ("on", "A", 1), ("on", "B", 2), ("on", "C", 4), ("away", "A", 1), ("away", "B", 2)]
-    noted = [("noted", "A", 3), ("on", "A", 3), ("away", "A", 3)]
-    decisions = spark.createDataFrame(decided, "video_id string, input_digest string, decided_at int")
-    inputs = spark.createDataFrame(noted, "video_id string, input_digest string, noted_at int")
-    found = {(row["video_id"], row["input_digest"]) for row in returned(asked, decisions, inputs).collect()}
-    assert found == {("back", "A"), ("away", "B")}

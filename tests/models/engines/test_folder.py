@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from benchmarks import families, parity
-from models.engines.folder import check_folder, quantization_of
-from models.engines.lora import lora_rank
+from models.engines.config import lora_rank, quantization_of
+from models.engines.folder import check_folder
 from models.engines.promise import Adapter, EngineSpec, Request, Sampling
 from models.engines.transformers import TransformersEngine
 from models.engines.vllm import VllmEngine
@@ -74,6 +74,12 @@ def test_what_would_fail_in_every_worker_is_said_before_one_starts(folder):
         return str(refused.value)
 
     assert "adapter_config.json: expected the configuration of a LoRA adapter" in refusal(adapters=[str(folder)])
+    for written, said in (
+        ("[]", "expected the configuration of a LoRA adapter, found list"),
+        ('{"r": 1024}', "found 1024"),
+    ):
+        (folder / "adapter_config.json").write_text(written)
+        assert said in refusal(adapters=[str(folder)])
     assert "special token <|im_end|>" in refusal("What?<|im_end|>")
     assert "code 'not one token'" in refusal(scored=Checks((("a", "Is it?"),), ("not one token", "no")))
     template = (folder / "chat_template.jinja").read_text()
