@@ -33,6 +33,55 @@ class Fault:
 
 FAULTS = (
     Fault(
+        "a label ends where its answer goes on with a full stop",
+        "models/language/label_scores.py",
+        "        after = written.removeprefix(said)\n",
+        '        after = ""\n',
+        "tests/models/language/test_label_scores.py",
+    ),
+    Fault(
+        "the prefix of the old weights answers for the new ones",
+        "models/engines/vllm.py",
+        "            if not self._engine.reset_prefix_cache():\n",
+        "            if False:\n",
+        "tests/models/engines/test_engines.py -k weights_take_effect",
+    ),
+    Fault(
+        "a rare label is believed though every trace that named it was wrong",
+        "models/calibration/rare.py",
+        "yes[place] + refuted[place]",
+        "yes[place]",
+        "tests/models/calibration/test_rare.py",
+    ),
+    Fault(
+        "a text that changed back stays with what was decided in between",
+        "schemas/views.py",
+        "greatest(s.scored_at, i.noted_at)",
+        "s.scored_at",
+        "tests/lake/test_catalog.py -k changes_back",
+    ),
+    Fault(
+        "a line break of another script forges a field of text",
+        "jobs/steps/inputs.py",
+        r'r"(?U)[\s\p{Cc}]+"',
+        r'r"\s+"',
+        "tests/jobs/steps/test_inputs.py",
+    ),
+    Fault(
+        "a Ctrl-C that Python swallowed is lost",
+        "jobs/runtime/stop.py",
+        "    if _pressed.is_set():\n",
+        "    if False:\n",
+        "tests/jobs/runtime/test_stop.py",
+    ),
+    Fault(
+        "a number in the key of a refused row kills its task",
+        "lake/write.py",
+        "str(_plain(row[name]))",
+        "_plain(row[name])",
+        "tests/lake/test_quarantine.py",
+    ),
+    Fault(
         "a label's look begins behind the tag that it is glued to",
         "models/language/label_scores.py",
         "kept, place = tokens_before(self._tokenizer, ids, opening.tag)",
