@@ -1,8 +1,8 @@
 """What label scores cost: none, gathered at every step, or looked up behind the completion. python -m benchmarks.label_cost
 
-Turns alternate, ratios are of median throughputs. Short traces are those of the embedded model on clips of its own kind, with
-its three labels and with forty, most of which begin alike. Long ones are drawn by an untrained model, which has no answers:
-there the looks of the forty are taken behind its last token.
+Turns alternate, ratios are of median throughputs. Short traces are those of the embedded model on clips of its own kind,
+with its three labels and with forty, most of which begin alike. Long ones are drawn by an untrained model, which has no
+answers: there the looks of the forty are taken behind its last token.
 """
 
 from __future__ import annotations
