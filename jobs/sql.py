@@ -36,7 +36,8 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
             raise UsageError(
                 f"sql: expected a table or view of the lake, found {asked}; there are {', '.join(catalog.NAMES)}"
             ) from None
-        raise UsageError("sql: " + " ".join(str(error).split("\n\nJVM")[0].split("== SQL")[0].split())) from None
+        said = str(error).split("\n\nJVM")[0].split("== SQL")[0].split(";\n")[0]  # behind it comes the plan, in pages
+        raise UsageError("sql: " + " ".join(said.split())) from None
 
 
 def ask(run: Run, query: str) -> DataFrame:

@@ -66,15 +66,17 @@ def given(run: Run, path: str | None) -> DataFrame | None:
 def changes(matched: DataFrame, current: DataFrame) -> DataFrame:
     """Of statements that found their video those that say something new; refused_*: what cannot be taken.
 
-    matched: as `match` gives them; current: the view current_texts. Of two rows about one video and field the first counts.
+    matched: as `match` gives them; current: the view current_texts. Of rows about one video and field the first that says
+    something counts.
     """
     now = current.select("video_id", "field", F.col("text").alias("now"))
     fine = F.col("refused_reason").isNull()
-    place = F.row_number().over(Window.partitionBy("video_id", "field", fine).orderBy("external_id", "row"))
+    blank = F.col("text") == ""
+    place = F.row_number().over(Window.partitionBy("video_id", "field", fine).orderBy(blank, "external_id", "row"))
     news = (
         matched.withColumn("place", place)
         .join(now, ["video_id", "field"], "left")
-        .where(~fine | (F.coalesce("now", F.lit("")) != F.col("text")))
+        .where(~fine | ((F.coalesce("now", F.lit("")) != F.col("text")) & ((F.col("place") == 1) | ~blank)))
         .drop("now")
     )
     odd = F.col("text").contains("\ufffd")

@@ -100,6 +100,12 @@ def test_a_label_outside_the_set_and_bad_sql(stopped, tmp_path):
     assert "sql: " in stopped("sql", "SELEKT 1")
 
 
+def test_a_query_that_names_a_strange_column_is_told_without_its_plan(stopped, tmp_path):
+    create_all(str(tmp_path / "lake"))
+    line = stopped("sql", "SELECT nope FROM current_texts")
+    assert "name `nope` cannot be resolved. Did you mean" in line and "Project" not in line and len(line) < 400
+
+
 def test_a_lake_of_another_version(stopped, tmp_path, monkeypatch):
     monkeypatch.setitem(table._PROPERTIES, table.VERSION_PROPERTY, "0")
     monkeypatch.setattr(table, "SCHEMA_VERSION", "0")

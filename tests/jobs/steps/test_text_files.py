@@ -53,6 +53,9 @@ def test_only_what_is_said_anew_is_taken_and_the_odd_is_refused(spark):
         ("v2", "b", 1, "transcript", "", *fine),  # taken back
         ("v3", "c", 2, "title", "New", *fine),
         ("v3", "d", 3, "title", "Two files, one content", *fine),
+        ("v6", "g", 6, "title", "", *fine),
+        ("v6", "g", 7, "title", "In the second row", *fine),
+        ("v6", "g", 8, "title", "", *fine),
         ("v4", "e", 4, "title", "caf\ufffd", *fine),
         ("v5", "f", 5, "title", "whose?", "ambiguous_name", "2 different videos"),
     ]
@@ -62,11 +65,13 @@ def test_only_what_is_said_anew_is_taken_and_the_odd_is_refused(spark):
         spark.createDataFrame(current, "video_id string, field string, text string"),
     ).collect()
     found = {(row["external_id"], row["field"]): (row["text"], row["refused_reason"]) for row in rows}
+    assert len(rows) == len(found)
     assert found == {
         ("b", "title"): ("Mice", None),
         ("b", "transcript"): ("", None),
         ("c", "title"): ("New", None),
         ("d", "title"): ("Two files, one content", "said_twice"),
+        ("g", "title"): ("In the second row", None),
         ("e", "title"): ("caf\ufffd", "not_utf8"),
         ("f", "title"): ("whose?", "ambiguous_name"),
     }
