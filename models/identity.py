@@ -12,10 +12,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-# Files of a model folder that change what the model does. What else lies there does not: notes, manifests, and
-# generation_config.json, since what a recipe does not say is neutral.
+# Files of a model folder that change what the model does. Notes, logs and manifests beside them do not.
+# generation_config.json is among them for its end tokens; its defaults for sampling change nothing.
 MODEL_FILES = (
-    *("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "*processor_config.json"),
+    *(
+        "*.safetensors",
+        "*.safetensors.index.json",
+        "config.json",
+        "generation_config.json",
+        "adapter_config.json",
+        "*processor_config.json",
+    ),
     *("tokenizer*.json", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json", "*.model"),
     *("chat_template.json", "*.jinja", "additional_chat_templates/*.jinja"),
 )

@@ -136,7 +136,8 @@ def test_a_copy_of_a_model_is_the_same_model(folder):
 
 
 @pytest.mark.parametrize(
-    "name", ["model.safetensors", "tokenizer.json", "chat_template.jinja", "processor_config.json"]
+    "name",
+    ["model.safetensors", "tokenizer.json", "chat_template.jinja", "processor_config.json", "generation_config.json"],
 )
 def test_a_changed_part_makes_another_model(folder, name):
     before = identity.model_digest(str(folder))
@@ -156,6 +157,7 @@ def test_notes_and_logs_beside_a_model_change_nothing(folder):
     before = identity.model_digest(str(folder))
     (folder / "TRAINING.md").write_text("Rewritten.")
     (folder / "train.log").write_text("step 1")
+    (folder / "manifest.json").write_text("{}")
     (folder / ".cache").mkdir()
     assert identity.model_digest(str(folder)) == before
 
