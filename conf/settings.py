@@ -25,9 +25,8 @@ Slug = Annotated[str, Field(pattern=_SLUG)]
 def _label(text: str) -> str:
     """Letters and digits of any script, lower case where there is one; signs would be tags, lists or quotes in an answer."""
     text = unicodedata.normalize("NFC", text)  # as answers and label files are read
-    kinds = "".join(
-        unicodedata.category(sign)[0] for sign in text if sign not in "-_\u200c\u200d"
-    )  # joiners are spelling
+    beside = "-_\u200c\u200d"  # joiners are spelling
+    kinds = "".join(unicodedata.category(sign)[0] for sign in text if sign not in beside)
     if not re.fullmatch("[LN][LMN]*", kinds) or text[0] in "-_" or text != text.lower():
         raise PydanticCustomError("label", "expected a label of lower-case letters and digits of any script, - and _")
     return text

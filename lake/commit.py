@@ -123,7 +123,7 @@ def note_once(
 
     land: `append` for what may come again after its mark has expired, as what an id stands for does.
     """
-    if noted(table, root, mark):
+    if _noted(table, root, mark):
         return
     values = [{column.name: row.get(column.name) for column in table.columns} for row in rows]
     with PartWriter(table, root, wave_id) as parts:
@@ -131,7 +131,7 @@ def note_once(
         land(table, root, parts.close(), mark, wave_id)
 
 
-def noted(table: Table, root: str, mark: str) -> bool:
+def _noted(table: Table, root: str, mark: str) -> bool:
     """Whether something was noted under this mark, as far as the table's log reaches back."""
     return open_table(table, root).transaction_version(mark) is not None
 

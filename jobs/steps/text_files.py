@@ -82,7 +82,7 @@ def changes(matched: DataFrame, current: DataFrame) -> DataFrame:
     odd = F.col("text").contains("\ufffd")
     again = fine & (F.col("place") > 1)
     reason = F.when(again, F.lit("said_twice")).when(odd, F.lit("not_utf8"))
-    message = F.when(again, F.lit("an earlier row of the file says another text of this video and field"))
+    message = F.when(again, F.lit("an earlier row of the file speaks of this field of the video already"))
     message = message.when(
         odd, F.lit("expected UTF-8 text, found a character that stands for one that could not be read")
     )

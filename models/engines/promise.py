@@ -142,6 +142,11 @@ class Engine(Protocol):
     dead: bool
     changed: bool
 
+    @property
+    def unfinished(self) -> int:
+        """Sequences that were taken in and are not finished."""
+        ...
+
     def chat(self, user_text: str, clips: int = 1, said: str = "") -> str:
         """The prompt of a request: `prompts.chat` with this model's processor; from any thread."""
         ...

@@ -142,16 +142,6 @@ def _on_screen(clip: Container, wanted: Sequence[float], fit: Fit) -> list[tuple
     return seen + [(last[0], fit(last[1]))] * (len(wanted) - len(seen))
 
 
-def sample_array(video: np.ndarray, fps: float, spec: FrameSpec) -> Clip:
-    """`sample` for frames already in memory, uint8 [T, H, W, 3], at a constant rate."""
-    duration = len(video) / fps
-    shown, chooser = spec.shown(duration), SAMPLINGS[spec.sampling]
-    candidates = on_screen_indices(len(video), chooser.candidates * shown)
-    pictures = fitted(video[candidates], spec)
-    kept = chooser.choose(list(pictures), shown, spec.cell)
-    return Clip(pictures[kept], [candidates[i] / fps for i in kept], duration)
-
-
 def fitted(video: np.ndarray, spec: FrameSpec) -> np.ndarray:
     """Frames in memory, uint8 [T, H, W, 3], brought to the size that the model sees."""
     fit = spec.fitting()

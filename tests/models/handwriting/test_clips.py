@@ -10,11 +10,12 @@ from itertools import product
 
 import numpy as np
 import pytest
+from in_memory import sample_array
 from sklearn.datasets import load_digits
 
 from models.handwriting import clips, digits, teacher, tiny
 from models.video.container import Limits
-from models.video.frames import on_screen_indices, probe, sample, sample_array
+from models.video.frames import on_screen_indices, probe, sample
 
 TRACE = re.compile(
     r"<observation>(\d \d \d \d)</observation><think>([^<>]*(?:[<>]\d[^<>]*)*)</think><answer>(\w+)</answer>"

@@ -14,10 +14,11 @@ import av
 import numpy as np
 import pytest
 from encoded import encode, grey, shown
+from in_memory import sample_array
 
 from models.video import container
 from models.video.container import Limits, MediaError
-from models.video.frames import FrameSpec, probe, sample, sample_array
+from models.video.frames import FrameSpec, probe, sample
 
 SPEC = FrameSpec(count=8, max_pixels=32 * 32, fps=1000.0, cell=8)  # so many a second: always eight
 LIMITS = Limits()
