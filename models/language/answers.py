@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 
@@ -19,9 +20,16 @@ def without_end(token_ids: Sequence[int], end_ids: frozenset[int]) -> list[int]:
     return ids[:-1] if ids and ids[-1] in end_ids else ids
 
 
-def tokens_before(tokenizer: Any, token_ids: Sequence[int], offset: int) -> tuple[int, int]:
+def tokens_before(tokenizer: Any, token_ids: Sequence[int], text: str, offset: int) -> tuple[int, int]:
     """How many tokens end at or before a place in their text, counted in characters, and where the last of them ends."""
     ids = list(token_ids)
+    # Most tokens have the same length in a text as alone; places that are asked for are near its end.
+    guess, place = len(ids), len(text)
+    while guess and place > offset:
+        guess -= 1
+        place -= _length(tokenizer, ids[guess])
+    if place == offset == len(decode(tokenizer, ids[:guess])):
+        return guess, place
     low, high = 0, len(ids)  # texts of prefixes only grow
     while low < high:
         middle = (low + high + 1) // 2
@@ -30,6 +38,11 @@ def tokens_before(tokenizer: Any, token_ids: Sequence[int], offset: int) -> tupl
         else:
             high = middle - 1
     return low, len(decode(tokenizer, ids[:low]))
+
+
+@lru_cache(maxsize=1 << 16)
+def _length(tokenizer: Any, token: int) -> int:
+    return len(decode(tokenizer, [token]))
 
 
 def encode(tokenizer: Any, text: str) -> tuple[int, ...]:

@@ -1,16 +1,17 @@
 """What is asked of a model behind a completion to learn how probable each label was there.
 
 A look is one step of the model behind some tokens: of the completion the first `kept`, then a tail; wanted are the
-log-probabilities of some tokens there. An engine takes the looks of a completion on the prefix that it has computed already,
-so generating costs nothing more, whatever the labels are called.
+log-probabilities of some tokens there. Looks come in rounds: what one found decides where the next one goes on. An engine
+takes them on the prefix that it has computed already, and where a tail is what the completion itself says, it may have seen
+the answer in passing; so generating costs nothing more, whatever the labels are called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from math import exp, log1p
+from math import exp, log, log1p
 from typing import Any, Protocol
 
 from models.language.answers import decode, encode, tokens_before, without_end
@@ -21,6 +22,11 @@ from models.language.prompts import next_turn
 # Characters from the tag to the label, and from there to the closing tag. A completion that strays further before it has no
 # place for labels; what strays further behind it is scored as if it did not.
 _LONGEST = 64
+# Labels that begin alike are told apart where they have at least this share of what all labels have; below it they share
+# evenly. So a probability is off by less than this, and a trained model, which is sure, is asked little.
+_LEAST = 1e-4
+
+Found = Mapping[int, float]  # token -> natural log of its probability
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,26 @@ class Look:
     ids: tuple[int, ...]
 
 
+Rounds = Generator[tuple[Look, ...], Sequence[Found], dict[str, float]]
+
+
 @dataclass(frozen=True)
 class Looks:
-    """kept: how many tokens of the completion stay; read: from what each look found (token -> natural log) to labels."""
+    """kept: how many tokens of the completion stay; rounds: yields the looks of a round, is sent what each of them found,
+    and returns the label scores."""
 
     kept: int
-    looks: tuple[Look, ...]
-    read: Callable[[Sequence[Mapping[int, float]]], dict[str, float]]
+    rounds: Rounds
+
+    def all(self, find: Callable[[Look], Found]) -> dict[str, float]:
+        """The label scores, where each look can be answered at once."""
+        found: list[Found] | None = None
+        while True:
+            try:
+                looks = self.rounds.send(found)  # type: ignore[arg-type]  # the first one is None
+            except StopIteration as end:
+                return end.value
+            found = [find(look) for look in looks]
 
 
 class LabelScores(Protocol):
@@ -91,8 +110,8 @@ class OfChoice:
 
     The labels are written as the completion writes its answer: between the same spaces, quotes and stops, in the same case.
     They are tokenized together with the tag before them, since a tokenizer may glue the two, and put into a tree by their
-    tokens; one look for every node of it that several labels share. So labels may begin alike, or one be the beginning of
-    another.
+    tokens; a look for every node of it that several labels share and that is not ruled out. So labels may begin alike, or
+    one be the beginning of another.
     """
 
     def __init__(self, tokenizer: Any, labels: Sequence[str], end_ids: frozenset[int]) -> None:
@@ -106,7 +125,7 @@ class OfChoice:
         opening = answer_opening(text)
         if opening is None:
             return None
-        kept, place = tokens_before(self._tokenizer, ids, opening.tag)
+        kept, place = tokens_before(self._tokenizer, ids, text, opening.tag)
         before = text[place : opening.start]
         if len(before) > _LONGEST:
             return None
@@ -117,7 +136,7 @@ class OfChoice:
         if not closed or not written.startswith(said) or len(after) > _LONGEST:
             after = QUOTES.get(quote, "")
         tree = self._tree(before, after, _case(said, self._labels))
-        return Looks(kept, tree.looks, tree.read)
+        return Looks(kept, tree.rounds())
 
     def _plant(self, before: str, after: str, case: Callable[[str], str]) -> _Tree:
         return _Tree(self._tokens(before, after, case), encode(self._tokenizer, before))
@@ -144,9 +163,10 @@ class OfChecks:
         ids = without_end(token_ids, self._end_ids)
         if answer_opening(decode(self._tokenizer, ids)) is None:
             return None
-        return Looks(len(ids), self._looks, self._read)
+        return Looks(len(ids), self._rounds())
 
-    def _read(self, found: Sequence[Mapping[int, float]]) -> dict[str, float]:
+    def _rounds(self) -> Rounds:
+        found = yield self._looks
         return {label: -_softplus(at[self._no] - at[self._yes]) for label, at in zip(self._labels, found, strict=True)}
 
 
@@ -165,33 +185,32 @@ class _Tree:
             ids[given : given + 1] == opening[given : given + 1] for ids in tokens.values()
         ):
             given += 1
-        self._tokens = {label: ids[given:] for label, ids in tokens.items()}
-        root = _Node(list(tokens))
-        for label, ids in self._tokens.items():
-            node = root
-            for token in ids:
+        self._given, self._root = opening[:given], _Node(list(tokens))
+        for label, ids in tokens.items():
+            node = self._root
+            for token in ids[given:]:
                 node = node.children.setdefault(token, _Node())
                 node.labels.append(label)
-        self._places = {path: number for number, (path, _) in enumerate(_shared(root))}
-        self.looks = tuple(Look(opening[:given] + path, tuple(node.children)) for path, node in _shared(root))
 
-    def read(self, found: Sequence[Mapping[int, float]]) -> dict[str, float]:
-        scores = {}
-        for label, ids in self._tokens.items():
-            total, at = 0.0, 0
-            while (number := self._places.get(ids[:at])) is not None:
-                total += found[number][ids[at]]
-                at += 1
-            scores[label] = total
+    def rounds(self) -> Rounds:
+        """A level of the tree each: the root, then the nodes at which more than one label may still come."""
+        scores = dict.fromkeys(self._root.labels, 0.0)
+        level: list[tuple[tuple[int, ...], _Node, float]] = [((), self._root, 0.0)]
+        least = None
+        while level:
+            found = yield tuple(Look(self._given + path, tuple(node.children)) for path, node, _ in level)
+            if least is None:
+                least = log(_LEAST) + _log_sum([found[0][token] for token in self._root.children])
+            below = []
+            for (path, node, before), at in zip(level, found, strict=True):
+                for token, child in node.children.items():
+                    total = before + at[token]
+                    if len(child.labels) > 1 and total >= least:
+                        below.append(((*path, token), child, total))
+                    else:
+                        scores |= dict.fromkeys(child.labels, total - log(len(child.labels)))
+            level = below
         return scores
-
-
-def _shared(node: _Node, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], _Node]]:
-    """Every node at which more than one label may still come, and the tokens that lead there."""
-    if len(node.labels) > 1 or not path:
-        yield path, node
-        for token, child in node.children.items():
-            yield from _shared(child, (*path, token))
 
 
 def _case(said: str, labels: Sequence[str]) -> Callable[[str], str]:
@@ -200,6 +219,11 @@ def _case(said: str, labels: Sequence[str]) -> Callable[[str], str]:
         if any(case(label) == said for label in labels):
             return case
     return str
+
+
+def _log_sum(logs: Sequence[float]) -> float:
+    top = max(logs)
+    return top + log(sum(exp(each - top) for each in logs))
 
 
 def _softplus(x: float) -> float:

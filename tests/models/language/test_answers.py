@@ -33,7 +33,7 @@ def test_the_text_ends_before_the_turn_and_behind_a_stop_string(by_byte):
 def test_tokens_before_a_place_never_reach_beyond_it(by_byte, text):
     ids = encode(by_byte, text)
     for offset in range(len(text) + 1):
-        count, place = tokens_before(by_byte, ids, offset)
+        count, place = tokens_before(by_byte, ids, text, offset)
         assert place == len(decode(by_byte, ids[:count])) <= offset
         if text[:offset].isascii():
             assert (decode(by_byte, ids[:count]), place) == (text[:offset], offset)

@@ -61,10 +61,11 @@ def table(tokens, token):
 
 
 def found(reader, ids):
-    """What a reader makes of that model behind these tokens."""
+    """What a reader makes of that model behind these tokens: what stays of them, and the scores."""
     looks = reader.looks(ids)
-    given = [{token: table([*ids[: looks.kept], *look.tail], token) for token in look.ids} for look in looks.looks]
-    return looks, looks.read(given)
+    return looks.kept, looks.all(
+        lambda look: {token: table([*ids[: looks.kept], *look.tail], token) for token in look.ids}
+    )
 
 
 def by_hand(tokenizer, kept, before, after, labels):
@@ -102,10 +103,14 @@ def test_every_label_has_the_log_probability_of_its_own_tokens(tokenizer, name, 
     labels, (lead, close) = SETS[name], opening
     answer = encode(tokenizer, f"<think>x</think>\n<answer>{lead}{labels[-1]}{close}</answer>")
     ids = (*answer, tokenizer.eos_token_id)
-    looks, scores = found(OfChoice(tokenizer, labels, frozenset([tokenizer.eos_token_id])), ids)
-    assert decode(tokenizer, ids[: looks.kept]) == "<think>x</think>\n"
-    wanted = by_hand(tokenizer, ids[: looks.kept], f"<answer>{lead}", close, labels)
-    assert scores == pytest.approx(wanted, abs=1e-12)
+    kept, scores = found(OfChoice(tokenizer, labels, frozenset([tokenizer.eos_token_id])), ids)
+    assert decode(tokenizer, ids[:kept]) == "<think>x</think>\n"
+    wanted = by_hand(tokenizer, ids[:kept], f"<answer>{lead}", close, labels)
+    assert {label: exp(score) for label, score in scores.items()} == pytest.approx(
+        {label: exp(score) for label, score in wanted.items()}, abs=1e-4 * sum(map(exp, wanted.values()))
+    )
+    exact = {label for label, score in wanted.items() if exp(score) > 2e-4 * sum(map(exp, wanted.values()))}
+    assert {label: scores[label] for label in exact} == pytest.approx({label: wanted[label] for label in exact})
     assert list(scores) == list(labels)
 
 
@@ -117,11 +122,11 @@ def test_a_model_that_always_writes_one_label_gives_it_all_the_probability(token
         ids = encode(tokenizer, f"<think>x</think>\n<answer>{lead}{said}{close}</answer>")
         looks = reader.looks(ids)
         path = ids[looks.kept :]
-        given = [
-            {t: 0.0 if path[: len(look.tail) + 1] == (*look.tail, t) else -50.0 for t in look.ids}
-            for look in looks.looks
-        ]
-        scores = looks.read(given)
+        scores = looks.all(
+            lambda look, path=path: {
+                t: 0.0 if path[: len(look.tail) + 1] == (*look.tail, t) else -50.0 for t in look.ids
+            }
+        )
         assert scores[said] == 0.0
         assert max(value for label, value in scores.items() if label != said) <= -50.0
 
@@ -129,10 +134,9 @@ def test_a_model_that_always_writes_one_label_gives_it_all_the_probability(token
 @pytest.mark.parametrize("case", [str, str.upper, str.capitalize])
 def test_labels_are_spelled_as_the_answer_spells_them(tokenizer, case):
     for said in (case("hateful"), f'"{case("hateful")}".'):
-        looks = OfChoice(tokenizer, SETS["plain"], frozenset()).looks(
-            encode(tokenizer, f"<think>x</think> <answer>{said}")
-        )
-        tails = [decode(tokenizer, [*look.tail, token]) for look in looks.looks for token in look.ids]
+        ids = encode(tokenizer, f"<think>x</think> <answer>{said}")
+        looks = next(OfChoice(tokenizer, SETS["plain"], frozenset()).looks(ids).rounds)
+        tails = [decode(tokenizer, [*look.tail, token]) for look in looks for token in look.ids]
         begun = {tail.rpartition(">")[2].strip('"') for tail in tails}
         assert begun and all(any(case(label).startswith(text) for label in SETS["plain"]) for text in begun)
 
@@ -146,10 +150,30 @@ def test_no_answer_no_scores(tokenizer, text):
 
 def test_one_look_is_enough_for_labels_that_begin_differently():
     tokenizer = tiny.make_tokenizer()
-    looks = OfChoice(tokenizer, ("rising", "falling", "mixed"), frozenset()).looks(
-        encode(tokenizer, "<think>x</think><answer>mixed</answer>")
-    )
-    assert len(looks.looks) == 1 and len(looks.looks[0].ids) == 3
+    reader = OfChoice(tokenizer, ("rising", "falling", "mixed"), frozenset())
+    rounds = reader.looks(encode(tokenizer, "<think>x</think><answer>mixed</answer>")).rounds
+    (look,) = next(rounds)
+    assert len(look.ids) == 3
+    with pytest.raises(StopIteration) as end:
+        rounds.send([dict.fromkeys(look.ids, log(1 / 3))])
+    assert end.value.value == pytest.approx(dict.fromkeys(("rising", "falling", "mixed"), log(1 / 3)))
+
+
+@pytest.mark.parametrize(("of_others", "told_apart"), [(1e-5, False), (1e-2, True)])
+def test_labels_that_are_ruled_out_together_share_evenly(of_others, told_apart):
+    tokenizer = tiny.make_tokenizer()
+    labels = ("rising", *(f"class_{number}" for number in range(20)))
+    rising = encode(tokenizer, "<answer>rising")[1]
+    rounds = OfChoice(tokenizer, labels, frozenset()).looks(encode(tokenizer, "<answer>rising</answer>")).rounds
+    (look,) = next(rounds)
+    at = {token: log(1 - of_others) if token == rising else log(of_others) for token in look.ids}
+    if told_apart:
+        assert rounds.send([at])[0].tail[:-1] == look.tail
+        return
+    with pytest.raises(StopIteration) as end:
+        rounds.send([at])
+    probs = {label: exp(score) for label, score in end.value.value.items()}
+    assert probs == pytest.approx(dict.fromkeys(labels[1:], of_others / 20) | {"rising": 1 - of_others})
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "conf/labels").glob("*.yaml")), ids=lambda path: path.stem)
@@ -168,8 +192,8 @@ def test_checks_say_how_probable_yes_is_against_no(tokenizer):
     ids = (*encode(tokenizer, "<think>x</think><answer>none</answer>"), end)
     looks = reader.looks(ids)
     assert (looks.kept, reader.longest) == (len(ids) - 1, 2)
-    assert [(look.tail, look.ids) for look in looks.looks] == [((1, 2), (10, 11)), ((3,), (10, 11))]
-    read = looks.read([{10: log(0.3), 11: log(0.1)}, {10: -800.0, 11: -1.0}])
+    finds = {((1, 2), (10, 11)): {10: log(0.3), 11: log(0.1)}, ((3,), (10, 11)): {10: -800.0, 11: -1.0}}
+    read = looks.all(lambda look: finds[look.tail, look.ids])
     assert exp(read["a"]) == pytest.approx(0.75)
     assert read["b"] == pytest.approx(-799.0)
     assert reader.looks(encode(tokenizer, "<think>x</think>")) is None
