@@ -37,11 +37,12 @@ soak: setup  ## kill a run at every point of a wave, race for longer: half an ho
 mutants: setup  ## plant small faults one at a time and see that a test fails for each
 	$(BIN)/python -m benchmarks.mutants
 
-tiny: setup  ## train the embedded model again from nothing, under 20 minutes on 2 cores
+tiny: setup  ## train the embedded model and its direct baseline again from nothing
 	rm -rf build/tiny
-	$(BIN)/deepintuit demo-data --out build/tiny/data --history 0 --uploads 300 --align 1200
+	$(BIN)/deepintuit demo-data --out build/tiny/data --history 0 --uploads 0 --dev 300 --align 1200
 	$(BIN)/deepintuit ingest $(TINY) --source build/tiny/data/align --labels build/tiny/data/align/labels.csv
 	$(BIN)/deepintuit align $(TINY) --teacher build/tiny/data/align-teacher.csv --out build/tiny/aligned | tee build/tiny/align.json
+	$(BIN)/deepintuit align $(TINY) --direct --start build/tiny/aligned/base --out build/tiny/direct | tee build/tiny/direct.json
 	$(BIN)/python -m models.handwriting.report --work build/tiny --out models/handwriting/checkpoint
 
 format: setup  ## format the code

@@ -32,6 +32,7 @@ from lake.commit import append_once, note_once
 from lake.registry import Registry
 from lake.table import open_table
 from models import identity
+from models.calibration import calibrator
 from models.calibration.features import FeatureSpec
 from models.calibration.linear import LinearCalibrator
 from schemas.label_set import LabelSet
@@ -120,10 +121,10 @@ def _promote(root: Path) -> Versions:
     recipe, labels = recipes.of_settings(settings), tuple(settings.labels.labels)
     spec = FeatureSpec(labels, settings.calibrate.hashed_words)
     size, rng = len(spec.names), np.random.default_rng(0)
-    calibrator = LinearCalibrator(
+    drawn = LinearCalibrator(
         spec, np.zeros(size), np.ones(size), rng.normal(0, 0.1, (len(labels), size)), np.zeros(len(labels))
     )
-    manifest = calibrator.manifest() | {
+    manifest = calibrator.manifest(drawn) | {
         "task": settings.task,
         "recipe_id": recipe.id,
         "recipe": recipe.json,
@@ -132,11 +133,11 @@ def _promote(root: Path) -> Versions:
         "rollouts": ROLLOUTS,
         "run_id": "calibrate-19700101T000000-000000",
         "created_at": datetime(1970, 1, 1, tzinfo=UTC).isoformat(),
-        "figures": {},
+        "figures": {"nll_minus_vote_high": -1.0, "nll_minus_constant_high": -1.0},
     }
     registry = Registry(str(root))
     if not registry.promotions(settings.task):
-        registry.save(settings.task, manifest, calibrator.weights())
+        registry.save(settings.task, manifest, calibrator.weights(drawn))
         cli.perform("promote", settings, quiet=True)
         row = {
             "recipe_id": recipe.id,

@@ -14,7 +14,7 @@ import numpy as np
 
 from models.engines.promise import EngineSpec, Question
 from models.engines.vllm import VllmEngine
-from models.handwriting import clips, tiny
+from models.handwriting import clips, scenes, tiny
 from models.language import codes
 from models.video.container import Limits
 from models.video.frames import sample
@@ -40,10 +40,10 @@ def measure(engine: VllmEngine, files: Sequence[Path], labels: Sequence[str]) ->
 
 
 def main() -> None:
-    labels = clips.LABELS
+    labels = scenes.LABELS
     with tempfile.TemporaryDirectory() as folder:
         files = clips.generate(Path(folder), "test", CLIPS, seed=5)
-        truth = [clips.scene(5, "test", index).label for index in range(CLIPS)]
+        truth = [scenes.scene(5, "test", index).label for index in range(CLIPS)]
         engine = VllmEngine(EngineSpec("vllm", str(CHECKPOINT), max_model_len=512, max_num_seqs=32))
         rows = measure(engine, files, labels)
         engine.close()

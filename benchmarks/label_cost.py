@@ -20,14 +20,14 @@ from typing import Any
 from models.engines.promise import EngineSpec, Request, Sampling
 from models.engines.vllm import VllmEngine
 from models.engines.witness import Witness
-from models.handwriting import clips, tiny
+from models.handwriting import clips, scenes, tiny
 from models.language.label_scores import Choice, Scored
 from models.video.container import Limits
 from models.video.frames import sample
 
 CHECKPOINT = Path(tiny.__file__).parent / "checkpoint"
-THREE = Choice(clips.LABELS)
-FORTY = Choice((*clips.LABELS, *(f"class_{number}" for number in range(37))))
+THREE = Choice(scenes.LABELS)
+FORTY = Choice((*scenes.LABELS, *(f"class_{number}" for number in range(37))))
 MODES = ("none", "none again", "gathered at every step", "only looked up", "seen or looked up")
 ROLLOUTS, TURNS = 4, 15
 LONG = 300  # tokens that a long trace has at least

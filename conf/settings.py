@@ -33,7 +33,7 @@ def _label(text: str) -> str:
 
 
 Label = Annotated[str, AfterValidator(_label)]
-Stage = Literal["align", "refine", "calibrate", "test"]
+Stage = Literal["align", "refine", "calibrate", "dev", "test"]
 NONE = "none"  # in a labels file of independent labels: that none of them applies
 
 
@@ -134,6 +134,12 @@ class LabelFile(Section):
     split: str | None = Field(description="column with the stage; null or absent: see --split")
     values: dict[str, Label] = Field(description="value in the file -> label slug; slugs map to themselves")
     splits: dict[str, Stage] = Field(description="value in the file -> stage; stages map to themselves")
+    facets: dict[str, Slug] = Field(
+        description="column -> fact by which figures are told apart (kind, camera, ...); several in a cell between , ; or |"
+    )
+    folders: tuple[Literal["split", "label", "-"], ...] = Field(
+        description="what the folders of --source name, the one right above a file last; []: nothing, labels come by file"
+    )
 
 
 class TextFile(Section):
@@ -162,9 +168,12 @@ class Align(Section):
 
 
 class Calibrate(Section):
+    kind: Literal["linear", "vote"] = Field(description="what to try; the vote is always there to be beaten")
     hashed_words: int = Field(ge=0, le=65536, description="buckets for the words of the traces")
     l2: float = Field(ge=0)
-    holdout: float = Field(gt=0, lt=1, description="share of the calibrate split kept for the temperature")
+    folds: int = Field(
+        ge=2, le=100, description="parts of the split calibrate; each is judged by what the others teach"
+    )
 
 
 class Decide(Section):
@@ -172,6 +181,16 @@ class Decide(Section):
         ge=0, le=1, description="top probability below which the rule abstains; see steps/deciding.py"
     )
     coverage: float = Field(gt=0, le=1, description="probability mass of the prediction set; not of independent labels")
+
+
+class Evaluate(Section):
+    """Facts of videos (ingest.labels.facets) that an evaluation looks at."""
+
+    slices: tuple[Slug, ...] = Field(description="facts by whose values figures are told apart")
+    cluster: Slug | None = Field(
+        description="what videos share that are no independent evidence; null: each is its own"
+    )
+    observation: Slug | None = Field(description="what is to be seen in a video, as a right observation says it")
 
 
 class Maintain(Section):
@@ -187,6 +206,10 @@ class Task(Section):
         default="exclusive", description="a video has exactly one label, or each applies or not on its own"
     )
     prompt: str | None = Field(default=None, description="text beside the video; null: the default template")
+    rule: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = Field(
+        default=None,
+        description="module:function, from what a trace observes or thinks to the label that it argues for",
+    )
     labels: dict[Label, str] = Field(min_length=1, description="slug -> policy text, in order")
 
     @field_validator("labels")
@@ -210,7 +233,7 @@ class Task(Section):
 
 
 class Settings(Section):
-    task: Slug
+    task: Slug = Field(description="name of the task, or the path of its file of labels, from the site's folder")
     lake: Lake
     spark: Spark
     model: Model
@@ -223,6 +246,7 @@ class Settings(Section):
     align: Align
     calibrate: Calibrate
     decide: Decide
+    evaluate: Evaluate
     maintain: Maintain
     labels: Task = Field(description="read from labels/<task>.yaml beside the site's file, or in conf/")
 
@@ -246,9 +270,11 @@ def load(conf: str | None = None, overrides: list[str] | tuple[str, ...] = ()) -
         where = origin.get("labels", "base.yaml")
         mistakes.append(f"{where}: unknown setting 'labels'; the labels of a task are in labels/<task>.yaml")
     site = None if conf is None else Path(conf).resolve().parent
-    labels = _labels(merged.get("task"), site, origin.get("task", "base.yaml"), mistakes)
+    where = origin.get("task", "base.yaml")
+    task, labels = _task(merged.get("task"), site, where, mistakes)
+    stand_in = {"task": "x", "labels": {"a": "", "b": ""}}
     try:
-        settings = Settings.model_validate(merged | {"labels": labels or {"task": "x", "labels": {"a": "", "b": ""}}})
+        settings = Settings.model_validate(merged | {"task": task, "labels": labels or stand_in})
     except ValidationError as error:
         mistakes = [_explain(item, Settings, origin) for item in error.errors()] + mistakes
     else:
@@ -307,7 +333,13 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 # A site's own words replace the whole mapping: merging them key by key could never remove one.
-_WHOLE = {"ingest.labels.values", "ingest.labels.splits", "ingest.texts.fields", "rollout.texts"}
+_WHOLE = {
+    "ingest.labels.values",
+    "ingest.labels.splits",
+    "ingest.labels.facets",
+    "ingest.texts.fields",
+    "rollout.texts",
+}
 
 
 def _merge(base: dict, over: dict, origin: dict[str, str], where: str, prefix: str = "") -> dict:
@@ -320,28 +352,45 @@ def _merge(base: dict, over: dict, origin: dict[str, str], where: str, prefix: s
     return merged
 
 
-def _labels(task: Any, site: Path | None, where: str, mistakes: list[str]) -> dict | None:
-    """The label set of a task: labels/<task>.yaml beside the site's file, else the project's own."""
+def _task(task: Any, site: Path | None, where: str, mistakes: list[str]) -> tuple[Any, dict | None]:
+    """The name of a task and its label set: of the file that is named, or of labels/<task>.yaml beside the site's file or
+    in the project. A path in the site's file goes from there, one given with --set from here."""
+    if str(task).endswith((".yaml", ".yml")):
+        path = (Path.cwd() if site is None or where.startswith("--set") else site) / str(task)
+        if not path.is_file():
+            mistakes.append(f"{where}: task: expected the file of a label set, found none: {path}")
+            return "x", None
+        value = _label_set(path, mistakes)
+        return (value or {}).get("task", "x"), value
     if not re.fullmatch(_SLUG, str(task)):
-        return None  # which the model of the settings says, too
-    folders = [folder / "labels" for folder in (site, CONF) if folder is not None]
-    path = next((path for folder in folders if (path := folder / f"{task}.yaml").is_file()), None)
-    if path is None:
-        known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
-        wanted = " or ".join(str(folder / f"{task}.yaml") for folder in dict.fromkeys(folders))
+        return task, None  # which the model of the settings says, too
+    folders = [each / "labels" for each in (site, CONF) if each is not None]
+    found = next((path for each in folders if (path := each / f"{task}.yaml").is_file()), None)
+    if found is None:
+        known = sorted({file.stem for each in folders for file in each.glob("*.yaml")})
+        wanted = " or ".join(str(each / f"{task}.yaml") for each in dict.fromkeys(folders))
         mistakes.append(
-            f"{where}: task '{task}' needs a file with its labels, {wanted}; found those of {', '.join(known)}"
+            f"{where}: task '{task}' needs a file with its labels, {wanted}; found those of {', '.join(known)}; the path of "
+            "such a file will do, too"
         )
-        return None
-    value = _read(path)
+        return task, None
+    value = _label_set(found, mistakes)
+    if value and value["task"] != task:
+        mistakes.append(f"{found}: expected task '{task}', found '{value['task']}'")
+    return task, value
+
+
+def _label_set(path: Path, mistakes: list[str]) -> dict | None:
     try:
+        value = _read(path)
         Task.model_validate(value)
+    except SettingsError as error:
+        mistakes.append(str(error))
     except ValidationError as error:
         mistakes.extend(_explain(item, Task, {}, str(path)) for item in error.errors())
-        return None
-    if value["task"] != task:
-        mistakes.append(f"{path}: expected task '{task}', found '{value['task']}'")
-    return value
+    else:
+        return value
+    return None
 
 
 def _explain(error: Any, model: type[BaseModel], origin: dict[str, str], file: str = "base.yaml") -> str:

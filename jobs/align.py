@@ -1,10 +1,12 @@
 """align: stage 1, cold start - teach the reasoning model on teacher traces of the split `align`.
 
     deepintuit align --teacher traces.csv --out build/aligned --conf conf/local.yaml [--start FOLDER]
+    deepintuit align --direct --out build/direct --start FOLDER --conf conf/local.yaml
 
 --teacher takes a CSV with the columns file and trace into the table traces first (origin teacher). Only traces that are
 well formed and name the video's own label are taught. --start is the model to begin with; the task `handwriting` can do
-without: its `base`, which learned only to see, is trained first.
+without: its `base`, which learned only to see, is trained first. --direct teaches the labels alone, without a trace: what
+reasoning is held against.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from conf.settings import NONE
 from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
-from jobs.steps import label_files, recipes, scope
+from jobs.steps import label_files, naming, recipes, scope
 from jobs.steps.figures import metric_rows, note
 from jobs.steps.inputs import NO_INPUT, with_inputs
 from jobs.steps.recipes import Recipe
@@ -64,6 +67,16 @@ def lessons(traces: DataFrame, videos: DataFrame, labels: DataFrame, recipe_id: 
     )
 
 
+def answers(videos: DataFrame, labels: DataFrame, independent: bool) -> DataFrame:
+    """What is taught without traces: video_id, uri, text, which is the answer alone. Arguments as of `lessons`."""
+    named = F.concat_ws(", ", "labels")
+    said = F.when(named != "", named).otherwise(NONE) if independent else F.col("label")
+    told = labels.where("labels IS NOT NULL").select(
+        "video_id", F.format_string("<answer>%s</answer>", said).alias("text")
+    )
+    return videos.select("video_id", "uri").join(told, "video_id")
+
+
 def teacher_recipe(run: Run, teacher: str) -> Recipe:
     """Identity of the teacher's traces: who wrote them, and how they are read."""
     value = identity.teacher_recipe(
@@ -85,10 +98,10 @@ def take_in(run: Run, path: str, recipe: Recipe) -> None:
             f"--teacher {path}: expected the columns file and trace, found {', '.join(table.columns) or 'nothing'}"
         )
     named = table.select(
-        label_files.external_id(F.col("file"), run.settings.ingest.extensions).alias("external_id"),
+        naming.name_of(F.col("file")).alias("external_id"),
         F.col("trace").alias("text"),
     )
-    videos = label_files.named_videos(run.lake.read(FILES), run.settings.ingest.source, named).where("videos = 1")
+    videos = naming.named_videos(run.lake.read(FILES), run.settings.ingest.source, named).where("videos = 1")
     ids = named.join(videos.select("external_id", F.col("known_id").alias("video_id")), "external_id")
     texts = ids.join(run.lake.read(VIDEOS).select("video_id", "ingested_on"), "video_id")
     run.register(RECIPES, recipe.id, recipe.json)
@@ -124,14 +137,20 @@ def take_in(run: Run, path: str, recipe: Recipe) -> None:
         )
 
 
-def taught(run: Run, recipe: Recipe, mine: Scope) -> list[Row]:
+def taught(run: Run, recipe: Recipe, mine: Scope, direct: bool) -> list[Row]:
     """The lessons of the split align, each with what its prompt says beside the video. Raises UsageError without any."""
     labels = run.lake.view("current_labels").where(F.col("task") == run.task)
-    asked = lessons(mine.of(run.lake.read(TRACES)), mine.videos, labels, recipe.id)
+    asked = (
+        answers(mine.videos, labels, run.label_set.independent)
+        if direct
+        else lessons(mine.of(run.lake.read(TRACES)), mine.videos, labels, recipe.id)
+    )
     found = with_inputs(run, list(run.settings.rollout.texts.items()), asked).orderBy("uri").collect()
     if not found:
         raise UsageError(
-            "align: no teacher trace of a labelled video in the split align; ingest videos with --split align and give "
+            "align: no labelled video in the split align: ingest some with --split align"
+            if direct
+            else "align: no teacher trace of a labelled video in the split align; ingest videos with --split align and give "
             "their traces with --teacher FILE.csv"
         )
     return found
@@ -140,11 +159,13 @@ def taught(run: Run, recipe: Recipe, mine: Scope) -> list[Row]:
 def run(run: Run, arguments: argparse.Namespace) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    if arguments.direct and arguments.teacher is not None:
+        raise UsageError("align: --direct teaches no traces; leave --teacher out")
     recipe = teacher_recipe(run, arguments.by)
     if arguments.teacher is not None:
         take_in(run, arguments.teacher, recipe)
     prompt = recipes.prompt_of(run.settings)
-    rows = taught(run, recipe, scope.stage(run, "align"))
+    rows = taught(run, recipe, scope.stage(run, "align"), arguments.direct)
     run.record.add({"lessons": len(rows)})
     figures: list[dict] = []
 
@@ -201,6 +222,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by", default="teacher", metavar="NAME", help="who wrote them: traces of two teachers stay apart"
     )
+    parser.add_argument("--direct", action="store_true", help="teach the label alone, without a trace")
     parser.add_argument("--start", type=Path, metavar="FOLDER", help="model to begin with")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="goes on where it stopped if it is there"

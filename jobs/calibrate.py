@@ -2,17 +2,18 @@
 
     deepintuit calibrate --conf conf/local.yaml
 
-Runs no rollouts: `deepintuit rollout --split calibrate` makes them. The candidate is live only after `promote`.
+Runs no rollouts: `deepintuit rollout --split calibrate` makes them. Beside what calibrate.kind asks for, the tempered vote
+is registered: what every other calibrator has to beat in NLL, on videos that it has not seen, by more than chance. Where it
+does not, the vote is the one that `promote` takes. A candidate is live only after `promote`.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 
 import numpy as np
 from pyspark.sql import DataFrame
@@ -23,77 +24,70 @@ from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps import recipes, scope
+from jobs.steps.facets import clusters
 from jobs.steps.figures import metric_rows, note
+from jobs.steps.recipes import Recipe
 from jobs.steps.scoring import traced
 from lake import parquet
+from models.calibration import calibrator, crossfit
+from models.calibration.crossfit import Examples, Fit, Judged
 from models.calibration.features import FeatureSpec
-from models.calibration.linear import LinearCalibrator, fit_linear
-from models.calibration.probabilities import fit_temperature, mean_binary_nll, mean_nll
-from models.calibration.rare import ENOUGH, StandIns, stand_ins
+from models.calibration.probabilities import at_bound
+from models.calibration.rare import ENOUGH
+from models.evaluation.intervals import Interval, mean
 from schemas.label_set import LabelSet
-from schemas.traces import TRACES
+from schemas.traces import STATUSES, TRACES
 from udfs.calibrator import FEATURE_COLUMNS, featurize
 
 TAKES_BUDGET = False
 _NAMES = 5  # labels in a message
+_MOST_VIDEOS = 200_000  # the driver holds their features; more would teach so small a model nothing
+_MOSTLY = 0.5  # share of the traces
+_HONEST = "not below 0 for sure: the vote is the honest choice, `promote` takes no other without --force"
 
 
-def examples(traced: DataFrame, labels: DataFrame, wanted: LabelSet, holdout: float) -> DataFrame:
-    """Labelled videos with their traces: video_id, targets (for each label, 1 where it applies), held_out, traces.
+def labelled(traced: DataFrame, labels: DataFrame, shared: DataFrame, wanted: LabelSet, folds: int) -> DataFrame:
+    """Labelled videos with their traces: video_id, targets (for each label, 1 where it applies), fold, cluster, traces.
 
-    Which videos are held out depends on their id alone, so it stays when more arrive.
+    shared: video_id, cluster, of videos that share a source with others: they are in one fold. Which that is depends on its
+    name alone, so it stays when more arrive.
     """
     targets = F.array(*[F.array_contains("labels", label).cast("long") for label in wanted.slugs])
-    share = F.pmod(F.xxhash64("video_id"), F.lit(10_000)) / 10_000
+    own = F.coalesce("cluster", "video_id")
     rows = (
         traced.join(labels.select("video_id", "labels"), "video_id")
+        .join(shared, "video_id", "left")
         .where("labels IS NOT NULL")
-        .select("video_id", targets.alias("targets"), (share < holdout).alias("held_out"), "traces")
+        .select(
+            "video_id",
+            targets.alias("targets"),
+            F.pmod(F.xxhash64(own), F.lit(folds)).alias("fold"),
+            F.xxhash64(own).alias("cluster"),
+            "traces",
+        )
     )
     # A label that the task has given up teaches nothing.
     return rows if wanted.independent else rows.where("aggregate(targets, 0L, (a, n) -> a + n) = 1")
 
 
-def batches(folder: str, spec: FeatureSpec, held_out: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Stream one part of a featurized dataset, a Parquet file at a time: (features float64 [n, D], targets int64).
+def gather(run: Run, rows: DataFrame, spec: FeatureSpec) -> Examples:
+    """The rows as vectors, in the order of their ids: sums in floating point depend on it."""
+    made, folder = run.path("features"), run.path("features-in-order")
+    few = rows.orderBy(F.xxhash64("video_id")).limit(_MOST_VIDEOS)
+    few.mapInArrow(featurize(spec), from_arrow_schema(FEATURE_COLUMNS)).write.mode("overwrite").parquet(made)
+    run.lake.spark.read.parquet(made).orderBy("video_id").write.parquet(folder)
+    parts = list(parquet.batches(folder, ["features", "targets", "fold", "cluster"]))
 
-    targets: [n], the index of the label; of independent labels [n, L], 1 where one applies.
-    """
-    for rows in parquet.batches(folder, ["features", "targets"], held_out=held_out):
-        features, applies = (
-            rows.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(rows.num_rows, -1)
-            for name in ("features", "targets")
-        )
-        yield features, applies if spec.independent else applies.argmax(1)
+    def matrix(name: str, width: int, kind: type) -> np.ndarray:
+        flat = [part.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False) for part in parts]
+        return np.concatenate([*flat, np.empty(0)]).astype(kind).reshape(-1, width)
 
+    def column(name: str) -> np.ndarray:
+        return np.concatenate([*(part.column(name).to_numpy() for part in parts), np.empty(0, np.int64)])
 
-def train(folder: str, spec: FeatureSpec, l2: float) -> tuple[LinearCalibrator, dict[str, float], StandIns]:
-    """Fit weights on one part and the temperature on the other, 1 where that is empty.
-
-    Returns the calibrator, its figures (held-out ones where videos are held out), and what stood in for rare labels.
-    """
-    rows = partial(batches, folder, spec, held_out=False)
-    rare = stand_ins(spec, rows)
-    raw = fit_linear(spec, rare.beside(rows), l2)
-    # One small row per held-out video: 2 L numbers, whatever the features weigh.
-    held = [
-        (raw.logits(features), spec.evidence(features), targets)
-        for features, targets in batches(folder, spec, held_out=True)
-    ]
-    if not held:
-        return raw, {"temperature": raw.temperature}, rare
-    logits, uncalibrated, targets = (np.concatenate(part) for part in zip(*held, strict=True))
-    nll = mean_binary_nll if spec.independent else mean_nll
-    temperature = fit_temperature(logits, targets, nll)
-    guesses = logits >= 0 if spec.independent else logits.argmax(1)
-    figures = {
-        "heldout_nll_before": nll(logits, targets),
-        "heldout_nll": nll(logits, targets, temperature),
-        "heldout_nll_uncalibrated": nll(uncalibrated, targets),
-        "heldout_accuracy": float((guesses == targets).mean()),
-        "temperature": temperature,
-    }
-    return replace(raw, temperature=temperature), figures, rare
+    applies = matrix("targets", len(spec.labels), np.int64)
+    targets = applies if spec.independent else applies.argmax(1) if len(applies) else np.empty(0, np.int64)
+    return Examples(matrix("features", len(spec.names), np.float64), targets, column("fold"), column("cluster"))
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
@@ -101,75 +95,135 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     recipe = recipes.of_settings(settings)
     mine = scope.stage(run, "calibrate", recipe)
     traces = mine.of(run.lake.read(TRACES).where(F.col("recipe_id") == recipe.id))
-    rows = examples(
+    rows = labelled(
         traced(traces, recipe.id, k, settings.waves.max_attempts),
         run.lake.view("current_labels").where(F.col("task") == run.task),
+        clusters(run),
         run.label_set,
-        settings.calibrate.holdout,
+        settings.calibrate.folds,
     )
     spec = FeatureSpec(run.labels, settings.calibrate.hashed_words, run.label_set.independent)
-    folder, counts = features(run, rows, spec)
-    run.record.add({"videos_train": counts.get(False, 0), "videos_heldout": counts.get(True, 0)})
-    if not counts:
+    examples = gather(run, rows, spec)
+    run.record.add({"videos_train": len(examples), "sources_train": len(np.unique(examples.cluster))})
+    if not len(examples):
         raise UsageError(
             f"calibrate: no labelled video of the split calibrate has its {k} rollouts under recipe {recipe.id}; "
             "run `deepintuit ingest --labels ...` and `deepintuit rollout --split calibrate` first"
         )
-    calibrator, figures, rare = train(folder, spec, settings.calibrate.l2)
-    manifest = calibrator.manifest() | {
+    say_traces(run, examples, spec)
+    plain = FeatureSpec(run.labels, 0, run.label_set.independent)
+    # The vote sees the features that all specs begin with.
+    fits: dict[str, Fit] = {"vote": crossfit.vote(plain, k)}
+    if settings.calibrate.kind == "linear":
+        fits["linear"] = crossfit.linear(spec, settings.calibrate.l2)
+        say_rare(run, examples, spec)
+    judged = {kind: crossfit.judge(examples, fit) for kind, fit in fits.items()}
+    figures = {kind: worth(kind, judged, examples, len(run.labels)) for kind in fits}
+    # What is registered last is what `promote` takes unless it is told: the vote, where nothing beats it.
+    best = next((kind for kind in fits if kind != "vote" and figures[kind].get("nll_minus_vote_high", 0.0) < 0), "vote")
+    for kind in sorted(fits, key=lambda kind: kind == best):
+        made, known = fits[kind](examples), judged[kind]
+        made = replace(made, temperature=known.temperature) if known else made
+        run.record.results[kind] = {"calibrator_id": register(run, recipe, made, figures[kind])} | figures[kind]
+    say(run, figures, best)
+
+
+def worth(kind: str, judged: Mapping[str, Judged | None], examples: Examples, labels: int) -> dict[str, float]:
+    """What a candidate's manifest says of it, on videos that it had not seen: NLL, and how far it is below the vote's and
+    that of a constant guess, with the ends of their paired intervals. Nothing where all videos are in one fold."""
+    own, vote = judged[kind], judged["vote"]
+    if own is None or vote is None:
+        return {}
+    figures = {
+        "nll": float(own.nll.mean()),
+        "nll_before": float(own.before.mean()),
+        "accuracy": float(own.right.mean()),
+        "temperature": own.temperature,
+    }
+    constant = crossfit.constant_nll(examples, labels)
+    beside = {"constant": constant} | ({} if kind == "vote" else {"vote": vote.nll})
+    for name, other in beside.items():
+        less = mean(own.nll - other, examples.cluster)
+        figures |= {
+            f"nll_minus_{name}": less.value,
+            f"nll_minus_{name}_low": less.low,
+            f"nll_minus_{name}_high": less.high,
+        }
+    return figures
+
+
+def register(run: Run, recipe: Recipe, made: calibrator.Calibrator, figures: dict[str, float]) -> str:
+    """Keep a candidate in the registry, the last one of a run is the newest; returns its id."""
+    manifest = calibrator.manifest(made) | {
         "task": run.task,
         "recipe_id": recipe.id,
         "recipe": recipe.json,
         "model_path": recipe.model_path,
         "adapter_path": recipe.adapter_path,
-        "rollouts": k,
+        "rollouts": run.settings.rollout.n,
         "run_id": run.record.run_id,
         "created_at": datetime.now(UTC).isoformat(),
-        "figures": figures | {name: run.record.counts[name] for name in ("videos_train", "videos_heldout")},
+        "figures": figures | {name: run.record.counts[name] for name in ("videos_train", "sources_train")},
     }
-    run.lake.registry.save(run.task, manifest, calibrator.weights())
+    run.lake.registry.save(run.task, manifest, calibrator.weights(made))
     run.record.versions |= {"recipe_id": recipe.id, "calibrator_id": manifest["calibrator_id"]}
-    note(run, metric_rows(run, figures))
-    say(run, manifest["calibrator_id"], figures, rare)
+    note(run, metric_rows(run, figures, made.kind))
+    return manifest["calibrator_id"]
 
 
-def features(run: Run, rows: DataFrame, spec: FeatureSpec) -> tuple[str, dict[bool, int]]:
-    """The examples as vectors in a folder of Parquet files, and how many of them are held out and how many not."""
-    made, folder = run.path("features"), run.path("features-in-order")
-    rows.mapInArrow(featurize(spec), from_arrow_schema(FEATURE_COLUMNS)).write.mode("overwrite").parquet(made)
-    # Sums in floating point depend on their order: sorted rows give the same weights on every run.
-    run.lake.spark.read.parquet(made).orderBy("video_id").write.parquet(folder)
-    by_part = run.lake.spark.read.parquet(folder).groupBy("held_out").count().collect()
-    return folder, {row["held_out"]: row["count"] for row in by_part}
+def say_traces(run: Run, examples: Examples, spec: FeatureSpec) -> None:
+    """Traces without an answer teach nothing; where most are, that is said."""
+    names = spec.names
+    shares = {name: examples.features[:, names.index(f"status/{name}")].mean() for name in STATUSES}
+    if shares["ok"] < _MOSTLY:
+        others = ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if name != "ok" and share > 0)
+        run.record.warn(
+            f"only {shares['ok']:.0%} of the traces have a usable answer ({others}): look at them before anything else, "
+            '`deepintuit sql "select status, text from traces limit 5"`; the prompt, the grammar or rollout.max_tokens may '
+            "not fit the model"
+        )
 
 
-def say(run: Run, calibrator_id: str, figures: dict[str, float], rare: StandIns) -> None:
-    """What came of it, and whether it is worth promoting."""
-    counts = run.record.counts
+def say_rare(run: Run, examples: Examples, spec: FeatureSpec) -> None:
+    """Labels with too few videos."""
+    rare = crossfit.rare(spec, examples)
     for what, rows in (("with", rare.having), ("without", rare.lacking)):
         if rows:
             run.record.warn(
                 f"fewer than {ENOUGH} videos to train on {what} the label {_listed(rows)}: there the calibrator mostly "
                 "believes the traces; label more such videos of the split calibrate"
             )
-    if not counts["videos_heldout"]:
+
+
+def say(run: Run, figures: Mapping[str, Mapping[str, float]], best: str) -> None:
+    """What came of it, and whether it is worth promoting."""
+    counts = run.record.counts
+    videos, sources = counts["videos_train"], counts["sources_train"]
+    if not figures[best]:
         run.record.warn(
-            f"calibrator {calibrator_id}: trained on {counts['videos_train']} videos; none is held out, so its "
-            "temperature is 1 and nothing says how good it is: label more videos of the split calibrate, or raise "
-            "calibrate.holdout"
+            f"trained on {videos} videos of {sources} sources, all in one fold: the temperature is 1 and nothing says how "
+            "good this is; label more videos of the split calibrate"
         )
         return
-    run.record.say(
-        f"calibrator {calibrator_id}: trained on {counts['videos_train']} videos, "
-        f"temperature {figures['temperature']:.2f} on {counts['videos_heldout']} held out, "
-        f"held-out NLL {figures['heldout_nll_before']:.3f} -> {figures['heldout_nll']:.3f}; "
-        "`deepintuit promote` makes it live"
-    )
-    if figures["heldout_nll"] >= figures["heldout_nll_uncalibrated"]:
-        run.record.warn(
-            f"there the traces' own probabilities are as good (NLL {figures['heldout_nll_uncalibrated']:.3f}): "
-            "label more videos of the split calibrate before this calibrator is promoted"
+    for kind, found in figures.items():
+        run.record.say(
+            f"{kind}: NLL {found['nll']:.3f}, accuracy {found['accuracy']:.3f}, temperature {found['temperature']:.2f}, on "
+            f"{videos} videos that it had not seen ({run.settings.calibrate.folds} folds)"
         )
+        if at_bound(found["temperature"]):
+            run.record.warn(
+                f"{kind}: its temperature is at its bound ({found['temperature']:.2f}): the traces say nothing of the "
+                "labels, or are right in every case"
+            )
+        if found["nll_minus_constant_high"] >= 0:
+            run.record.warn(
+                f"{kind}: no better than saying of every video how often each label comes (NLL "
+                f"{found['nll'] - found['nll_minus_constant']:.3f}): `promote` refuses it"
+            )
+    if beside := figures.get("linear"):
+        less = Interval(*(beside[f"nll_minus_vote{end}"] for end in ("", "_low", "_high")))
+        run.record.say(f"linear minus vote, NLL: {less}; {'registered as the best' if best == 'linear' else _HONEST}")
+    run.record.say(f"calibrator {run.record.versions['calibrator_id']} ({best}): `deepintuit promote` makes it live")
 
 
 def _listed(rows: dict[str, int]) -> str:

@@ -5,6 +5,7 @@ deepintuit demo-data --out build/demo/data [--history 240] [--uploads 120] [--se
 OUT/history/*.mp4, labels.csv     labelled clips of the split calibrate
 OUT/uploads/*.mp4                 tonight's uploads: new handwriting, one broken file, one file that came twice
 OUT/uploads-labels.csv            what reviewers say of the uploads later; split test
+OUT/dev/*.mp4, labels.csv         with --dev N: labelled clips of the split dev, to choose settings on
 OUT/align/*.mp4, labels.csv       with --align N: clips to teach the model on
 OUT/align-teacher.csv             and what the oracle teacher says of them
 """
@@ -28,6 +29,10 @@ TAKES_BUDGET = False
 
 def history(out: Path, count: int, seed: int) -> list[Path]:
     return clips.generate(out / "history", "calibrate", count, seed, workers=os.cpu_count() or 1)
+
+
+def dev(out: Path, count: int, seed: int) -> list[Path]:
+    return clips.generate(out / "dev", "dev", count, seed, workers=os.cpu_count() or 1)
 
 
 def uploads(out: Path, count: int, seed: int) -> list[Path]:
@@ -54,7 +59,7 @@ def align(out: Path, count: int, seed: int) -> list[Path]:
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
-    parts = {"history": history, "uploads": uploads, "align": align}
+    parts = {"history": history, "uploads": uploads, "dev": dev, "align": align}
     for name, make in parts.items():
         count = getattr(arguments, name)
         if count:
@@ -67,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--history", type=int, default=240, metavar="N", help="labelled clips (default 240)")
     parser.add_argument("--uploads", type=int, default=120, metavar="N", help="clips of tonight (default 120)")
+    parser.add_argument("--dev", type=int, default=0, metavar="N", help="clips to choose settings on (default none)")
     parser.add_argument("--align", type=int, default=0, metavar="N", help="clips to teach on (default none)")
     parser.add_argument("--seed", type=int, default=0)
 

@@ -1,9 +1,10 @@
-"""ingest: files at a source -> files, videos; a labels file -> labels, splits; a file with texts -> texts.
+"""ingest: files at a source -> files, videos; labels -> labels, splits, facets; a file with texts -> texts.
 
 deepintuit ingest --source DIR_OR_GLOB_OR_URI [--labels FILE.csv] [--texts FILE.csv] [--split test] --conf conf/local.yaml
 deepintuit ingest --source INVENTORY.csv|.parquet --conf conf/prod.yaml
 
-An inventory names the files instead of a listing: a column uri, and etag, size and modified_at where they are known.
+An inventory names the files instead of a listing: a column uri, and etag, size and modified_at where they are known. Where
+ingest.labels.folders says what the folders of the source name, labels come from there.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps import label_files, text_files
-from jobs.steps.files import read_files
+from jobs.steps.files import list_files, read_files
+from jobs.steps.naming import match
 from lake.staging import Wave
 from lake.waves import Settled, Work
 from lake.write import stage
+from schemas.facets import FACETS
 from schemas.files import FILES
 from schemas.labels import LABELS
 from schemas.quarantine import QUARANTINE
@@ -37,14 +40,16 @@ def read_labels(run: Run, path: str, statements: DataFrame) -> None:
     settings = run.settings.ingest
 
     def write(wave: Wave) -> Work:
-        matched = label_files.match(statements, run.lake.read(FILES), settings.source)
-        if run.label_set.independent:
-            matched = label_files.united(matched, run.labels)
+        matched = match(statements, run.lake.read(FILES), settings.source)
+        said = label_files.united(matched, run.labels) if run.label_set.independent else matched
         held = run.lake.view("current_splits")
-        return [
-            stage(wave, LABELS, label_files.label_rows(matched, run.task, run.label_set)),
-            stage(wave, SPLITS, label_files.split_rows(matched, held, run.task)),
-        ], {}
+        staged = [
+            stage(wave, LABELS, label_files.label_rows(said, run.task, run.label_set)),
+            stage(wave, SPLITS, label_files.split_rows(said, held, run.task)),
+        ]
+        if settings.labels.facets:
+            staged.append(stage(wave, FACETS, label_files.facet_rows(matched, run.task)))
+        return staged, {}
 
     settled = run.waves.make(write, run.record.versions)
     _say(run, Path(path).name, settled)
@@ -91,19 +96,22 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     """Files first, so that the labels find them."""
     if arguments.source is None and arguments.labels is None and arguments.texts is None:
         raise UsageError("ingest: give --source, --labels, --texts or several of them")
-    statements = None
+    ingest, stated = run.settings.ingest, list[tuple[str, DataFrame]]()
     texts = text_files.given(run, arguments.texts)  # mistakes in files are told before hours of reading videos
+    if arguments.labels is not None or ingest.labels.folders:
+        run.waves.must_be_open(LABELS, SPLITS, FACETS)
     if arguments.labels is not None:
-        run.waves.must_be_open(LABELS, SPLITS)
-        statements = label_files.read_statements(
-            run.lake.spark, arguments.labels, run.settings.ingest, run.label_set, arguments.split
-        )
+        of_file = label_files.read_statements(run.lake.spark, arguments.labels, ingest, run.label_set, arguments.split)
+        stated.append((arguments.labels, of_file))
     if arguments.source is not None:
-        read_files(run, arguments.source)
+        listing = list_files(run, arguments.source)
+        if ingest.labels.folders:
+            stated.append(("folders", label_files.of_folders(listing, arguments.source, ingest, run.label_set)))
+        read_files(run, listing)
     if texts is not None:
         text_files.take_in(run, arguments.texts, texts)
-    if statements is not None:
-        read_labels(run, arguments.labels, statements)
+    for name, statements in stated:
+        read_labels(run, name, statements)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from datetime import date
 from jobs.runtime import cli
 from jobs.runtime.run import Run
 from jobs.steps import scorers, text_files
-from jobs.steps.files import read_files
+from jobs.steps.files import list_files, read_files
 from jobs.steps.news import news, note_returned
 from jobs.steps.serving import serve
 
@@ -26,7 +26,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     scorer = scorers.live(run)
     texts = text_files.given(run, arguments.texts)
     if arguments.source is not None:
-        read_files(run, arguments.source)
+        read_files(run, list_files(run, arguments.source))
     if texts is not None:
         text_files.take_in(run, arguments.texts, texts)
     found = news(run, scorer)

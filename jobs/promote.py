@@ -1,6 +1,9 @@
 """promote: make a calibrator, with its recipe and the decision rule of the settings, the live versions of the task.
 
-deepintuit promote --conf conf/local.yaml [--calibrator ID]
+    deepintuit promote --conf conf/local.yaml [--calibrator ID] [--force]
+
+Takes no calibrator that is not known to beat the tempered vote, or that is no better than a constant guess, on videos that
+it had not seen (`calibrate` says so), unless forced.
 """
 
 from __future__ import annotations
@@ -8,8 +11,10 @@ from __future__ import annotations
 import argparse
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 from jobs.runtime import cli
+from jobs.runtime.errors import Doubted
 from jobs.runtime.run import Run
 from jobs.steps import scorers
 from schemas.scorers import SCORERS
@@ -17,8 +22,31 @@ from schemas.scorers import SCORERS
 TAKES_BUDGET = False
 
 
+def doubts(manifest: dict[str, Any]) -> str:
+    """What speaks against a candidate in the figures of its manifest; nothing speaks against a vote that nobody measured."""
+    figures, kind = manifest["figures"], manifest["kind"]
+
+    def less(name: str) -> str:
+        value, low, high = (figures[f"nll_minus_{name}{end}"] for end in ("", "_low", "_high"))
+        return f"its NLL minus the other's: {value:.3f} [{low:.3f}, {high:.3f}]"
+
+    if figures.get("nll_minus_constant_high", -1.0) >= 0:
+        return f"not known to be better than a constant guess ({less('constant')})"
+    if kind != "vote" and "nll_minus_vote_high" not in figures:
+        return "not known to be better than the tempered vote: too few videos to compare them"
+    if kind != "vote" and figures["nll_minus_vote_high"] >= 0:
+        return f"not known to be better than the tempered vote ({less('vote')})"
+    return ""
+
+
 def run(run: Run, arguments: argparse.Namespace) -> None:
     manifest = run.lake.registry.calibrator(run.task, arguments.calibrator)
+    if why := doubts(manifest):
+        if not arguments.force:
+            raise Doubted(
+                f"calibrator {manifest['calibrator_id']} ({manifest['kind']}): {why}; --force promotes it all the same"
+            )
+        run.record.warn(f"promoted by --force: {why}")
     scorer = scorers.of_manifest(manifest, run.settings.decide, run.label_set)
     run.register(SCORERS, scorer.id, scorer.json)
     live = scorer.versions | {
@@ -36,6 +64,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibrator", metavar="ID", help="a registered calibrator; without it, the newest")
+    parser.add_argument("--force", action="store_true", help="also one that is not known to beat the tempered vote")
 
 
 def main() -> int:

@@ -63,7 +63,7 @@ def _files_digest(stamped: tuple[tuple[str, int, int], ...]) -> str:
 
 # Of nested parts: what a value of these says is what was done before the field was there.
 _NEUTRAL: dict[str, dict[str, Any]] = {
-    "frames": {"fit": "aspect", "sampling": "uniform"},
+    "frames": {"fit": "aspect", "sampling": "uniform", "show": "all"},
     "sampling": {"top_p": 1.0, "stop": []},
 }
 

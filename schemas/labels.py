@@ -27,7 +27,11 @@ LABELS = Table(
     grain="one statement about a video",
     columns=(
         Column("video_id", STRING, "the video; 'ext:' + hash(source, external id) until its bytes have arrived"),
-        Column("external_id", STRING, "the name under which the statement was made"),
+        Column(
+            "external_id",
+            STRING,
+            "the name under which it was said: a file's, with some of its folders or none",
+        ),
         Column("task", STRING, "task whose label set is meant"),
         Column("label", STRING, "slug of the label; NULL in a task of independent labels"),
         Column("labels", array(STRING), "slugs of all labels that apply, in the order of the task"),

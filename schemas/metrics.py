@@ -7,7 +7,14 @@ from schemas.table import Table
 
 
 def contract(labels: LabelSet) -> Contract:
-    return (not_null("run_id"), not_null("name"), not_null("step"), not_null("slice"), not_null("value"))
+    return (
+        not_null("run_id"),
+        not_null("name"),
+        not_null("method"),
+        not_null("step"),
+        not_null("slice"),
+        not_null("value"),
+    )
 
 
 METRICS = Table(
@@ -15,12 +22,18 @@ METRICS = Table(
     grain="one figure of one evaluation or training step",
     columns=(
         Column("run_id", STRING, "run that measured it"),
-        Column("name", STRING, "what was measured: accuracy, macro_f1, ece, nll, loss ..."),
+        Column(
+            "name", STRING, "what was measured: accuracy, macro_f1, ece, nll, loss ...; 'minus <method>: ' a difference"
+        ),
+        Column("method", STRING, "whose figure: greedy, single, a calibrator's kind ..., or a phase of training"),
         Column("step", LONG, "optimisation step; 0 for an evaluation"),
-        Column("slice", STRING, "which part: greedy, single, majority, calibrated, a label, a phase"),
+        Column("slice", STRING, "which videos: all, or fact=value"),
         Column("value", DOUBLE, "the figure"),
+        Column("low", DOUBLE, "lower end of its 95 % interval; NULL without one"),
+        Column("high", DOUBLE, "upper end of it"),
+        Column("videos", LONG, "how many videos it is of; NULL for a training"),
         Column("at", TIMESTAMP, "UTC"),
     ),
-    key=("run_id", "name", "step", "slice"),
+    key=("run_id", "name", "method", "step", "slice"),
     contract=contract,
 )

@@ -5,7 +5,7 @@ from schemas.columns import STRING, TIMESTAMP, Column
 from schemas.label_set import LabelSet
 from schemas.table import Table
 
-STAGES = ("align", "refine", "calibrate", "test")
+STAGES = ("align", "refine", "calibrate", "dev", "test")
 
 
 def contract(labels: LabelSet) -> Contract:

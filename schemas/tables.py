@@ -1,6 +1,7 @@
 """All tables of a lake, in the order in which a row passes through them."""
 
 from schemas.decisions import DECISIONS
+from schemas.facets import FACETS
 from schemas.files import FILES
 from schemas.inputs import INPUTS
 from schemas.labels import LABELS
@@ -14,6 +15,7 @@ from schemas.scores import SCORES
 from schemas.splits import SPLITS
 from schemas.table import Table
 from schemas.texts import TEXTS
+from schemas.trace_quality import TRACE_QUALITY
 from schemas.traces import TRACES
 from schemas.videos import VIDEOS
 
@@ -22,9 +24,11 @@ TABLES: tuple[Table, ...] = (
     VIDEOS,
     LABELS,
     SPLITS,
+    FACETS,
     TEXTS,
     RECIPES,
     TRACES,
+    TRACE_QUALITY,
     SCORERS,
     SCORES,
     DECISIONS,

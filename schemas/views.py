@@ -4,44 +4,68 @@
 rule_id, promoted_at (the last time, UTC), is_live. It comes from the registry.
 """
 
-# A label or split given by name before the video's bytes arrived finds its video through the file of that name.
+
+def base_of(name: str) -> str:
+    """What is behind the last folder, of a column."""
+    return f"regexp_extract({name}, '[^/]*$', 0)"
+
+
+def is_called(uri: str, stem: str, name: str) -> str:
+    """Whether a file has a name: that of the file and as many folders above it as the name has, with its extension or not.
+
+    stem: the column with the file's name without folder and extension.
+    """
+    bare = f"concat(regexp_extract({uri}, '^(.*/)', 1), {stem})"
+    return f"({uri} = {name} OR endswith({uri}, concat('/', {name})) OR endswith({bare}, concat('/', {name})))"
+
+
+def _named(table: str) -> str:
+    """The files that have the name under which something was said before they came."""
+    return f"""
+        SELECT w.video_id AS named, f.video_id, f.seen_at, f.uri
+        FROM (
+            SELECT DISTINCT video_id, external_id AS name, {base_of("external_id")} AS base
+            FROM {table} WHERE video_id LIKE 'ext:%'
+        ) w JOIN (
+            SELECT *, explode(array_distinct(array(external_id, {base_of("uri")}))) AS base
+            FROM files WHERE status = 'ok'
+        ) f ON f.base = w.base
+        WHERE w.video_id = concat('ext:', sha2(concat(f.source, '\n', w.name), 256))
+          AND {is_called("f.uri", "f.external_id", "w.name")}
+    """
+
+
+def _resolved(table: str, contents: str) -> str:
+    """The rows of a table with the videos that they are about, where these have come since."""
+    return f"""
+        SELECT coalesce(f.video_id, t.video_id) AS video_id, t.* EXCEPT (video_id)
+        FROM {table} t LEFT JOIN ({contents.format(named=_named(table))}) f ON t.video_id = f.named
+    """
+
+
 # A label is a statement about one content: the first of that name. A stage is kept by every content of a name: nothing
 # slips out of the test split that way.
-_RESOLVED = """
-    SELECT coalesce(f.video_id, t.video_id) AS video_id, t.* EXCEPT (video_id)
-    FROM {table} t
-    LEFT JOIN ({contents}) f ON t.video_id = f.named
-"""
-_NAMED = """
-    SELECT named, video_id, seen_at, uri FROM (
-        SELECT concat('ext:', sha2(concat(source, '\\n', external_id), 256)) AS named, video_id, seen_at, uri
-        FROM files WHERE status = 'ok'
-    ) LEFT SEMI JOIN (SELECT video_id AS waiting FROM {table} WHERE video_id LIKE 'ext:%') ON named = waiting
-"""
-_LABELS = _RESOLVED.format(
-    table="labels",
-    contents="SELECT named, min_by(video_id, struct(seen_at, uri)) AS video_id "
-    f"FROM ({_NAMED.format(table='labels')}) GROUP BY named",
-)
-_SPLITS = _RESOLVED.format(
-    table="splits", contents=f"SELECT DISTINCT named, video_id FROM ({_NAMED.format(table='splits')})"
-)
-
-_TEXTS = _RESOLVED.format(
-    table="texts", contents=f"SELECT DISTINCT named, video_id FROM ({_NAMED.format(table='texts')})"
-)
+_FIRST = "SELECT named, min_by(video_id, struct(seen_at, uri)) AS video_id FROM ({named}) GROUP BY named"
+_EVERY = "SELECT DISTINCT named, video_id FROM ({named})"
 
 VIEWS = {
     # The latest statement wins; the labels' names decide between two statements of the same moment.
     "current_labels": f"""
         SELECT video_id, task, label, labels, source, observed_at FROM (
             SELECT *, row_number() OVER (PARTITION BY video_id, task ORDER BY observed_at DESC, source, labels) AS rank
-            FROM ({_LABELS})
+            FROM ({_resolved("labels", _FIRST)})
+        ) WHERE rank = 1
+    """,
+    # All values of a fact in the latest statement on it.
+    "current_facets": f"""
+        SELECT video_id, task, name, value FROM (
+            SELECT *, rank() OVER (PARTITION BY video_id, task, name ORDER BY observed_at DESC, source) AS rank
+            FROM ({_resolved("facets", _FIRST)})
         ) WHERE rank = 1
     """,
     # The first stage that a video was given to keeps it, and with it whatever its files hold before or after.
     "current_splits": f"""
-        WITH given AS ({_SPLITS}),
+        WITH given AS ({_resolved("splits", _EVERY)}),
         held AS (
             SELECT DISTINCT f.uri, g.task, g.split, g.assigned_at
             FROM given g JOIN files f ON f.video_id = g.video_id WHERE f.status = 'ok'
@@ -59,7 +83,7 @@ VIEWS = {
     "current_texts": f"""
         SELECT video_id, field, text FROM (
             SELECT *, row_number() OVER (PARTITION BY video_id, field ORDER BY observed_at DESC, source, text) AS rank
-            FROM ({_TEXTS})
+            FROM ({_resolved("texts", _EVERY)})
         ) WHERE rank = 1
     """,
     "current_traces": """

@@ -9,14 +9,15 @@ import pyarrow as pa
 from safetensors import SafetensorError
 
 from lake import storage
+from models.calibration.calibrator import Calibrator, load, probs
 from models.calibration.features import FeatureSpec, agreement, vector
-from models.calibration.linear import LinearCalibrator, load
 
 FEATURE_COLUMNS = pa.schema(
     [
         ("video_id", pa.string()),
         ("targets", pa.list_(pa.int64())),
-        ("held_out", pa.bool_()),
+        ("fold", pa.int64()),
+        ("cluster", pa.int64()),
         ("features", pa.list_(pa.float64())),
     ]
 )
@@ -35,7 +36,7 @@ ArrowUdf = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 def featurize(spec: FeatureSpec) -> ArrowUdf:
-    """For mapInArrow: video_id, targets, held_out, traces in; FEATURE_COLUMNS out."""
+    """For mapInArrow: video_id, targets, fold, cluster, traces in; FEATURE_COLUMNS out."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -43,7 +44,7 @@ def featurize(spec: FeatureSpec) -> ArrowUdf:
             features = [vector(row["traces"], spec) for row in rows]
             yield pa.RecordBatch.from_pylist(
                 [
-                    {key: row[key] for key in ("video_id", "targets", "held_out")} | {"features": values}
+                    {key: row[key] for key in ("video_id", "targets", "fold", "cluster")} | {"features": values}
                     for row, values in zip(rows, features, strict=True)
                 ],
                 FEATURE_COLUMNS,
@@ -52,7 +53,7 @@ def featurize(spec: FeatureSpec) -> ArrowUdf:
     return run
 
 
-def open_calibrator(folder: str) -> LinearCalibrator:
+def open_calibrator(folder: str) -> Calibrator:
     """The calibrator in a folder of the registry. Raises storage.Damaged where it was cut short."""
     manifest = storage.read_json(storage.join(folder, "manifest.json"))
     weights = storage.join(folder, "weights.safetensors")
@@ -84,7 +85,7 @@ def score(folder: str) -> ArrowUdf:
                         "video_id": row["video_id"],
                         "input_digest": row["input_digest"],
                         "ingested_on": row["ingested_on"],
-                        "probs": list(calibrator.probs(traces).items()),
+                        "probs": list(probs(calibrator, traces).items()),
                         "rollouts": len(traces),
                         "rollouts_ok": sum(trace["status"] == "ok" for trace in traces),
                         "agreement": agreement(traces),

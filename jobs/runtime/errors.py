@@ -34,6 +34,10 @@ class SessionError(RuntimeError):
     """Spark cannot start as configured."""
 
 
+class Doubted(RuntimeError):
+    """A gate: what was asked for can be done and should not be, by the figures; somebody has to decide."""
+
+
 class EnginesDie(RuntimeError):
     """Engines die over whatever they are given: that is no video's fault."""
 
@@ -49,7 +53,7 @@ def explain(error: BaseException) -> tuple[str, int]:
     """What to print for a failure and how to exit; an unforeseen one is a crash with its trace."""
     if isinstance(error, _ASKED_WRONGLY):
         return str(error), 2
-    if isinstance(error, Held):
+    if isinstance(error, (Held, Doubted)):
         return str(error), 3
     if isinstance(error, _WENT_AWAY):
         return str(error), 1

@@ -8,19 +8,27 @@ from typing import Any
 
 from jobs.runtime.run import Run
 from lake.commit import note_once
+from models.evaluation.intervals import Interval
 from schemas.metrics import METRICS
 
-METHODS = ("greedy", "single", "majority", "calibrated")
-FIGURES = ("accuracy", "macro_f1", "ece", "nll")
 
-
-def metric_rows(run: Run, figures: Mapping[str, float], part: str = "all", step: int = 0) -> list[dict[str, Any]]:
-    """Figures as rows of the table metrics; part: its column `slice`."""
+def metric_rows(
+    run: Run,
+    figures: Mapping[str, float | Interval],
+    method: str,
+    step: int = 0,
+    part: str = "all",
+    videos: int | None = None,
+) -> list[dict[str, Any]]:
+    """Figures as rows of the table metrics, but for those that are not defined; part: its column `slice`."""
     now = datetime.now(UTC)
-    return [
-        {"run_id": run.record.run_id, "name": name, "step": step, "slice": part, "value": float(value), "at": now}
-        for name, value in figures.items()
-    ]
+    known = {"run_id": run.record.run_id, "method": method, "step": step, "slice": part, "videos": videos, "at": now}
+    rows = []
+    for name, figure in figures.items():
+        ends = figure.json() if isinstance(figure, Interval) else {"value": float(figure), "low": None, "high": None}
+        if ends["value"] == ends["value"]:  # NaN is not
+            rows.append(known | {"name": name} | ends)
+    return rows
 
 
 def note(run: Run, rows: list[dict[str, Any]]) -> None:

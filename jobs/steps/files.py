@@ -18,7 +18,7 @@ from jobs.runtime.errors import UsageError
 from jobs.runtime.progress import Watch
 from jobs.runtime.run import Run
 from jobs.steps import recipes
-from jobs.steps.label_files import external_id
+from jobs.steps.naming import stem
 from lake import storage
 from lake.listing import walk
 from lake.staging import Wave
@@ -78,10 +78,26 @@ def file_rows(probes: DataFrame) -> DataFrame:
     )
 
 
-def read_files(run: Run, source: str) -> None:
-    """List, read what is new, and publish files and videos wave by wave; the sums are checked at the end."""
+def list_files(run: Run, source: str) -> DataFrame:
+    """What lies at the source, or what an inventory names: uri, etag, size, modified_at, source, external_id."""
+    settings = run.settings.ingest
+    if source.lower().endswith((".csv", ".parquet")):
+        found = _inventory(run, source)
+        kept = found.where(F.lower(F.substring_index("uri", ".", -1)).isin(*settings.extensions))
+        run.record.say(f"{source} is taken for an inventory of files")
+    else:
+        kept = run.lake.spark.read.parquet(_write_listing(run, source))
+    return kept.dropDuplicates(["uri", "etag"]).select(
+        *LISTED_COLUMNS.names,
+        F.lit(settings.source).alias("source"),
+        stem(F.col("uri"), settings.extensions).alias("external_id"),
+    )
+
+
+def read_files(run: Run, listing: DataFrame) -> None:
+    """Read what is new of a listing, and publish files and videos wave by wave; the sums are checked at the end."""
     run.waves.must_be_open(FILES, VIDEOS)
-    listing = _listing(run, source).persist(StorageLevel.DISK_ONLY)
+    listing = listing.persist(StorageLevel.DISK_ONLY)
     bounds = listing.agg(
         F.count("*").alias("files"), F.min("uri").alias("first"), F.max("uri").alias("last")
     ).collect()[0]
@@ -110,22 +126,6 @@ def read_files(run: Run, source: str) -> None:
     run.record.add({"deferred": new - done})
     run.record.deferred = new > done
     _check_sums(run)
-
-
-def _listing(run: Run, source: str) -> DataFrame:
-    """What lies at the source, or what an inventory names: uri, etag, size, modified_at, source, external_id."""
-    settings = run.settings.ingest
-    if source.lower().endswith((".csv", ".parquet")):
-        found = _inventory(run, source)
-        kept = found.where(F.lower(F.substring_index("uri", ".", -1)).isin(*settings.extensions))
-        run.record.say(f"{source} is taken for an inventory of files")
-    else:
-        kept = run.lake.spark.read.parquet(_write_listing(run, source))
-    return kept.dropDuplicates(["uri", "etag"]).select(
-        *LISTED_COLUMNS.names,
-        F.lit(settings.source).alias("source"),
-        external_id(F.col("uri"), settings.extensions).alias("external_id"),
-    )
 
 
 def _inventory(run: Run, source: str) -> DataFrame:

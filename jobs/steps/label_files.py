@@ -1,17 +1,20 @@
-"""A CSV or TSV of labels -> statements: rows for the tables labels and splits, each tied to a video or to its name."""
+"""A CSV or TSV of labels, or folders named by label -> statements: rows for the tables labels, splits and facets."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from conf.settings import NONE, Ingest
+from conf.settings import NONE, Ingest, LabelFile
 from jobs.runtime.errors import UsageError
+from jobs.steps.naming import name_of
 from lake import storage
 from lake.listing import walk
 from schemas.label_set import LabelSet
@@ -20,16 +23,8 @@ from schemas.splits import STAGES
 _BETWEEN = "[,;|]"  # what separates labels in one cell
 
 
-def external_id(name: Column, extensions: tuple[str, ...]) -> Column:
-    """A file's name without folder and without a known video extension: what files and labels are matched by."""
-    base = F.regexp_extract(name, r"([^/\\]*)$", 1)
-    return F.regexp_replace(base, rf"(?i)\.({'|'.join(extensions)})$", "")
-
-
 def read_statements(spark: SparkSession, path: str, ingest: Ingest, labels: LabelSet, split: str | None) -> DataFrame:
-    """Columns row, external_id, label, labels, split, source, observed_at; one row for every row of the file.
-
-    labels: what the row names, [label] or NULL; of independent labels what its cell lists, NONE among it, and no label.
+    """What a file says: one row for every row of it, with the columns of `statements`.
 
     split: the stage of every row where the file has no such column. Raises UsageError for a missing file or column, a
     label outside the task's set, an unknown stage.
@@ -38,33 +33,84 @@ def read_statements(spark: SparkSession, path: str, ingest: Ingest, labels: Labe
     mapped = ingest.labels
     table = read_table(spark, path)
     split_column = mapped.split if mapped.split in table.columns else None
-    check_columns(path, table.columns, [mapped.id, mapped.label], "ingest.labels.id and ingest.labels.label")
+    wanted = {mapped.id: "id", mapped.label: "label"} | {name: f"facets.{name}" for name in mapped.facets}
+    settings = " and ".join(f"ingest.labels.{key}" for name, key in wanted.items() if name not in table.columns)
+    check_columns(path, table.columns, list(wanted), settings)
     _check_text(path, table, [mapped.id, mapped.label])
     if split is not None and split_column is not None:
         raise UsageError(
             f"--split {split}: {path} names each row's split itself, in column '{split_column}'; leave one out"
         )
-    known = (*labels.slugs, NONE) if labels.independent else labels.slugs
-    said = _mapped(
-        path, table, mapped.label, mapped.values, known, "label", "ingest.labels.values", several=labels.independent
+    read = table.select(
+        F.monotonically_increasing_id().alias("row"),
+        name_of(F.col(f"`{mapped.id}`")).alias("external_id"),
+        F.col(f"`{mapped.label}`").alias("label"),
+        (F.col(f"`{split_column}`") if split_column else F.lit(split).cast("string")).alias("split"),
+        F.lit(Path(path).name).alias("source"),
+        F.lit(entry.modified_at).alias("observed_at"),
+        _facets(mapped.facets).alias("facets"),
     )
+    return statements(read, ingest.labels, labels, (path, mapped.label, split_column or "split"))
+
+
+def of_folders(listing: DataFrame, source: str, ingest: Ingest, labels: LabelSet) -> DataFrame:
+    """What the folders of a source say of the files in them, by ingest.labels.folders; columns as in `statements`.
+
+    Raises UsageError for a folder that is no label of the set, or no stage.
+    """
+    told = ingest.labels.folders
+    above = F.slice(F.reverse(F.split("uri", "/")), 2, len(told))
+
+    def named(what: str) -> Column:
+        return above[told[::-1].index(what)] if what in told else F.lit(None).cast("string")
+
+    read = listing.select(
+        F.monotonically_increasing_id().alias("row"),
+        F.col("uri").alias("external_id"),
+        named("label").alias("label"),
+        named("split").alias("split"),
+        F.lit("folders").alias("source"),
+        F.col("modified_at").alias("observed_at"),
+        _facets({}).alias("facets"),
+    )
+    return statements(read, ingest.labels, labels, (source, "the folder of a label", "the folder of a split"))
+
+
+def statements(read: DataFrame, mapped: LabelFile, labels: LabelSet, where: tuple[str, str, str]) -> DataFrame:
+    """Columns row, external_id, label, labels, split, source, observed_at, facets, in this project's words.
+
+    labels: what the row names, [label] or NULL; of independent labels what its cell lists, NONE among it, and no label.
+    facets: array of (name, value). where: the file or folder, and what its labels and splits are called there, for messages.
+    """
+    path, label_column, split_column = where
+    known = (*labels.slugs, NONE) if labels.independent else labels.slugs
+    words = _Words(path, label_column, mapped.values, known, "label", "ingest.labels.values")
+    said = words.mapped(read, "label", several=labels.independent)
     if labels.independent:
         label, named = F.lit(None).cast("string"), F.when(F.size(said) > 0, said).otherwise(F.array(F.lit(NONE)))
     else:
         label, named = said, F.when(said.isNotNull(), F.array(said))
-    return table.select(
-        F.monotonically_increasing_id().alias("row"),
-        external_id(F.col(f"`{mapped.id}`"), ingest.extensions).alias("external_id"),
-        label.alias("label"),
-        named.alias("labels"),
-        (
-            _mapped(path, table, split_column, mapped.splits, STAGES, "split", "ingest.labels.splits")
-            if split_column
-            else F.lit(split).cast("string")
-        ).alias("split"),
-        F.lit(Path(path).name).alias("source"),
-        F.lit(entry.modified_at).alias("observed_at"),
-    )
+    stages = _Words(path, split_column, mapped.splits, STAGES, "split", "ingest.labels.splits")
+    return read.withColumns({"label": label, "labels": named, "split": stages.mapped(read, "split")})
+
+
+def _facets(columns: Mapping[str, str]) -> Column:
+    """What some columns say of a row as an array of facts: (name, value)."""
+    facts = F.array().cast("array<struct<name:string,value:string>>")
+    for column, name in columns.items():
+        values = F.coalesce(_parts(F.col(f"`{column}`")), F.array().cast("array<string>"))
+        facts = F.concat(facts, F.transform(values, partial(_fact, name)))
+    return facts
+
+
+def _fact(name: str, value: Column) -> Column:
+    return F.struct(F.lit(name).alias("name"), value.alias("value"))
+
+
+def _parts(cell: Column) -> Column:
+    """What a cell lists between commas, semicolons or bars."""
+    trimmed = F.transform(F.split(F.trim(cell), _BETWEEN), lambda part: F.trim(part))
+    return F.filter(trimmed, lambda part: part != "")
 
 
 def read_table(spark: SparkSession, path: str) -> DataFrame:
@@ -108,75 +154,41 @@ def check_columns(path: str, found: list[str], wanted: list[str], settings: str)
         )
 
 
-def _mapped(
-    path: str,
-    table: DataFrame,
-    column: str,
-    words: Mapping[str, str],
-    known: tuple[str, ...],
-    kind: str,
-    setting: str,
-    several: bool = False,
-) -> Column:
-    """The column in this project's words; of several in a cell, an array. Raises UsageError for a value that is strange."""
-    # Accents may be written in two signs, as macOS does in names.
-    words = {unicodedata.normalize("NFD", word): word for word in known} | dict(words)
-    cell = F.trim(F.col(f"`{column}`"))
-    parts = F.array(cell)
-    if several:
-        trimmed = F.transform(F.split(cell, _BETWEEN), lambda part: F.trim(part))
-        parts = F.filter(trimmed, lambda part: part != "")
-    values = table.select(F.explode(parts).alias("value")).where(F.col("value").isNotNull())
-    counts = values.where(~F.col("value").isin(*words, *known)).groupBy("value").count()
-    strange = counts.orderBy(F.desc("count")).limit(5).collect()
-    if strange:
-        listed = ", ".join(f"'{row['value']}' ({row['count']} rows)" for row in strange)
-        raise UsageError(
-            f"{path}, column '{column}': expected a {kind} out of {', '.join(known)}, found {listed}; "
-            f"map it under {setting} or correct the file"
-        )
+@dataclass(frozen=True)
+class _Words:
+    """How a column of a file calls what is called otherwise here.
 
-    def own(value: Column) -> Column:
-        pairs = [F.lit(word) for pair in words.items() for word in pair]
-        return F.coalesce(F.create_map(*pairs)[value], value)
-
-    return F.transform(parts, own) if several else own(cell)
-
-
-def named_videos(files: DataFrame, source: str, names: DataFrame) -> DataFrame:
-    """Columns external_id, known_id, videos: how many different videos of a source have each name, and one of them.
-
-    names: external_id, those that are asked for.
+    path, column: for messages; words: of the file -> ours; known: ours; kind: what they name; setting: of `words`.
     """
-    present = (  # a replaced file is one file: what it holds now
-        files.where((F.col("status") == "ok") & (F.col("source") == source))
-        .join(names.select("external_id").distinct(), "external_id", "left_semi")
-        .groupBy("uri", "external_id")
-        .agg(F.max_by("video_id", "seen_at").alias("video_id"))
-    )
-    return present.groupBy("external_id").agg(
-        F.min("video_id").alias("known_id"), F.count_distinct("video_id").alias("videos")
-    )
 
+    path: str
+    column: str
+    words: Mapping[str, str]
+    known: tuple[str, ...]
+    kind: str
+    setting: str
 
-def match(statements: DataFrame, files: DataFrame, source: str) -> DataFrame:
-    """Adds video_id: the video whose file has that name, or an 'ext:' id until it arrives.
+    def mapped(self, table: DataFrame, column: str, several: bool = False) -> Column:
+        """The column in our words; of several in a cell, an array. Raises UsageError for a value that is strange."""
+        # Accents may be written in two signs, as macOS does in names.
+        words = {unicodedata.normalize("NFD", word): word for word in self.known} | dict(self.words)
+        cell = F.trim(F.col(column))
+        parts = _parts(cell) if several else F.array(cell)
+        values = table.select(F.explode(parts).alias("value")).where(F.col("value").isNotNull())
+        counts = values.where(~F.col("value").isin(*words, *self.known)).groupBy("value").count()
+        strange = counts.orderBy(F.desc("count")).limit(5).collect()
+        if strange:
+            listed = ", ".join(f"'{row['value']}' ({row['count']} rows)" for row in strange)
+            raise UsageError(
+                f"{self.path}, column '{self.column}': expected a {self.kind} out of {', '.join(self.known)}, found "
+                f"{listed}; map it under {self.setting} or correct the file"
+            )
 
-    Adds refused_key, refused_reason, refused_message: a name that several different videos share is refused.
-    """
-    ext = F.concat(F.lit("ext:"), F.sha2(F.concat(F.lit(source + "\n"), F.col("external_id")), 256))
-    ambiguous = F.coalesce(F.col("videos"), F.lit(0)) > 1
-    return (
-        statements.join(named_videos(files, source, statements), "external_id", "left")
-        .withColumn("video_id", F.coalesce("known_id", ext))
-        .withColumn("refused_key", F.concat_ws("/", F.col("source"), F.col("external_id"), F.col("row")))
-        .withColumn("refused_reason", F.when(ambiguous, F.lit("ambiguous_name")))
-        .withColumn(
-            "refused_message",
-            F.when(ambiguous, F.format_string("%d different videos are called '%s'", "videos", "external_id")),
-        )
-        .drop("known_id", "videos")
-    )
+        def own(value: Column) -> Column:
+            pairs = [F.lit(word) for pair in words.items() for word in pair]
+            return F.coalesce(F.create_map(*pairs)[value], value)
+
+        return F.transform(parts, own) if several else own(cell)
 
 
 def united(matched: DataFrame, slugs: tuple[str, ...]) -> DataFrame:
@@ -250,6 +262,14 @@ def split_rows(matched: DataFrame, held: DataFrame, task: str) -> DataFrame:
         "refused_reason",
         "refused_message",
     )
+
+
+def facet_rows(matched: DataFrame, task: str) -> DataFrame:
+    """Rows for the table facets: each fact once, of videos whose name is no riddle."""
+    facts = matched.where("refused_reason IS NULL").withColumn("fact", F.explode("facets"))
+    return facts.select(
+        "video_id", "external_id", F.lit(task).alias("task"), "fact.*", "source", "observed_at"
+    ).dropDuplicates(["video_id", "name", "value"])
 
 
 def _refuse(rows: DataFrame, when: Column, reason: str, message: Column) -> DataFrame:

@@ -143,6 +143,16 @@ def greedy(recipe: Recipe) -> Recipe:
     return replace(recipe, id=identity.digest(value), json=value)
 
 
+def blinded(recipe: Recipe) -> dict[str, Recipe]:
+    """The recipe on less than the video, by name: what it still gets right needs no more. One frame is the middle one."""
+    frames = {"shuffled frames": {"show": "shuffled"}, "one frame": {"count": 1}, "no frames": {"show": "none"}}
+    made = {}
+    for name, less in frames.items():
+        value = recipe.json | {"frames": recipe.json["frames"] | less}
+        made[name] = replace(recipe, id=identity.digest(value), json=value)
+    return made
+
+
 def check_model(recipe: Recipe) -> None:
     """Raises UsageError if the model folder no longer holds what the recipe names."""
     folders = [(recipe.model_path, "model", model_digest)]

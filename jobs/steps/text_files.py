@@ -11,7 +11,8 @@ from pyspark.sql import functions as F
 from conf.settings import Ingest
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
-from jobs.steps.label_files import check_columns, external_id, find, match, read_table
+from jobs.steps.label_files import check_columns, find, read_table
+from jobs.steps.naming import match, name_of
 from lake.staging import Wave
 from lake.waves import Work
 from lake.write import stage
@@ -47,7 +48,7 @@ def read_statements(spark: SparkSession, path: str, ingest: Ingest) -> DataFrame
     return (
         table.select(
             F.monotonically_increasing_id().alias("row"),
-            external_id(F.col(f"`{mapped.id}`"), ingest.extensions).alias("external_id"),
+            name_of(F.col(f"`{mapped.id}`")).alias("external_id"),
             cells.alias("cell"),
         )
         .select("row", "external_id", "cell.*")

@@ -70,17 +70,29 @@ class FeatureSpec:
         return features[:, first : first + len(self.labels)]
 
 
+def label_logits(trace: Mapping[str, Any], spec: FeatureSpec) -> np.ndarray:
+    """Logits [L] that a trace gives the labels where its answer begins: their logarithms, of independent labels log-odds.
+
+    Of a trace without an answer they are 0.
+    """
+    found = dict(trace["label_logprobs"] or {})
+    if trace["status"] != "ok" or any(label not in found for label in spec.labels):
+        return np.zeros(len(spec.labels))
+    logprobs = np.array([found[label] for label in spec.labels], dtype=np.float64)
+    if not spec.independent:
+        return logprobs - logprobs.max()
+    logprobs = np.minimum(logprobs, 0.0)
+    return logprobs - np.log(np.maximum(-np.expm1(logprobs), 1e-12))
+
+
 def label_probs(trace: Mapping[str, Any], spec: FeatureSpec) -> np.ndarray:
     """Probabilities [L] that a trace gives the labels where its answer begins; they sum to 1 unless labels are independent.
 
     Of a trace without an answer they are uniform; of independent labels, 1/2 each.
     """
-    found, labels = dict(trace["label_logprobs"] or {}), spec.labels
-    if trace["status"] != "ok" or any(label not in found for label in labels):
-        return np.full(len(labels), 0.5 if spec.independent else 1.0 / len(labels))
-    logits = np.array([found[label] for label in labels], dtype=np.float64)
+    logits = label_logits(trace, spec)
     if spec.independent:
-        return np.exp(np.minimum(logits, 0.0))
+        return 1.0 / (1.0 + np.exp(-logits))
     weights = np.exp(logits - logits.max())
     return weights / weights.sum()
 

@@ -1,25 +1,17 @@
 """The light calibrator (`kind: linear`): softmax regression over the features of a video's traces, then a temperature.
 
 Independent labels have a logistic regression each, over the same features, and one temperature for all.
-
-It sits where the paper's own calibrator (a model that sees video, trace and provisional label) will sit: whatever the
-kind, `load` gives something with `probs(traces)`.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
-from models import identity
-from models.calibration.features import FeatureSpec, vector
-from models.calibration.probabilities import sigmoid, softmax
+from models.calibration.features import FeatureSpec
 
 Batches = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
 
@@ -34,46 +26,17 @@ class LinearCalibrator:
     weight: np.ndarray
     bias: np.ndarray
     temperature: float = 1.0
+    kind: ClassVar[str] = "linear"
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Uncalibrated logits [N, L] of features [N, D]."""
         return ((features - self.mean) / self.scale) @ self.weight.T + self.bias
 
-    def probs(self, traces: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """Probability of every label for one video, given its traces; they sum to 1 unless the labels are independent."""
-        of_logits = sigmoid if self.spec.independent else softmax
-        row = of_logits(self.logits(vector(traces, self.spec)[None]), self.temperature)[0]
-        return dict(zip(self.spec.labels, row.tolist(), strict=True))
+    def tensors(self) -> dict[str, np.ndarray]:
+        return {"mean": self.mean, "scale": self.scale, "weight": self.weight, "bias": self.bias}
 
-    def weights(self) -> bytes:
-        """The weights as safetensors; the temperature belongs to the manifest."""
-        return save_tensors({"mean": self.mean, "scale": self.scale, "weight": self.weight, "bias": self.bias})
-
-    def manifest(self) -> dict[str, Any]:
-        """What `load` needs beside the weights, with the digests that enter a scorer's identity."""
-        kind: dict[str, Any] = {
-            "kind": "linear",
-            "labels": list(self.spec.labels),
-            "hashed_words": self.spec.hashed_words,
-        }
-        kind |= {"mode": "independent"} if self.spec.independent else {}
-        calibrator = identity.digest(kind | {"weights": hashlib.sha256(self.weights()).hexdigest()})
-        calibration = identity.digest({"temperature": self.temperature})
-        return kind | {
-            "temperature": self.temperature,
-            "calibrator": calibrator,
-            "calibration": calibration,
-            "calibrator_id": identity.digest([calibrator, calibration]),
-        }
-
-
-def load(manifest: Mapping[str, Any], weights: bytes) -> LinearCalibrator:
-    """The calibrator behind a manifest. Raises ValueError for a kind that this version does not know."""
-    if manifest["kind"] != "linear":
-        raise ValueError(f"calibrator kind: expected linear, found {manifest['kind']!r}")
-    tensors = load_tensors(weights)
-    spec = FeatureSpec(tuple(manifest["labels"]), manifest["hashed_words"], manifest.get("mode") == "independent")
-    return LinearCalibrator(spec, **tensors, temperature=manifest["temperature"])
+    def facts(self) -> dict[str, Any]:
+        return {"hashed_words": self.spec.hashed_words}
 
 
 def fit_linear(spec: FeatureSpec, batches: Batches, l2: float) -> LinearCalibrator:

@@ -1,4 +1,4 @@
-"""Temperature scaling and the figures that say whether probabilities deserve the name.
+"""Temperature scaling: one number that makes probabilities hold.
 
 Labels that exclude each other are a softmax over their logits; independent ones a sigmoid each, judged as (row, label)
 pairs. Temperature: Guo et al. 2017, "On Calibration of Modern Neural Networks": p = softmax(logits / T), T > 0 chosen to
@@ -9,13 +9,12 @@ probable, nor which side of 1/2 an independent one is on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
-ECE_BINS = 15
-# Mean negative log-likelihood, nats, of logits [N, L] for targets at a temperature.
-Nll = Callable[[np.ndarray, np.ndarray, float], float]
+# Negative log-likelihood [N], nats, of logits [N, L] for targets at a temperature.
+Nll = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 _LOW, _HIGH = math.log(0.02), math.log(50.0)
 # Standard deviation of log T before anything was seen: five rows that are all right do not make a model certain.
 _SPREAD = 0.5
@@ -34,21 +33,22 @@ def sigmoid(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return np.exp(-np.logaddexp(0.0, -logits / temperature))
 
 
-def mean_nll(logits: np.ndarray, targets: np.ndarray, temperature: float = 1.0) -> float:
-    """Mean negative log-likelihood, nats, of logits [N, L] for targets [N]."""
+def nll(logits: np.ndarray, targets: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Negative log-likelihood [N], nats, of logits [N, L] for targets [N]."""
     scaled = logits / temperature
     top = scaled.max(axis=1)
     normaliser = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
-    return float((normaliser - scaled[np.arange(len(targets)), targets]).mean())
+    return normaliser - scaled[np.arange(len(targets)), targets]
 
 
-def mean_binary_nll(logits: np.ndarray, targets: np.ndarray, temperature: float = 1.0) -> float:
-    """Mean negative log-likelihood of a pair, nats, of logits [N, L] for targets [N, L], 1 where the label applies."""
+def binary_nll(logits: np.ndarray, targets: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Negative log-likelihood [N], nats, the mean over the pairs of a row, of logits [N, L] for targets [N, L], 1 where the
+    label applies."""
     scaled = logits / temperature
-    return float(np.logaddexp(0.0, np.where(targets == 1, -scaled, scaled)).mean())
+    return np.logaddexp(0.0, np.where(targets == 1, -scaled, scaled)).mean(axis=1)
 
 
-def fit_temperature(logits: np.ndarray, targets: np.ndarray, nll: Nll = mean_nll) -> float:
+def fit_temperature(logits: np.ndarray, targets: np.ndarray, nll: Nll = nll) -> float:
     """The most probable temperature in [0.02, 50], where log T is normal about 0 before the rows are seen.
 
     logits [N, L], targets as `nll` takes them. The best of a grid over log T, then golden section beside it. Raises
@@ -60,7 +60,7 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray, nll: Nll = mean_nll
         raise ValueError("a temperature needs finite logits")
 
     def loss(log_t: float) -> float:
-        return nll(logits, targets, math.exp(log_t)) + log_t**2 / (2 * _SPREAD**2 * len(targets))
+        return float(nll(logits, targets, math.exp(log_t)).mean()) + log_t**2 / (2 * _SPREAD**2 * len(targets))
 
     ratio = (math.sqrt(5) - 1) / 2
     grid = np.linspace(_LOW, _HIGH, _GRID).tolist()
@@ -80,29 +80,6 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray, nll: Nll = mean_nll
     return math.exp((low + high) / 2)
 
 
-def expected_calibration_error(bins: Mapping[int, tuple[float, float, float]]) -> float:
-    """ECE over equal-width confidence bins: sum over bins of n/N * |correct/n - confidence/n|.
-
-    bins: bin -> (n, sum of confidence, number correct), see `bin_of`; rows may have weights, then n is their sum. 10 rows
-    of confidence 0.8 of which 6 are right give 0.2. Raises ValueError without rows.
-    """
-    total = sum(n for n, _, _ in bins.values())
-    if not total:
-        raise ValueError("the calibration error of no rows is not defined")
-    return sum(abs(correct - confidence) for _, confidence, correct in bins.values()) / total
-
-
-def bin_of(confidence: float) -> int:
-    """The bin of a confidence in [0, 1]: [0, 1/15), ..., and 1.0 belongs to the last one."""
-    return min(int(confidence * ECE_BINS), ECE_BINS - 1)
-
-
-def f1_by_label(confusion: Mapping[tuple[str, str | None], float], labels: tuple[str, ...]) -> dict[str, float]:
-    """F1 of every label from counts by (true label, predicted label or None). A label never true nor predicted has 0."""
-    scores = {}
-    for label in labels:
-        hit = confusion.get((label, label), 0)
-        true = sum(count for (truth, _), count in confusion.items() if truth == label)
-        said = sum(count for (_, guess), count in confusion.items() if guess == label)
-        scores[label] = 2 * hit / (true + said) if true + said else 0.0
-    return scores
+def at_bound(temperature: float) -> bool:
+    """Whether a temperature is as low or as high as they go: the rows that it was fitted on would have it go further."""
+    return not _LOW + 1e-3 < math.log(temperature) < _HIGH - 1e-3

@@ -149,10 +149,11 @@ class Rollouts:
                 continue
             key = f"{number}:{task.video_id}"
             self._tasks[key], self._seconds[key] = task, clip.duration
-            prompt = self._engine.chat(self._plan.user_text, said=task.text or "")
+            shown = () if self._plan.frames.show == "none" else (clip,)
+            prompt = self._engine.chat(self._plan.user_text, len(shown), task.text or "")
             for first, n in consecutive(task.missing):
                 seed = seed_of(self._plan.seed_base, task.video_id, first)
-                yield Request(key, prompt, (clip,), first, n, seed, self._plan.adapter)
+                yield Request(key, prompt, shown, first, n, seed, self._plan.adapter)
 
     def _undecoded(self) -> Iterator[dict]:
         while self._refused:

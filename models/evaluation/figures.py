@@ -7,13 +7,14 @@ weighs the same whether a method said one thing of it or K.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 BINS = 15
 NOTHING = -1  # the guess of a method that gave no answer: it counts as wrong
+NAMES = ("accuracy", "macro_f1", "nll", "brier", "ece", "class_ece", "aurc", "auroc")
 _LEAST = 1e-12  # of a probability, before its logarithm is taken
 
 
@@ -21,9 +22,11 @@ _LEAST = 1e-12  # of a probability, before its logarithm is taken
 class Predictions:
     """What one method said of videos whose labels are known.
 
-    probs: float64 [N, L], rows sum to 1; guess, truth: int64 [N], places among the L labels, guess NOTHING for no answer;
-    weight: float64 [N], of each row; cluster: int64 [N], what was drawn together, a video or its source. confidence: that of
-    the guess, of no answer 1 / L.
+    probs: float64 [N, C], rows sum to 1; guess, truth: int64 [N], places among the C answers, guess NOTHING for none;
+    weight: float64 [N], of each row; case: int64 [N], which video; cluster: int64 [N], what was drawn together, a video or
+    its source, numbered from 0. The answers are the labels, C = L. Where labels are independent, each row asks whether one
+    of them applies: asked: int64 [N], which; the answers are no and yes, C = 2.
+    confidence: that of the guess, of no answer 1 / C.
     """
 
     labels: tuple[str, ...]
@@ -31,7 +34,9 @@ class Predictions:
     guess: np.ndarray
     truth: np.ndarray
     weight: np.ndarray
+    case: np.ndarray
     cluster: np.ndarray
+    asked: np.ndarray | None = None
 
     @cached_property
     def right(self) -> np.ndarray:
@@ -41,32 +46,50 @@ class Predictions:
     @cached_property
     def confidence(self) -> np.ndarray:
         given = self.probs[np.arange(len(self.guess)), np.maximum(self.guess, 0)]
-        return np.where(self.guess == NOTHING, 1.0 / len(self.labels), given)
+        return np.where(self.guess == NOTHING, 1.0 / self.probs.shape[1], given)
+
+    @cached_property
+    def by_label(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+        """For each label: which rows are about it (bool [N]), and of all rows whether it is true, said, and how probable."""
+        found = []
+        for place in range(len(self.labels)):
+            answer = place if self.asked is None else 1
+            about = np.ones(len(self.truth), bool) if self.asked is None else self.asked == place
+            found.append((about, self.truth == answer, self.guess == answer, self.probs[:, answer]))
+        return found
+
+    def of(self, rows: np.ndarray) -> Predictions:
+        """Some of the rows, a bool [N]; the clusters that are left are numbered anew."""
+        cut = {name: getattr(self, name)[rows] for name in ("probs", "guess", "truth", "weight", "case")}
+        _, cluster = np.unique(self.cluster[rows], return_inverse=True)
+        return replace(self, **cut, cluster=cluster, asked=None if self.asked is None else self.asked[rows])
 
 
 def figures(found: Predictions, weights: np.ndarray) -> dict[str, np.ndarray]:
     """name -> value [B] of every figure, for weights [B, N] that are at least 0 and not all 0.
 
-    accuracy, macro_f1, f1/<label>; nll (nats), brier (0 .. 2); ece and class_ece by `calibration_error`; aurc, the mean risk
-    over all coverages (Geifman & El-Yaniv 2017); auroc, the probability that a right guess has more confidence than a wrong
-    one, ties half, and NaN where all are right or all wrong.
+    accuracy, macro_f1, f1/<label>; nll (nats), brier (0 .. 2); ece and class_ece, the mean over labels, by
+    `calibration_error`; aurc, the mean risk over all coverages (Geifman & El-Yaniv 2017); auroc, the probability that a
+    right guess has more confidence than a wrong one, ties half, and NaN where all are right or all wrong.
     """
-    places = np.arange(len(found.labels))
-    true = (found.truth[:, None] == places).astype(np.float64)
-    f1 = _f1(true, (found.guess[:, None] == places).astype(np.float64), weights)
-    nll = -np.log(np.maximum(found.probs[np.arange(len(found.truth)), found.truth], _LEAST))
-    total = weights.sum(1)
-    by_label = [calibration_error(found.probs[:, label], true[:, label], weights) for label in places]
+    rows, total = np.arange(len(found.truth)), weights.sum(1)
+    truth = np.eye(found.probs.shape[1])[found.truth]
+    nll = -np.log(np.maximum(found.probs[rows, found.truth], _LEAST))
+    f1 = [_f1(true & about, said & about, weights) for about, true, said, _ in found.by_label]
+    class_ece = [
+        calibration_error(prob[about], true[about].astype(np.float64), weights[:, about])
+        for about, true, _, prob in found.by_label
+    ]
     return {
         "accuracy": weights @ found.right / total,
-        "macro_f1": f1.mean(1),
+        "macro_f1": np.mean(f1, axis=0),
         "nll": weights @ nll / total,
-        "brier": weights @ ((found.probs - true) ** 2).sum(1) / total,
+        "brier": weights @ ((found.probs - truth) ** 2).sum(1) / total,
         "ece": calibration_error(found.confidence, found.right, weights),
-        "class_ece": np.mean(by_label, axis=0),
+        "class_ece": np.mean(class_ece, axis=0),
         "aurc": area_under_risk(found.confidence, found.right, weights),
         "auroc": area_under_roc(found.confidence, found.right, weights),
-    } | {f"f1/{label}": f1[:, place] for place, label in enumerate(found.labels)}
+    } | {f"f1/{label}": value for label, value in zip(found.labels, f1, strict=True)}
 
 
 def bins_of(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
@@ -77,7 +100,7 @@ def bins_of(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
     values, block = np.unique(confidence, return_inverse=True)
     first = np.full(len(values), len(order))
     np.minimum.at(first, block, place)
-    return first[block] * bins // len(order)
+    return first[block] * bins // max(len(order), 1)
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray, weights: np.ndarray, bins: int = BINS) -> np.ndarray:
@@ -86,7 +109,9 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray, weights: np.nda
     The bins are those of the rows, see `bins_of`. Few rows show an error even where there is none: see `chance_error`.
     """
     own = np.eye(bins)[bins_of(confidence, bins)]
-    return np.abs(weights @ (own * (right - confidence)[:, None])).sum(1) / weights.sum(1)
+    total = weights.sum(1)
+    errors = np.abs(weights @ (own * (right - confidence)[:, None])).sum(1)
+    return np.divide(errors, total, out=np.zeros_like(errors), where=total > 0)
 
 
 def chance_error(found: Predictions, draws: int, seed: int) -> np.ndarray:
@@ -136,6 +161,6 @@ def _starts(ordered: np.ndarray) -> np.ndarray:
 
 
 def _f1(true: np.ndarray, said: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """F1 [B, L]; a label that is never true nor said has 0."""
-    hit, relevant, chosen = weights @ (true * said), weights @ true, weights @ said
+    """F1 [B] of one label; one that is never true nor said has 0."""
+    hit, relevant, chosen = weights @ (true & said), weights @ true, weights @ said
     return np.divide(2 * hit, relevant + chosen, out=np.zeros_like(hit), where=relevant + chosen > 0)

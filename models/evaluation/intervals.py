@@ -29,11 +29,15 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    def json(self) -> dict[str, float]:
+        return {"value": self.value, "low": self.low, "high": self.high}
+
 
 @dataclass(frozen=True)
 class Report:
     """figures: method -> name -> interval; differences: the first method minus each other one, paired; chance: method ->
-    (mean, 95th percentile) of the ECE that a perfectly calibrated method with these confidences would show."""
+    (mean, 95th percentile) of the ECE that a perfectly calibrated method with these confidences would show. Beside the
+    figures of figures.py there is ece_debiased: the ECE less that mean, 0 at least."""
 
     figures: dict[str, dict[str, Interval]]
     differences: dict[str, dict[str, Interval]]
@@ -51,7 +55,10 @@ def report(methods: Mapping[str, Predictions], seed: int = 0, draws: int = DRAWS
     for name, own in clusters.items():
         if not np.array_equal(own, np.arange(count)):
             raise ValueError(f"{name}: expected predictions of the same {count} videos or sources as {names[0]}")
+    chance = {name: _chance(found, seed, draws) for name, found in methods.items()}
     drawn = {name: _resampled(found, count, seed, draws) for name, found in methods.items()}
+    for name, values in drawn.items():
+        values["ece_debiased"] = np.maximum(values["ece"] - chance[name][0], 0.0)
     first = drawn[names[0]]
     return Report(
         {name: {figure: _interval(values) for figure, values in own.items()} for name, own in drawn.items()},
@@ -59,8 +66,19 @@ def report(methods: Mapping[str, Predictions], seed: int = 0, draws: int = DRAWS
             name: {figure: _interval(first[figure] - values) for figure, values in drawn[name].items()}
             for name in names[1:]
         },
-        {name: _chance(found, seed, draws) for name, found in methods.items()},
+        chance,
     )
+
+
+def mean(values: np.ndarray, cluster: np.ndarray, seed: int = 0, draws: int = DRAWS) -> Interval:
+    """The mean of values [N], each of one row, and how far it would move; of differences, paired.
+
+    cluster: int64 [N], what was drawn together.
+    """
+    _, place = np.unique(cluster, return_inverse=True)
+    totals, sizes = np.bincount(place, weights=values), np.bincount(place).astype(float)
+    counts = np.random.default_rng(seed).multinomial(len(sizes), np.full(len(sizes), 1.0 / len(sizes)), size=draws)
+    return _interval(np.concatenate([[values.mean()], counts @ totals / (counts @ sizes)]))
 
 
 def _resampled(found: Predictions, clusters: int, seed: int, draws: int) -> dict[str, np.ndarray]:

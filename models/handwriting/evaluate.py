@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.handwriting import clips, teacher, tiny
+from models.handwriting import teacher, tiny
+from models.handwriting.scenes import label_of
 from models.language.prompts import chat
 from models.training import alignment
 from models.video.clip import Clip
@@ -41,7 +42,7 @@ def evaluate(folder: Path, files: Sequence[Path], digits: Sequence[Sequence[int]
     model, processor = alignment.load(folder)
     model.eval()
     videos = [sample(path.read_bytes(), tiny.FRAMES, Limits()) for path in files]
-    labels = [clips.label_of(shown) for shown in digits]
+    labels = [label_of(shown) for shown in digits]
     torch.manual_seed(seed)
     greedy = [text for (text,) in complete(model, processor, videos, 1, 0.0)]
     sampled = complete(model, processor, videos, 4, 1.0)

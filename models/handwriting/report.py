@@ -24,23 +24,27 @@ from models.handwriting import evaluate, train
 
 def report(work: Path, out: Path) -> str:
     """The text of TRAINING.md for work/aligned/model, which replaces the folder `out`. Returns the text."""
-    run = json.loads((work / "align.json").read_text())
-    with (work / "data" / "uploads-labels.csv").open(newline="") as file:
+    run, direct = (json.loads((work / name).read_text())["counts"] for name in ("align.json", "direct.json"))
+    with (work / "data" / "dev" / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    clips = [work / "data" / "uploads" / row["file"] for row in rows]
+    clips = [work / "data" / "dev" / row["file"] for row in rows]
     digits = [[int(digit) for digit in row["digits"].split()] for row in rows]
     figures = {
         name: evaluate.evaluate(folder, clips, digits)
-        for name, folder in (("base", work / "aligned" / "base"), ("aligned", work / "aligned" / "model"))
+        for name, folder in (
+            ("base", work / "aligned" / "base"),
+            ("direct", work / "direct" / "model"),
+            ("aligned", work / "aligned" / "model"),
+        )
     }
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(work / "aligned" / "model", out)
-    text = describe(out, run["counts"], figures)
+    text = describe(out, run, direct, figures)
     (out / "TRAINING.md").write_text(text)
     return text
 
 
-def describe(folder: Path, counts: dict[str, int], figures: dict[str, evaluate.Figures]) -> str:
+def describe(folder: Path, counts: dict[str, int], direct: dict[str, int], figures: dict[str, evaluate.Figures]) -> str:
     """How the checkpoint in `folder` was made and what it can do, in Markdown."""
     size = sum(path.stat().st_size for path in folder.iterdir())
     rows = "\n".join(
@@ -54,12 +58,15 @@ def describe(folder: Path, counts: dict[str, int], figures: dict[str, evaluate.F
 A Qwen2.5-VL of {_parameters(folder) / 1e6:.1f} million parameters ({size / 1e6:.1f} MB in bfloat16), from nothing, by
 the job `align`: the phase `base` (the vision tower alone for {train.SIGHT.steps} steps, then saying what is seen for
 {train.BASE.steps}) in {counts["seconds_base"]} s, and the cold start on {counts["lessons"]:,} teacher traces
-({counts["steps_align"]} steps) in {counts["seconds_align"]} s. Seed {counts["seed"]}, {torch.get_num_threads()} threads
-of {platform.machine()}, torch {torch.__version__}, transformers {transformers.__version__}.
+({counts["steps_align"]} steps) in {counts["seconds_align"]} s. `direct` learned the labels alone of {direct["lessons"]:,}
+of these clips, from the same base ({direct["steps_align"]} steps in {direct["seconds_align"]} s). Seed {counts["seed"]},
+{torch.get_num_threads()} threads of {platform.machine()}, torch {torch.__version__}, transformers
+{transformers.__version__}.
 
-Measured with transformers in float32 on {figures["aligned"].clips} clips of unseen handwriting (subset `test`, real H.264
-files). All four digits and the answer greedily; one sample and the majority of 4 samples at temperature 1; share of
-distinct texts among the 4. `base` has learned to see and was never asked to answer.
+Measured with transformers in float32 on {figures["aligned"].clips} clips of unseen handwriting and of kinds that nothing
+was taught on (subset `dev`, real H.264 files; `test` is for `make bench`). All four digits and the answer greedily; one
+sample and the majority of 4 samples at temperature 1; share of distinct texts among the 4. `base` has learned to see and
+was never asked to answer.
 
 | checkpoint | digits | answer | one sample | majority of 4 | distinct |
 |---|---|---|---|---|---|

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from models.handwriting import clips, tiny
+from models.handwriting import tiny
+from models.handwriting.scenes import Scene, render
 from models.video.clip import Clip
 from models.video.frames import fitted, on_screen_indices
 from models.video.processors import processor_inputs
@@ -55,26 +56,26 @@ def sight_loss(model: Sight, micro: SightMicro) -> torch.Tensor:
     return cross_entropy(model(micro.pixels, micro.grid), micro.digit, ignore_index=-100, reduction="sum")
 
 
-def sight_batch(processor: Any, scenes: Sequence[clips.Scene], videos: Sequence[Clip]) -> SightMicro:
+def sight_batch(processor: Any, scenes: Sequence[Scene], videos: Sequence[Clip]) -> SightMicro:
     """Scenes as one batch; `videos` are what `sampled` gives of them."""
     inputs = processor.video_processor(**processor_inputs(videos), return_tensors="pt")
     digit = torch.tensor([shown for scene in scenes for shown in steps_of(scene)])
     return SightMicro(inputs["pixel_values_videos"], inputs["video_grid_thw"], digit)
 
 
-def sampled(scene: clips.Scene) -> Clip:
+def sampled(scene: Scene) -> Clip:
     """What `frames.sample` would give of the scene's file, but for the codec; renders only the frames that are kept."""
     kept = _kept(scene)
-    pictures = fitted(clips.render(scene, kept), tiny.FRAMES)
+    pictures = fitted(render(scene, kept), tiny.FRAMES)
     return Clip(pictures, [i / scene.fps for i in kept], scene.frames / scene.fps)
 
 
-def steps_of(scene: clips.Scene) -> list[int]:
+def steps_of(scene: Scene) -> list[int]:
     """The digit that each temporal step (a pair of sampled frames) shows, -100 for none or two."""
     seen = [scene.shows(i) for i in _kept(scene)]
     pairs = [{digit for digit in seen[i : i + 2] if digit is not None} for i in range(0, len(seen), 2)]
     return [pair.pop() if len(pair) == 1 else -100 for pair in pairs]
 
 
-def _kept(scene: clips.Scene) -> list[int]:
+def _kept(scene: Scene) -> list[int]:
     return on_screen_indices(scene.frames, tiny.FRAMES.shown(scene.frames / scene.fps))

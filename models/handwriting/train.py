@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.handwriting import clips, teacher, tiny
+from models.handwriting import teacher, tiny
+from models.handwriting.scenes import Scene, scene
 from models.handwriting.sight import Sight, SightMicro, sampled, sight_batch, sight_loss
 from models.training import alignment
+from models.training.ahead import Ahead
 from models.training.alignment import Example
 from models.training.trainer import OnMetric, TrainSpec, train
 
@@ -46,20 +48,21 @@ def train_base(
     def batches(step: int) -> list[SightMicro]:
         difficulty = float(np.clip((step - _EASY_STEPS) / (_FULL_AT_STEP - _EASY_STEPS), 0.0, 1.0))
         scenes = _scenes(seed, step * SIGHT_BATCH, SIGHT_BATCH, difficulty)
-        return [sight_batch(processor, scenes, [sampled(scene) for scene in scenes])]
+        return [sight_batch(processor, scenes, [sampled(drawn) for drawn in scenes])]
 
     kept = checkpoints and checkpoints / "sight"
-    train(Sight(model), batches, sight_loss, sight, kept, lambda name, *rest: on_metric(f"sight/{name}", *rest))
+    with Ahead(batches, sight.steps) as ahead:
+        train(Sight(model), ahead, sight_loss, sight, kept, lambda name, *rest: on_metric(f"sight/{name}", *rest))
     model.save_pretrained(seeing)
     processor.save_pretrained(seeing)
 
     def examples(step: int) -> list[Example]:
         scenes = _scenes(seed, sight.steps * SIGHT_BATCH + step * BATCH, BATCH, 1.0)
-        return [Example(partial(sampled, scene), tiny.PROMPT, teacher.observation(scene.digits)) for scene in scenes]
+        return [Example(partial(sampled, drawn), tiny.PROMPT, teacher.observation(drawn.digits)) for drawn in scenes]
 
     kept = checkpoints and checkpoints / "base"
     alignment.align(seeing, out, examples, base, BATCH, kept, on_metric)
 
 
-def _scenes(seed: int, first: int, count: int, difficulty: float) -> list[clips.Scene]:
-    return [clips.scene(seed, "base", index, difficulty) for index in range(first, first + count)]
+def _scenes(seed: int, first: int, count: int, difficulty: float) -> list[Scene]:
+    return [scene(seed, "base", index, difficulty) for index in range(first, first + count)]

@@ -16,6 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeatur
 
 from models.language.positions import use_serving_positions
 from models.language.prompts import begun, chat
+from models.training.ahead import Ahead
 from models.training.objectives import next_token_logprobs, sft_loss_sum
 from models.training.trainer import OnMetric, TrainSpec, train
 from models.video.clip import Clip
@@ -115,7 +116,8 @@ def align(
         due = examples(step)
         return [collate(processor, due[i : i + micro_batch]) for i in range(0, len(due), micro_batch)]
 
-    train(model, batches, sft_loss, spec, checkpoints, on_metric)
+    with Ahead(batches, spec.steps) as ahead:
+        train(model, ahead, sft_loss, spec, checkpoints, on_metric)
     save_bfloat16(model, processor, out)
 
 

@@ -6,6 +6,7 @@ presentation time, never by number, so variable frame rates are sampled evenly i
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from models.video.container import Container, Limits
 from models.video.fit import FITS, Fit, rotation
 
 _MOST_FPS = 1000.0
+SHOWN = ("all", "shuffled", "none")
 _FRAMES_PER_STEP = 2  # of both model families: so many frames become one step of tokens
 
 
@@ -26,7 +28,9 @@ class FrameSpec:
     """Which frames of a clip the model sees, and how large.
 
     count: most frames; max_pixels: most pixels of one; fps: most frames a second; cell: side in pixels of the square that
-    becomes one token (see cell.py). fit: one of FITS; sampling: one of SAMPLINGS.
+    becomes one token (see cell.py). fit: one of FITS; sampling: one of SAMPLINGS. show: one of SHOWN: all of them in their
+    order; shuffled: the same pictures in another one, at the times as they were; none: no clip in the prompt. The last two
+    ask whether a task needs video.
     """
 
     count: int
@@ -35,11 +39,12 @@ class FrameSpec:
     cell: int
     fit: str = "aspect"
     sampling: str = "uniform"
+    show: str = "all"
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.max_pixels < 1 or self.cell < 1 or self.fps <= 0:
             raise ValueError(f"FrameSpec: count, max_pixels, fps and cell must be positive, found {self}")
-        for field, known in (("fit", FITS), ("sampling", SAMPLINGS)):
+        for field, known in (("fit", FITS), ("sampling", SAMPLINGS), ("show", SHOWN)):
             if getattr(self, field) not in known:
                 raise ValueError(f"{field}: expected one of {', '.join(known)}, found {getattr(self, field)!r}")
         if self.max_pixels < self.cell**2:
@@ -121,7 +126,10 @@ def sample(data: bytes, spec: FrameSpec, limits: Limits) -> Clip:
         kept = [seen[i] for i in chooser.choose([picture for _, picture in seen], shown, spec.cell)]
         # a broken clock may tell a later time than the packets did
         times = [min(max(time - index.times[0], 0.0), index.duration) for time, _ in kept]
-        return Clip(np.stack([picture for _, picture in kept]), times, index.duration)
+        pictures = np.stack([picture for _, picture in kept])
+        if spec.show == "shuffled":  # the same way each time
+            pictures = pictures[np.random.default_rng(zlib.crc32(data)).permutation(len(pictures))]
+        return Clip(pictures, times, index.duration)
 
 
 def _on_screen(clip: Container, wanted: Sequence[float], fit: Fit) -> list[tuple[float, np.ndarray]]:

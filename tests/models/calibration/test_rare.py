@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from models.calibration.calibrator import probs as probs_of
 from models.calibration.features import FeatureSpec, vector
 from models.calibration.linear import LinearCalibrator, fit_linear
 from models.calibration.rare import ENOUGH, StandIns, stand_ins
@@ -61,9 +62,9 @@ def found(
 def test_a_video_whose_traces_all_name_a_rare_label_has_it(count, few):
     rare, fitted = found(EXCLUSIVE, *rows(EXCLUSIVE, [("a",), ("b",)] * (count // 2) + [("c",)] * few))
     assert rare.having == {"c": few} and rare.lacking == {}
-    probs = fitted.probs(video(("c",), EXCLUSIVE))
+    probs = probs_of(fitted, video(("c",), EXCLUSIVE))
     assert max(probs, key=probs.get) == "c" and probs["c"] > 0.5, probs
-    probs = fitted.probs(video(("b",), EXCLUSIVE))
+    probs = probs_of(fitted, video(("b",), EXCLUSIVE))
     assert max(probs, key=probs.get) == "b", probs
 
 
@@ -82,7 +83,7 @@ def test_an_independent_label_that_no_video_has_or_every_video_has_follows_its_t
     rare, fitted = found(FREE, *rows(FREE, [("a", "c"), ("c",)] * 100))
     assert (rare.having, rare.lacking, rare.weights.tolist()) == ({"b": 0}, {"c": 0}, [10, 6])
     assert rare.targets.tolist() == [[0, 1, 0], [0, 0, 0]]
-    usual, other = fitted.probs(video(("c",), FREE, 0.95)), fitted.probs(video(("b",), FREE, 0.95))
+    usual, other = probs_of(fitted, video(("c",), FREE, 0.95)), probs_of(fitted, video(("b",), FREE, 0.95))
     assert usual["b"] < 0.05 and usual["c"] > 0.95
     assert other["b"] > 0.4 and other["c"] < 0.6
 
@@ -94,9 +95,9 @@ def test_without_any_row_the_traces_are_believed(spec):
     )
     assert rare.having == dict.fromkeys(LABELS, 0)
     for label in LABELS:
-        probs = fitted.probs(video((label,), spec))
+        probs = probs_of(fitted, video((label,), spec))
         assert max(probs, key=probs.get) == label and probs[label] > 0.5
-    assert max(fitted.probs(video((), spec)).values()) < 0.5 or not spec.independent
+    assert max(probs_of(fitted, video((), spec)).values()) < 0.5 or not spec.independent
 
 
 def test_a_stand_in_is_like_the_others_in_what_says_nothing_of_labels():
@@ -123,7 +124,7 @@ def test_what_traces_named_and_was_refuted_is_evidence_too():
     targets[-40:] = 0
     rare, fitted = found(EXCLUSIVE, features, targets)
     assert rare.having == {"c": 0} and rare.weights.tolist() == [0]
-    assert fitted.probs(video(("c",), EXCLUSIVE))["c"] < 0.1
+    assert probs_of(fitted, video(("c",), EXCLUSIVE))["c"] < 0.1
     rare, _ = found(EXCLUSIVE, *rows(EXCLUSIVE, [("a",), ("b",)] * 980))
     assert rare.weights.tolist() == [98]
 

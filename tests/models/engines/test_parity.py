@@ -10,13 +10,13 @@ import models.handwriting
 from models.engines.promise import EngineSpec, Request, Sampling
 from models.engines.transformers import TransformersEngine
 from models.engines.vllm import VllmEngine
-from models.handwriting import clips, tiny
+from models.handwriting import clips, scenes, tiny
 from models.language.label_scores import Checks, Choice
 from models.video.container import Limits
 from models.video.frames import sample
 
-LABELS = Choice((*clips.LABELS, "rising_fast", "mix", "fall", "f"))  # some begin like those that the model knows
-CHECKS = Checks(tuple((label, f"Does {label} apply? Answer with y or n.") for label in clips.LABELS), ("y", "n"))
+LABELS = Choice((*scenes.LABELS, "rising_fast", "mix", "fall", "f"))  # some begin like those that the model knows
+CHECKS = Checks(tuple((label, f"Does {label} apply? Answer with y or n.") for label in scenes.LABELS), ("y", "n"))
 CHECKPOINT = Path(models.handwriting.__file__).parent / "checkpoint"
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 import models.handwriting
-from models.handwriting import clips, evaluate
+from models.handwriting import clips, evaluate, scenes
 
 CHECKPOINT = Path(models.handwriting.__file__).parent / "checkpoint"
 
@@ -27,7 +27,7 @@ def files(tmp_path_factory):
 
 
 def test_it_is_right_on_most_unseen_handwriting_and_its_traces_differ(files):
-    shown = [clips.scene(11, "test", n).digits for n in range(len(files))]
+    shown = [scenes.scene(11, "test", n).digits for n in range(len(files))]
     figures = evaluate.evaluate(CHECKPOINT, files, shown)
     assert 0.70 <= figures.greedy < 1.0  # a third would be luck; with all right there would be nothing to calibrate
     assert figures.distinct > 0.4

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from models.handwriting import clips, teacher, tiny
+from models.handwriting import clips, scenes, teacher, tiny
 from models.handwriting.sight import Sight, sampled, sight_batch, steps_of
 from models.training import alignment
 from models.training.alignment import Example
@@ -84,7 +84,7 @@ def test_no_two_time_steps_of_a_clip_share_a_position(blank):
     model, processor = alignment.load(blank)
     video = processor.tokenizer.convert_tokens_to_ids("<|video_pad|>")
     for index in range(30):
-        scene = clips.scene(0, "base", index)
+        scene = scenes.scene(0, "base", index)
         inputs = alignment.collate(processor, [Example(lambda scene=scene: sampled(scene), "?", "x")]).inputs
         places, _ = model.model.get_rope_index(**{k: v for k, v in inputs.items() if k != "pixel_values_videos"})
         steps = places[0, 0][inputs["input_ids"][0] == video].unique()
@@ -130,7 +130,7 @@ def test_tags_digits_and_labels_are_single_ordinary_tokens(blank):
     tokenizer = processor.tokenizer
     for piece in ("<observation>", "</observation>", "<think>", "</think>", "<answer>", "</answer>", *"0123456789"):
         assert len(tokenizer(piece)["input_ids"]) == 1, piece
-    for label in clips.LABELS:
+    for label in scenes.LABELS:
         _tag, *rest = tokenizer(f"<answer>{label}")["input_ids"]
         assert len(rest) == 1, label
     for text in (teacher.trace((3, 5, 2, 9), 1), "any text: ünïcödé, 漢字, 🎬\n<b>tags</b>"):
@@ -140,11 +140,11 @@ def test_tags_digits_and_labels_are_single_ordinary_tokens(blank):
 
 def test_first_sight_knows_which_digit_each_step_shows(blank):
     _, processor = alignment.load(blank)
-    scenes = [clips.scene(0, "base", n) for n in range(30)]
+    scenes = [scenes.scene(0, "base", n) for n in range(30)]
     for scene in scenes:
         seen = [digit for digit in steps_of(scene) if digit >= 0]
         assert set(seen) <= set(scene.digits) and len(seen) >= 1
-    even = clips.scene(0, "base", 0, difficulty=0.0)
+    even = scenes.scene(0, "base", 0, difficulty=0.0)
     assert steps_of(even) == list(even.digits)
     micro = sight_batch(processor, [even], [Clip.even(np.zeros((8, 56, 56, 3), np.uint8), 4.0)])
     assert micro.digit.tolist() == list(even.digits) and micro.tokens == 4
@@ -153,7 +153,7 @@ def test_first_sight_knows_which_digit_each_step_shows(blank):
 
 def test_first_sight_reads_each_step_of_clips_of_different_sizes_by_itself(blank):
     model, processor = alignment.load(blank)
-    sight, scenes = Sight(model).eval(), [clips.scene(0, "base", n) for n in range(8)]
+    sight, scenes = Sight(model).eval(), [scenes.scene(0, "base", n) for n in range(8)]
     videos = [sampled(scene) for scene in scenes]
     assert len({clip.pixels.shape for clip in videos}) > 1
     micro = sight_batch(processor, scenes, videos)
@@ -165,7 +165,7 @@ def test_first_sight_reads_each_step_of_clips_of_different_sizes_by_itself(blank
 
 
 def test_a_sampled_scene_is_its_file_but_for_the_codec(tmp_path):
-    scene = replace(clips.scene(0, "base", 1), crf=18)
+    scene = replace(scenes.scene(0, "base", 1), crf=18)
     clips.write(scene, tmp_path / "clip.mp4")
     from_file, in_memory = sample((tmp_path / "clip.mp4").read_bytes(), tiny.FRAMES, Limits()), sampled(scene)
     assert in_memory.times == pytest.approx(from_file.times) and in_memory.duration == pytest.approx(from_file.duration)

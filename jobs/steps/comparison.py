@@ -1,0 +1,155 @@
+"""Methods side by side on the same labelled videos: their figures with intervals, for people, for programs, for the lake."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table as Grid
+
+from jobs.runtime.run import Run
+from jobs.steps.figures import metric_rows
+from models.evaluation.figures import Predictions
+from models.evaluation.intervals import Interval, Report, report
+from models.evaluation.methods import Case, Methods, Statements
+
+COLUMNS = ("accuracy", "macro_f1", "nll", "ece", "ece_debiased", "brier", "aurc", "auroc")
+PAIRED = ("accuracy", "macro_f1", "nll")
+_BARE = ("accuracy", "macro_f1")  # what is told of a method without probabilities
+_SLICED = 2  # methods whose figures are told by slice: the first ones
+_SLICE_DRAWS = 400
+_WIDE = 0.05  # half an interval of accuracy from which on it is said aloud
+
+
+@dataclass
+class Comparison:
+    """Rows of a table in the making; the first one is held against all others.
+
+    bare: methods that have answers and no probabilities.
+    """
+
+    methods: Methods
+    cases: list[Case]
+    rows: dict[str, Predictions] = field(default_factory=dict)
+    bare: set[str] = field(default_factory=set)
+
+    def add(self, name: str, said: Statements, temperature: float = 1.0, bare: bool = False) -> None:
+        self.rows[name] = self.methods.predictions(said, self.cases, temperature)
+        self.bare |= {name} if bare else set()
+
+    def found(self) -> Found:
+        return Found(self, report(self.rows), self._slices())
+
+    def _slices(self) -> dict[str, tuple[int, Report]]:
+        """fact=value -> how many videos, and the figures of the first methods on them."""
+        found = {}
+        for name, value in sorted({pair for case in self.cases for pair in case.slices}):
+            chosen = np.array([(name, value) in case.slices for case in self.cases])
+            first = {method: rows.of(chosen[rows.case]) for method, rows in list(self.rows.items())[:_SLICED]}
+            found[f"{name}={value}"] = int(chosen.sum()), report(first, draws=_SLICE_DRAWS)
+        return found
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of a comparison. slices: fact=value -> how many videos, and the figures of the first methods on them."""
+
+    asked: Comparison
+    all: Report
+    slices: dict[str, tuple[int, Report]]
+
+    @property
+    def first(self) -> str:
+        return next(iter(self.asked.rows))
+
+    def figures(self, method: str, of: Report | None = None) -> Mapping[str, Interval]:
+        """The figures that a method has."""
+        names = (of or self.all).figures[method]
+        return {name: names[name] for name in _BARE} if method in self.asked.bare else names
+
+    def differences(self) -> dict[str, dict[str, Interval]]:
+        """The first method minus each other one that has all of the same figures."""
+        return {
+            method: {name: names[name] for name in PAIRED}
+            for method, names in self.all.differences.items()
+            if method not in self.asked.bare
+        }
+
+    def metrics(self, run: Run) -> list[dict[str, Any]]:
+        """Rows of the table metrics."""
+        videos = len(self.asked.cases)
+        rows = [
+            row for method in self.asked.rows for row in metric_rows(run, self.figures(method), method, videos=videos)
+        ]
+        for method, names in self.differences().items():
+            named = {f"minus {method}: {name}": interval for name, interval in names.items()}
+            rows += metric_rows(run, named, self.first, videos=videos)
+        for part, (count, of) in self.slices.items():
+            for method in of.figures:
+                rows += metric_rows(run, self.figures(method, of), method, part=part, videos=count)
+        return rows
+
+    def document(self) -> dict[str, Any]:
+        """The same for programs."""
+
+        def plain(names: Mapping[str, Interval]) -> dict[str, Any]:
+            return {name: interval.json() for name, interval in names.items()}
+
+        return {
+            "methods": {method: plain(self.figures(method)) for method in self.asked.rows},
+            "differences": {method: plain(names) for method, names in self.differences().items()},
+            "chance_ece": {method: {"mean": mean, "p95": p95} for method, (mean, p95) in self.all.chance.items()},
+            "slices": {
+                part: {"videos": count, "methods": {method: plain(self.figures(method, of)) for method in of.figures}}
+                for part, (count, of) in self.slices.items()
+            },
+        }
+
+    def show(self, run: Run) -> None:
+        """Tables for people, on standard error: standard output is for programs."""
+        videos, sources = len(self.asked.cases), len({case.source for case in self.asked.cases})
+        console = Console(stderr=True, width=150)
+        grid = _grid(
+            f"{videos} videos of {sources} sources" if sources < videos else f"{videos} videos",
+            ["method", *COLUMNS],
+            caption="[low, high]: 95 % intervals by the bootstrap; nll, ece, brier, aurc: smaller is better",
+        )
+        for method in self.asked.rows:
+            names = self.figures(method)
+            cells = [
+                str(names[name]) if name in PAIRED else f"{names[name].value:.3f}" for name in COLUMNS if name in names
+            ]
+            grid.add_row(method, *cells)
+        console.print(grid)
+        grid = _grid(f"{self.first} minus each other one, paired", ["method", *PAIRED])
+        for method, names in self.differences().items():
+            grid.add_row(method, *[str(names[name]) for name in PAIRED])
+        console.print(grid)
+        if self.slices:
+            methods = list(self.asked.rows)[:_SLICED]
+            grid = _grid("accuracy by slice", ["slice", "videos", *methods])
+            for part, (count, of) in self.slices.items():
+                grid.add_row(part, str(count), *[str(of.figures[method]["accuracy"]) for method in methods])
+            console.print(grid)
+        self._say_what_is_small(run)
+
+    def _say_what_is_small(self, run: Run) -> None:
+        videos, names = len(self.asked.cases), self.figures(self.first)
+        half = (names["accuracy"].high - names["accuracy"].low) / 2
+        if half > _WIDE:
+            run.record.say(f"{videos} videos: the accuracy of {self.first} is known to +-{half:.2f} only")
+        _, chance = self.all.chance[self.first]
+        if self.first not in self.asked.bare and names["ece"].value <= chance:
+            run.record.say(
+                f"ece of {self.first}: {names['ece'].value:.3f}; with so few videos chance alone shows up to {chance:.3f}"
+            )
+
+
+def _grid(title: str, names: list[str], caption: str | None = None) -> Grid:
+    grid = Grid(title=title, caption=caption, box=None)
+    for number, name in enumerate(names):
+        grid.add_column(name.replace("ece_debiased", "less chance"), justify="left" if number == 0 else "right")
+    return grid

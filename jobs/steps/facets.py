@@ -1,0 +1,22 @@
+"""Facts about videos by which figures are told apart, as the settings name them."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.runtime.run import Run
+
+
+def values(run: Run, name: str) -> DataFrame:
+    """video_id, value: of one fact; a video may have several."""
+    facts = run.lake.view("current_facets").where((F.col("task") == run.task) & (F.col("name") == name))
+    return facts.select("video_id", "value")
+
+
+def clusters(run: Run) -> DataFrame:
+    """video_id, cluster: what videos share that are no independent evidence (evaluate.cluster); of others no row."""
+    name = run.settings.evaluate.cluster
+    if name is None:
+        return run.lake.spark.createDataFrame([], "video_id string, cluster string")
+    return values(run, name).groupBy("video_id").agg(F.min("value").alias("cluster"))

@@ -1,0 +1,78 @@
+"""What every calibrator is, whatever its kind: probabilities for a video from its traces, under names that say how."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from models import identity
+from models.calibration.features import FeatureSpec, vector
+from models.calibration.linear import LinearCalibrator
+from models.calibration.probabilities import sigmoid, softmax
+from models.calibration.vote import VoteCalibrator
+
+
+class Calibrator(Protocol):
+    """kind: its name in manifests; temperature > 0; tensors: what was learned; facts: what else decides what it says."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def spec(self) -> FeatureSpec: ...
+
+    @property
+    def temperature(self) -> float: ...
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Uncalibrated logits [N, L] of features [N, D]."""
+        ...
+
+    def tensors(self) -> dict[str, np.ndarray]: ...
+
+    def facts(self) -> dict[str, Any]: ...
+
+
+def probs(calibrator: Calibrator, traces: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Probability of every label for one video, given its traces; they sum to 1 unless the labels are independent."""
+    spec = calibrator.spec
+    of_logits = sigmoid if spec.independent else softmax
+    row = of_logits(calibrator.logits(vector(traces, spec)[None]), calibrator.temperature)[0]
+    return dict(zip(spec.labels, row.tolist(), strict=True))
+
+
+def weights(calibrator: Calibrator) -> bytes:
+    """What was learned, as safetensors; the temperature belongs to the manifest."""
+    return save_tensors(calibrator.tensors())
+
+
+def manifest(calibrator: Calibrator) -> dict[str, Any]:
+    """What `load` needs beside the weights, with the digests that enter a scorer's identity."""
+    spec = calibrator.spec
+    kind: dict[str, Any] = {"kind": calibrator.kind, "labels": list(spec.labels)} | calibrator.facts()
+    kind |= {"mode": "independent"} if spec.independent else {}
+    learned = identity.digest(kind | {"weights": hashlib.sha256(weights(calibrator)).hexdigest()})
+    calibration = identity.digest({"temperature": calibrator.temperature})
+    return kind | {
+        "temperature": calibrator.temperature,
+        "calibrator": learned,
+        "calibration": calibration,
+        "calibrator_id": identity.digest([learned, calibration]),
+    }
+
+
+def load(manifest: Mapping[str, Any], weights: bytes) -> Calibrator:
+    """The calibrator behind a manifest. Raises ValueError for a kind that this version does not know."""
+    kind, labels = manifest["kind"], tuple(manifest["labels"])
+    independent, temperature = manifest.get("mode") == "independent", manifest["temperature"]
+    if kind == "linear":
+        spec = FeatureSpec(labels, manifest["hashed_words"], independent)
+        return LinearCalibrator(spec, **load_tensors(weights), temperature=temperature)
+    if kind == "vote":
+        return VoteCalibrator(FeatureSpec(labels, 0, independent), manifest["rollouts"], temperature)
+    raise ValueError(f"calibrator kind: expected linear or vote, found {kind!r}")

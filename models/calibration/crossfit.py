@@ -1,0 +1,133 @@
+"""What a calibrator says of videos that it has not seen, for every video there is (cross-fitting).
+
+The videos are in folds. Each fold's logits come from weights of the others, so one temperature fitted on all of them is
+fitted on videos that taught nothing; and for a figure it comes from the other folds, too, so that no video has any part in
+what is said of it. The calibrator that is kept then learns from all, as in scikit-learn's
+CalibratedClassifierCV(ensemble=False).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from models.calibration.features import FeatureSpec
+from models.calibration.linear import LinearCalibrator, fit_linear
+from models.calibration.probabilities import Nll, binary_nll, fit_temperature, nll
+from models.calibration.rare import StandIns, stand_ins
+from models.calibration.vote import VoteCalibrator
+
+
+@dataclass(frozen=True)
+class Examples:
+    """features float64 [N, D]; targets int64: [N], the index of the label, or of independent labels [N, L], 1 where one
+    applies; fold, cluster int64 [N]: rows of one cluster (a source that videos share) are in one fold."""
+
+    features: np.ndarray
+    targets: np.ndarray
+    fold: np.ndarray
+    cluster: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def of(self, rows: np.ndarray) -> Examples:
+        return Examples(self.features[rows], self.targets[rows], self.fold[rows], self.cluster[rows])
+
+
+# From examples to a calibrator, see calibrator.py.
+Fit = Callable[[Examples], Any]
+
+
+def linear(spec: FeatureSpec, l2: float) -> Callable[[Examples], LinearCalibrator]:
+    """Fits the light calibrator, with stand-ins for rare labels."""
+
+    def fit(examples: Examples) -> LinearCalibrator:
+        batches = lambda: iter([(examples.features, examples.targets)])  # noqa: E731
+        return fit_linear(spec, stand_ins(spec, batches).beside(batches), l2)
+
+    return fit
+
+
+def rare(spec: FeatureSpec, examples: Examples) -> StandIns:
+    """What stands in for labels with few rows among these."""
+    return stand_ins(spec, lambda: iter([(examples.features, examples.targets)]))
+
+
+def vote(spec: FeatureSpec, rollouts: int) -> Callable[[Examples], VoteCalibrator]:
+    """A vote learns nothing."""
+    return lambda examples: VoteCalibrator(spec, rollouts)
+
+
+def out_of_fold(examples: Examples, fit: Fit) -> np.ndarray:
+    """Logits [N, L] of every row from what was fitted on the folds that it is not in. Raises ValueError with one fold."""
+    folds = np.unique(examples.fold)
+    if len(folds) < 2:
+        raise ValueError("cross-fitting needs two folds with rows at least")
+    parts = {
+        fold: fit(examples.of(examples.fold != fold)).logits(examples.features[examples.fold == fold]) for fold in folds
+    }
+    found = np.empty((len(examples), next(iter(parts.values())).shape[1]))
+    for fold, part in parts.items():
+        found[examples.fold == fold] = part
+    return found
+
+
+def honest_nll(logits: np.ndarray, examples: Examples, rows_nll: Nll) -> np.ndarray:
+    """NLL [N] of out-of-fold logits, each row at the temperature that the other folds have."""
+    found = np.empty(len(examples))
+    for fold in np.unique(examples.fold):
+        own = examples.fold == fold
+        temperature = fit_temperature(logits[~own], examples.targets[~own], rows_nll)
+        found[own] = rows_nll(logits[own], examples.targets[own], temperature)
+    return found
+
+
+def constant_nll(examples: Examples, labels: int) -> np.ndarray:
+    """NLL [N] of saying, of every row, how often each label is right in the other folds (one row added to each)."""
+    found = np.empty(len(examples))
+    independent = examples.targets.ndim == 2
+    applies = examples.targets if independent else np.eye(labels)[examples.targets]
+    for fold in np.unique(examples.fold):
+        own = examples.fold == fold
+        seen = applies[~own]
+        if independent:
+            share = (seen.sum(0) + 1) / (len(seen) + 2)
+            logits = np.log(share) - np.log1p(-share)
+        else:
+            logits = np.log((seen.sum(0) + 1) / (len(seen) + labels))
+        found[own] = nll_of(examples)(np.tile(logits, (own.sum(), 1)), examples.targets[own], 1.0)
+    return found
+
+
+def nll_of(examples: Examples) -> Nll:
+    """How these targets are judged."""
+    return binary_nll if examples.targets.ndim == 2 else nll
+
+
+@dataclass(frozen=True)
+class Judged:
+    """temperature: fitted on all rows, each by weights that have not seen it; before, nll: NLL [N] at temperature 1 and at
+    the other folds' one; right: bool [N] or [N, L], whether the more probable side was."""
+
+    temperature: float
+    before: np.ndarray
+    nll: np.ndarray
+    right: np.ndarray
+
+
+def judge(examples: Examples, fit: Fit) -> Judged | None:
+    """What a way of fitting is worth on videos that it has not seen; None where all are in one fold."""
+    if len(np.unique(examples.fold)) < 2:
+        return None
+    logits, rows_nll = out_of_fold(examples, fit), nll_of(examples)
+    guess = logits >= 0 if examples.targets.ndim == 2 else logits.argmax(1)
+    return Judged(
+        temperature=fit_temperature(logits, examples.targets, rows_nll),
+        before=rows_nll(logits, examples.targets, 1.0),
+        nll=honest_nll(logits, examples, rows_nll),
+        right=guess == examples.targets,
+    )

@@ -1,0 +1,58 @@
+"""trace_quality: how good a trace is in itself, whatever its answer is worth: one row a trace."""
+
+from schemas.checks import Contract, between, holds, not_null, one_of
+from schemas.columns import BOOLEAN, DATE, DOUBLE, INT, STRING, TIMESTAMP, Column
+from schemas.label_set import LabelSet
+from schemas.table import Table
+
+JUDGES = ("rule", "model", "nobody")
+
+
+def contract(labels: LabelSet) -> Contract:
+    return (
+        not_null("video_id"),
+        not_null("recipe_id"),
+        not_null("input_digest"),
+        not_null("rollout_index"),
+        not_null("attempt"),
+        one_of("implied", labels.slugs),
+        one_of("argued", labels.slugs),
+        one_of("judged_by", JUDGES),
+        not_null("judged_by"),
+        holds("consistency_has_its_reason", "consistent IS NULL OR argued IS NOT NULL", "consistent with nothing"),
+        between("repetition", 0, 1),
+        between("surprise", 0),
+        between("doubt", 0),
+        between("dissent", 0, 1),
+        not_null("ingested_on"),
+    )
+
+
+TRACE_QUALITY = Table(
+    name="trace_quality",
+    grain="one trace, as judged once",
+    columns=(
+        Column("video_id", STRING, "the video"),
+        Column("task", STRING, "task"),
+        Column("recipe_id", STRING, "how the trace was made"),
+        Column("input_digest", STRING, "hash of the text beside the pictures in the prompt; zeros for none"),
+        Column("rollout_index", INT, "0 .. K-1"),
+        Column("attempt", INT, "of the trace"),
+        Column("judged_by", STRING, "who says what it argues for: rule (the task's own) | model | nobody"),
+        Column("implied", STRING, "label that its observation argues for; NULL where nothing is known"),
+        Column("argued", STRING, "label that its thinking argues for; NULL where nothing is known"),
+        Column("consistent", BOOLEAN, "whether its answer is what its thinking argues for"),
+        Column("observed", BOOLEAN, "whether its observation is right; NULL where that is not known"),
+        Column("tokens", INT, "generated tokens"),
+        Column("repetition", DOUBLE, "share of its threes of words that came before in it"),
+        Column("surprise", DOUBLE, "nats a token under the model itself; at temperature 1 an estimate of its entropy"),
+        Column("doubt", DOUBLE, "entropy of the label probabilities where the answer begins, nats"),
+        Column("dissent", DOUBLE, "share of its siblings with an answer that give another one"),
+        Column("wave_id", STRING, "wave that wrote the row"),
+        Column("judged_at", TIMESTAMP, "UTC"),
+        Column("ingested_on", DATE, "day on which the video was ingested, UTC"),
+    ),
+    key=("video_id", "recipe_id", "input_digest", "rollout_index", "attempt", "judged_by"),
+    contract=contract,
+    partition_by=("recipe_id", "ingested_on"),
+)
