@@ -32,7 +32,7 @@ from lake import parquet
 from models.calibration import calibrator, crossfit
 from models.calibration.crossfit import Examples, Fit, Judged
 from models.calibration.features import FeatureSpec
-from models.calibration.probabilities import at_bound
+from models.calibration.probabilities import is_extreme
 from models.calibration.rare import ENOUGH
 from models.evaluation.intervals import Interval, mean
 from schemas.label_set import LabelSet
@@ -210,9 +210,9 @@ def say(run: Run, figures: Mapping[str, Mapping[str, float]], best: str) -> None
             f"{kind}: NLL {found['nll']:.3f}, accuracy {found['accuracy']:.3f}, temperature {found['temperature']:.2f}, on "
             f"{videos} videos that it had not seen ({run.settings.calibrate.folds} folds)"
         )
-        if at_bound(found["temperature"]):
+        if is_extreme(found["temperature"]):
             run.record.warn(
-                f"{kind}: its temperature is at its bound ({found['temperature']:.2f}): the traces say nothing of the "
+                f"{kind}: its temperature is extreme ({found['temperature']:.2f}): the traces say nothing of the "
                 "labels, or are right in every case"
             )
         if found["nll_minus_constant_high"] >= 0:

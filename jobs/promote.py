@@ -18,6 +18,7 @@ from jobs.runtime.errors import Doubted
 from jobs.runtime.run import Run
 from jobs.steps import scorers
 from schemas.scorers import SCORERS
+from udfs.calibrator import open_calibrator
 
 TAKES_BUDGET = False
 
@@ -47,6 +48,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
                 f"calibrator {manifest['calibrator_id']} ({manifest['kind']}): {why}; --force promotes it all the same"
             )
         run.record.warn(f"promoted by --force: {why}")
+    open_calibrator(run.lake.registry.folder(run.task, manifest["calibrator_id"]))  # whole, or it is told here
     scorer = scorers.of_manifest(manifest, run.settings.decide, run.label_set)
     run.register(SCORERS, scorer.id, scorer.json)
     live = scorer.versions | {

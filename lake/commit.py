@@ -64,7 +64,24 @@ def append(
     looked at, so that a wave costs the same however many there were before it. None where nobody has looked.
     Raises Fenced, StoreError.
     """
-    return _land(table, root, files, mark, wave_id, missing_at, partial(_without_known, table, root, wave_id))
+    look = partial(_without_known, table, root, wave_id, table.key)
+    return _land(table, root, files, mark, wave_id, missing_at, look)
+
+
+def append_new(
+    table: Table,
+    root: str,
+    files: Sequence[DataFile],
+    mark: str,
+    wave_id: str,
+    key: tuple[str, ...],
+    missing_at: int | None,
+) -> Landed:
+    """`append` for rows that another run may have brought under a key of its own since a version: a part of the key says
+    whether they are the same. None: nobody else brings them."""
+    if missing_at is None:
+        return append_once(table, root, files, mark, wave_id)
+    return _land(table, root, files, mark, wave_id, missing_at, partial(_without_known, table, root, wave_id, key))
 
 
 def append_once(table: Table, root: str, files: Sequence[DataFile], mark: str, wave_id: str) -> Landed:
@@ -190,7 +207,13 @@ def _put(
 
 
 def _without_known(
-    table: Table, root: str, wave_id: str, snapshot: DeltaTable, since: int | None, files: Sequence[DataFile]
+    table: Table,
+    root: str,
+    wave_id: str,
+    whole_key: tuple[str, ...],
+    snapshot: DeltaTable,
+    since: int | None,
+    files: Sequence[DataFile],
 ) -> Sequence[DataFile]:
     """The same rows without those whose keys the snapshot has; files that lose rows are written anew."""
     came = added_since(table, root, snapshot, since)
@@ -198,10 +221,10 @@ def _without_known(
     if came is not None and table.key_is_local:
         # What a run cuts into waves has each key once, where one can say so beforehand: not of contents of files.
         others = [(name, values) for name, values in others if not _of_another_wave(name, wave_id)]
-    if not others:
+    if not others or not files:
         return files
     store = file_system(table, root)
-    key = [name for name in table.key if name not in table.partition_by]
+    key = [name for name in whole_key if name not in table.partition_by]
     fresh: list[DataFile] = []
     for mine, near in _neighbours(table, files, others):
         known = _known_places(store, [file.name for file in mine], near, key) if near else {}

@@ -20,7 +20,7 @@ FILE = "run.json"
 def owner() -> dict[str, Any]:
     """This process, told apart from any other before or after it on any host."""
     pid = os.getpid()
-    return {"host": socket.gethostname(), "boot": _boot(), "pid": pid, "started": start_ticks(pid)}
+    return {"host": socket.gethostname(), "boot": boot(), "pid": pid, "started": start_ticks(pid)}
 
 
 def alive(record: dict[str, Any], silence_seconds: float, now: float | None = None) -> bool:
@@ -29,16 +29,16 @@ def alive(record: dict[str, Any], silence_seconds: float, now: float | None = No
     On this host its process is looked up, so that a killed run is known at once; elsewhere the heartbeat decides.
     """
     holder = record["owner"]
-    if holder["boot"] and holder["host"] == socket.gethostname() and holder["boot"] == _boot():
+    if holder["boot"] and holder["host"] == socket.gethostname() and holder["boot"] == boot():
         return start_ticks(holder["pid"]) == holder["started"]
     return (time.time() if now is None else now) - record["heartbeat"] < silence_seconds
 
 
-def _boot() -> str:
+def boot() -> str:
     """Within which process ids mean the same: this start of the machine and this container; "" where nobody can say."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+        started = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{started} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
 

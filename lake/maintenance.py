@@ -38,8 +38,9 @@ def upkeep(table: Table, root: str, run_id: str, target_bytes: int, retention_ho
     vacuumed, freed = vacuum(table, root, safe_hours(root, retention_hours))
     orphans, freed_by_orphans = remove_orphans(table, root, retention_hours)
     snapshot = open_table(table, root)
-    snapshot.create_checkpoint()
-    snapshot.cleanup_metadata()
+    with storage.doing("written", path(table, root)):
+        snapshot.create_checkpoint()
+        snapshot.cleanup_metadata()
     return Upkeep(before, _count(table, root), vacuumed, orphans, freed + freed_by_orphans)
 
 

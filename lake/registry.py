@@ -17,6 +17,8 @@ from typing import Any
 
 from lake import storage
 
+_OF_LIVE = {"scorer_id", "rule_id"}  # what any reader of it needs
+
 
 class RegistryError(LookupError):
     """Something was asked for that is not registered; the message says what is."""
@@ -130,7 +132,11 @@ class Registry:
         self._write(storage.join(self._root, task, "scored", f"{scorer_id}.json"), note)
 
     def _live(self, task: str) -> dict[str, Any] | None:
-        return self._read(storage.join(self._root, task, "live.json"), "`deepintuit promote` writes it anew")
+        uri, remedy = storage.join(self._root, task, "live.json"), "`deepintuit promote` writes it anew"
+        found = self._read(uri, remedy)
+        if found is not None and not (isinstance(found, dict) and found.keys() >= _OF_LIVE):
+            raise storage.Damaged(f"{uri}: expected {', '.join(sorted(_OF_LIVE))}, found something else: {remedy}")
+        return found
 
     def _manifest(self, task: str, calibrator_id: str) -> dict[str, Any] | None:
         remedy = "`deepintuit calibrate` with the settings of that time writes it anew"

@@ -30,7 +30,8 @@ class Staged:
     """Rows of one table in files that no reader sees.
 
     files: rows that are good as far as the stage knows. quarantine: files of the table quarantine with the rows that it
-    refused; reasons counts these. missing_at: see `commit.append`.
+    refused; reasons counts these. missing_at: see `commit.append`. refused_at: a version of the table quarantine at which
+    none of these refusals was noted, where another run may note the same ones; None: they are this wave's alone.
     """
 
     table: str
@@ -38,6 +39,7 @@ class Staged:
     quarantine: tuple[DataFile, ...] = ()
     reasons: dict[str, int] = field(default_factory=dict)
     missing_at: int | None = None
+    refused_at: int | None = None
 
     @property
     def kept(self) -> int:

@@ -172,9 +172,11 @@ def publish(lake: Lake, wave: Wave, audited: dict[str, Audited]) -> dict[str, co
 def record(
     lake: Lake, wave: Wave, manifest: Manifest, audited: dict[str, Audited], landed: dict[str, commit.Landed]
 ) -> None:
-    """Step 4: side rows, each set once under the wave's id."""
-    if refused := [file for found in audited.values() for file in found.staged.quarantine]:
-        commit.append_once(QUARANTINE, lake.root, refused, f"{wave.id}/{QUARANTINE.name}", wave.id)
+    """Step 4: side rows, each set once under the wave's id; a refusal that a run beside this one has noted, not again."""
+    for name, of in audited.items():
+        if refused := of.staged.quarantine:
+            mark, since = f"{wave.id}/{QUARANTINE.name}/{name}", of.staged.refused_at
+            commit.append_new(QUARANTINE, lake.root, refused, mark, wave.id, ("table", "row_key"), since)
     note_quality(lake, wave, audited)
     counts = dict(manifest.counts)
     for name, found in landed.items():

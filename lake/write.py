@@ -28,10 +28,13 @@ _FILES = pa.schema([("table", pa.string()), ("file", pa.string()), ("reasons", p
 _BYTES_TOGETHER = 4 << 20  # rows that are handled together: Spark hands over a few at a time
 
 
-def stage(wave: Wave, table: Table, rows: DataFrame, missing_at: int | None = None) -> Staged:
+def stage(
+    wave: Wave, table: Table, rows: DataFrame, missing_at: int | None = None, refused_at: int | None = None
+) -> Staged:
     """Run the plan behind `rows` exactly once; what comes out of it goes from the tasks straight into Parquet files.
 
     rows: the table's columns but for wave_id (those it lacks are NULL), and those of REFUSED where the stage refuses some.
+    missing_at, refused_at: see Staged.
     A task that is tried again leaves its first files behind: only files that a task named at its end count.
     Raises storage.StoreError where a task could not write.
     """
@@ -46,7 +49,8 @@ def stage(wave: Wave, table: Table, rows: DataFrame, missing_at: int | None = No
             files[row["table"]].append(DataFile(**json.loads(row["file"])))
         for reason, count in json.loads(row["reasons"] or "{}").items():
             reasons[reason] = reasons.get(reason, 0) + count
-    return Staged(table.name, tuple(files[table.name]), tuple(files[QUARANTINE.name]), reasons, missing_at)
+    refused = tuple(files[QUARANTINE.name])
+    return Staged(table.name, tuple(files[table.name]), refused, reasons, missing_at, refused_at)
 
 
 def _with_all_columns(rows: DataFrame, table: Table) -> DataFrame:

@@ -143,7 +143,7 @@ def _written_to(causes: list[Any]) -> str:
     for cause in causes:
         if cause.getClass().getSimpleName() == "SparkException" and (path := cause.getMessageParameters().get("path")):
             return path.removeprefix("file:")
-    return "a file of Spark's own (spark.local.dir)"
+    return "a file of Spark's own (in spark.local.dir, or in the lake's staging)"
 
 
 def _raised_by_udf(error: BaseException) -> str:

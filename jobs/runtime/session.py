@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import atexit
 import getpass
+import hashlib
 import logging
 import os
 import shutil
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from pyspark.sql import SparkSession
 from conf.settings import CONF, Spark
 from jobs.runtime.errors import SessionError
 from jobs.runtime.stop import heard
-from lake.lease import start_ticks
+from lake.lease import boot, start_ticks
 
 PROJECT = Path(__file__).resolve().parents[2]
 DELTA = "io.delta:delta-spark_4.1_2.13:4.4.0"
@@ -104,7 +106,7 @@ def launch(conf: SparkConf, log: Path):
 
 def log_file() -> Path:
     """Where the JVM of this process and its workers write."""
-    return folder() / "logs" / f"{os.getpid()}-{start_ticks(os.getpid())}.log"
+    return folder() / "logs" / f"{_own_name()}.log"
 
 
 def folder() -> Path:
@@ -114,30 +116,49 @@ def folder() -> Path:
 
 def _own_scratch(site: str | None) -> Path:
     """Spark's scratch space, named after this process so that what is left of a killed one can be told."""
-    own = (Path(site) if site else folder() / "scratch") / f"{os.getpid()}-{start_ticks(os.getpid())}"
+    own = (Path(site) if site else folder() / "scratch") / _own_name()
     own.mkdir(parents=True, exist_ok=True)
     atexit.register(shutil.rmtree, own, ignore_errors=True)
     return own
 
 
+def _own_name() -> str:
+    """Names this process among all that may share a temporary folder: containers count their processes each for itself."""
+    return f"{os.getpid()}-{start_ticks(os.getpid())}-{_here()}"
+
+
+def _here() -> str:
+    return hashlib.sha256(boot().encode()).hexdigest()[:8]
+
+
 def remove_leftovers(site: str | None, log_hours: float) -> int:
-    """Remove what processes that are gone left: their scratch space, and logs older than so many hours. Returns bytes."""
+    """Remove what processes that are gone left: their scratch space, and logs older than so many hours. Returns bytes.
+
+    Of a process of another container, or of before the machine's last start, nobody here knows whether it is gone: what it
+    left goes once nothing in it has changed for that long.
+    """
     freed = 0
     scratch = Path(site) if site else folder() / "scratch"
-    for place in filter(_owner_is_gone, scratch.glob("*-*")):
+    gone = partial(_owner_is_gone, hours=log_hours)
+    for place in filter(gone, scratch.glob("*-*")):
         freed += sum(file.stat().st_size for file in place.rglob("*") if file.is_file() and not file.is_symlink())
         shutil.rmtree(place, ignore_errors=True)
-    for log in filter(_owner_is_gone, (folder() / "logs").glob("*.log")):
+    for log in filter(gone, (folder() / "logs").glob("*.log")):
         if log.stat().st_mtime < time.time() - log_hours * 3600:
             freed += log.stat().st_size
             log.unlink(missing_ok=True)
     return freed
 
 
-def _owner_is_gone(place: Path) -> bool:
+def _owner_is_gone(place: Path, hours: float) -> bool:
     """Whether this is named after a process of ours, and that has ended."""
-    pid, _, ticks = place.stem.partition("-")
-    return pid.isdigit() and ticks.isdigit() and start_ticks(int(pid)) != int(ticks)
+    pid, ticks, *where = place.stem.split("-")
+    if not (pid.isdigit() and ticks.isdigit()):
+        return False
+    if where == [_here()]:
+        return start_ticks(int(pid)) != int(ticks)
+    changed = max((file.stat().st_mtime for file in (place, *place.rglob("*")) if file.exists()), default=0.0)
+    return changed < time.time() - hours * 3600
 
 
 def _not_of_py4j(record: logging.LogRecord) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as Grid
 
 from jobs.runtime.run import Run
@@ -115,24 +116,25 @@ class Found:
         grid = _grid(
             f"{videos} videos of {sources} sources" if sources < videos else f"{videos} videos",
             ["method", *COLUMNS],
-            caption="[low, high]: 95 % intervals by the bootstrap; nll, ece, brier, aurc: smaller is better",
+            caption="between brackets: 95 % intervals by the bootstrap; nll, ece, brier, aurc: smaller is better",
         )
         for method in self.asked.rows:
             names = self.figures(method)
             cells = [
                 str(names[name]) if name in PAIRED else f"{names[name].value:.3f}" for name in COLUMNS if name in names
             ]
-            grid.add_row(method, *cells)
+            grid.add_row(method, *map(escape, cells))
         console.print(grid)
         grid = _grid(f"{self.first} minus each other one, paired", ["method", *PAIRED])
         for method, names in self.differences().items():
-            grid.add_row(method, *[str(names[name]) for name in PAIRED])
+            grid.add_row(method, *[escape(str(names[name])) for name in PAIRED])
         console.print(grid)
         if self.slices:
             methods = list(self.asked.rows)[:_SLICED]
             grid = _grid("accuracy by slice", ["slice", "videos", *methods])
             for part, (count, of) in self.slices.items():
-                grid.add_row(part, str(count), *[str(of.figures[method]["accuracy"]) for method in methods])
+                cells = [escape(str(of.figures[method]["accuracy"])) for method in methods]
+                grid.add_row(part, str(count), *cells)
             console.print(grid)
         self._say_what_is_small(run)
 
@@ -141,6 +143,10 @@ class Found:
         half = (names["accuracy"].high - names["accuracy"].low) / 2
         if half > _WIDE:
             run.record.say(f"{videos} videos: the accuracy of {self.first} is known to +-{half:.2f} only")
+        elif half != half:
+            run.record.say(
+                f"{videos} videos, all of one source: nothing tells how far these figures would move on others"
+            )
         _, chance = self.all.chance[self.first]
         if self.first not in self.asked.bare and names["ece"].value <= chance:
             run.record.say(

@@ -26,7 +26,7 @@ def metric_rows(
     rows = []
     for name, figure in figures.items():
         ends = figure.json() if isinstance(figure, Interval) else {"value": float(figure), "low": None, "high": None}
-        if ends["value"] == ends["value"]:  # NaN is not
+        if ends["value"] is not None and ends["value"] == ends["value"]:  # NaN is not
             rows.append(known | {"name": name} | ends)
     return rows
 

@@ -102,7 +102,7 @@ def read_files(run: Run, listing: DataFrame) -> None:
         F.count("*").alias("files"), F.min("uri").alias("first"), F.max("uri").alias("last")
     ).collect()[0]
     run.record.add({"files_listed": bounds["files"], "videos_new": 0, "duplicates": 0, "quarantined": 0})
-    files_at = run.lake.version(FILES)
+    refused_at, files_at = run.lake.version(QUARANTINE), run.lake.version(FILES)
     # The files of one source lie together: of the others the table's statistics spare us even the look.
     near = run.lake.read(FILES).where(F.col("uri").between(bounds["first"] or "", bounds["last"] or ""))
     plan = run.path("plan")
@@ -116,7 +116,8 @@ def read_files(run: Run, listing: DataFrame) -> None:
     taken = min(new, run.budget.max_videos or new)
     videos_at = run.lake.version(VIDEOS)
     known = run.lake.read(VIDEOS).select("video_id")
-    looked = _Looked(known.persist(StorageLevel.DISK_ONLY) if taken > FILES_PER_WAVE else known, videos_at, files_at)
+    kept = known.persist(StorageLevel.DISK_ONLY) if taken > FILES_PER_WAVE else known
+    looked = _Looked(kept, videos_at, files_at, refused_at)
     done = 0
     for files in _waves(run, todo, taken):
         if not run.budget.allows(0):
@@ -201,6 +202,7 @@ class _Looked:
     contents: DataFrame
     videos_at: int
     files_at: int
+    refused_at: int
 
 
 def _make_wave(run: Run, files: DataFrame, looked: _Looked, before: int, total: int) -> int:
@@ -213,7 +215,7 @@ def _make_wave(run: Run, files: DataFrame, looked: _Looked, before: int, total: 
         with Watch(run.record, task.folder, before, total, "starting decoders"):
             parts.mapInArrow(probe_files(plan), from_arrow_schema(PROBE_COLUMNS)).write.parquet(wave.path("probes"))
         probes = run.lake.spark.read.parquet(wave.path("probes")).join(files, ["uri", "etag"])
-        videos = stage(wave, VIDEOS, video_rows(probes, looked.contents), looked.videos_at)
+        videos = stage(wave, VIDEOS, video_rows(probes, looked.contents), looked.videos_at, looked.refused_at)
         return [videos, stage(wave, FILES, file_rows(probes), looked.files_at)], {}
 
     settled = run.waves.make(write, run.record.versions)

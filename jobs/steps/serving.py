@@ -18,6 +18,7 @@ from schemas.decisions import DECISIONS
 from schemas.quarantine import QUARANTINE
 from schemas.scores import SCORES
 from schemas.traces import TRACES
+from udfs.calibrator import open_calibrator
 
 
 def serve(run: Run, scorer: Scorer, asked: Scope) -> Scope:
@@ -26,6 +27,8 @@ def serve(run: Run, scorer: Scorer, asked: Scope) -> Scope:
     Scored is what has its decision, too. Returns the videos that are deferred.
     """
     register(run, scorer)
+    # What is wrong with it is told before a model runs, not after the first wave.
+    open_calibrator(run.lake.registry.folder(run.task, scorer.manifest["calibrator_id"]))
     taken, most = asked, run.budget.max_videos
     if most is not None and most < asked.count:
         taken = scope.fix(run, "taken", scope.oldest(asked.videos, most))

@@ -27,6 +27,7 @@ TRACE_FIELDS = (
 )
 _STATUSES = ("ok", "parse_error", "too_long", "generation_error", "decode_error")
 _FLOOR = 1e-4  # probability below which a label counts as ruled out: keeps logarithms finite
+_LEAST_LOG = -700.0  # of a probability: still a number when it is turned back
 _WORD = re.compile(r"\S+")
 
 
@@ -81,8 +82,8 @@ def label_logits(trace: Mapping[str, Any], spec: FeatureSpec) -> np.ndarray:
     logprobs = np.array([found[label] for label in spec.labels], dtype=np.float64)
     if not spec.independent:
         return logprobs - logprobs.max()
-    logprobs = np.minimum(logprobs, 0.0)
-    return logprobs - np.log(np.maximum(-np.expm1(logprobs), 1e-12))
+    logprobs = np.clip(logprobs, _LEAST_LOG, -1e-16)  # rounding is no probability above 1
+    return logprobs - np.log(-np.expm1(logprobs))
 
 
 def label_probs(trace: Mapping[str, Any], spec: FeatureSpec) -> np.ndarray:
@@ -92,7 +93,7 @@ def label_probs(trace: Mapping[str, Any], spec: FeatureSpec) -> np.ndarray:
     """
     logits = label_logits(trace, spec)
     if spec.independent:
-        return 1.0 / (1.0 + np.exp(-logits))
+        return np.exp(-np.logaddexp(0.0, -logits))
     weights = np.exp(logits - logits.max())
     return weights / weights.sum()
 

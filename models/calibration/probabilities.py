@@ -80,6 +80,8 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray, nll: Nll = nll) -> 
     return math.exp((low + high) / 2)
 
 
-def at_bound(temperature: float) -> bool:
-    """Whether a temperature is as low or as high as they go: the rows that it was fitted on would have it go further."""
-    return not _LOW + 1e-3 < math.log(temperature) < _HIGH - 1e-3
+def is_extreme(temperature: float) -> bool:
+    """Whether a temperature says that logits mean next to nothing, or that whatever is most probable is right: more than
+    three standard deviations from what was expected of it, or where temperatures end."""
+    log_t = math.log(temperature)
+    return abs(log_t) > 3 * _SPREAD or not _LOW + 1e-3 < log_t < _HIGH - 1e-3

@@ -7,7 +7,8 @@ that are compared are drawn alike: a difference is paired.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from math import isnan
 
 import numpy as np
 
@@ -20,17 +21,18 @@ _AT_ONCE = 4_000_000  # weights in memory at a time: 32 MB
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and the middle 95 % of what resampling makes of it."""
+    """A figure and the middle 95 % of what resampling makes of it; NaN where there is nothing to draw from: all is of one
+    source."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.value:.3f} " + ("[one source]" if isnan(self.low) else f"[{self.low:.3f}, {self.high:.3f}]")
 
-    def json(self) -> dict[str, float]:
-        return {"value": self.value, "low": self.low, "high": self.high}
+    def json(self) -> dict[str, float | None]:
+        return {name: None if isnan(end) else end for name, end in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def mean(values: np.ndarray, cluster: np.ndarray, seed: int = 0, draws: int = DR
     """
     _, place = np.unique(cluster, return_inverse=True)
     totals, sizes = np.bincount(place, weights=values), np.bincount(place).astype(float)
+    draws = 0 if len(sizes) < 2 else draws
     counts = np.random.default_rng(seed).multinomial(len(sizes), np.full(len(sizes), 1.0 / len(sizes)), size=draws)
     return _interval(np.concatenate([[values.mean()], counts @ totals / (counts @ sizes)]))
 
@@ -85,6 +88,7 @@ def _resampled(found: Predictions, clusters: int, seed: int, draws: int) -> dict
     """Every figure of the rows as they are, and then of each draw: values [1 + draws]."""
     rng = np.random.default_rng(seed)  # the same draws for every method
     parts = [figures(found, found.weight[None])]
+    draws = 0 if clusters < 2 else draws
     size = max(1, _AT_ONCE // len(found.weight))
     for begin in range(0, draws, size):
         counts = rng.multinomial(clusters, np.full(clusters, 1.0 / clusters), size=min(size, draws - begin))
@@ -94,7 +98,8 @@ def _resampled(found: Predictions, clusters: int, seed: int, draws: int) -> dict
 
 def _interval(values: np.ndarray) -> Interval:
     outside = (1.0 - _INSIDE) / 2
-    low, high = np.nanquantile(values[1:], [outside, 1.0 - outside]) if not np.isnan(values).all() else [np.nan] * 2
+    drawn = values[1:][~np.isnan(values[1:])]
+    low, high = np.quantile(drawn, [outside, 1.0 - outside]) if len(drawn) else [np.nan] * 2
     return Interval(float(values[0]), float(low), float(high))
 
 

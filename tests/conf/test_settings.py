@@ -11,8 +11,8 @@ import yaml
 
 from conf.settings import CONF, SettingsError, load
 
-SITES = ("local.yaml", "multihateclip.yaml", "prod.yaml")
-TASKS = ("labels/handwriting.yaml", "labels/multihateclip.yaml")
+SITES = ("handwriting.yaml", "kinetics.yaml", "local.yaml", "multihateclip.yaml", "prod.yaml", "smarthome.yaml")
+TASKS = ("labels/handwriting.yaml", "labels/kinetics.yaml", "labels/multihateclip.yaml", "labels/smarthome.yaml")
 
 
 def refused(*overrides: str, conf: str | None = None) -> list[str]:
@@ -46,7 +46,8 @@ def test_every_site_loads(name):
     for section, values in wanted.items():
         for key, value in values.items() if isinstance(values, dict) else ():
             if not isinstance(value, dict):
-                assert settings[section][key] == value
+                found = settings[section][key]
+                assert (list(found) if isinstance(found, tuple) else found) == value
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -73,6 +74,22 @@ def test_the_handwriting_task_asks_what_its_checkpoint_was_taught():
 def test_production_shows_32_frames_of_as_many_pixels_as_448_squared():
     frames = load("conf/prod.yaml").frames.model_dump()
     assert frames == {"count": 32, "max_pixels": 448 * 448, "fps": 2.0, "fit": "aspect", "sampling": "uniform"}
+
+
+def test_a_task_may_be_a_file_anywhere(site, tmp_path, monkeypatch):
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "actions.yaml").write_text(
+        "task: actions\nlabels: {jump: Somebody jumps., other: Nobody does.}\n"
+    )
+    found = load(site("task: sets/actions.yaml\n"))  # from the site's file
+    assert (found.task, list(found.labels.labels)) == ("actions", ["jump", "other"])
+    monkeypatch.chdir(tmp_path / "sets")
+    assert load(None, ["task=actions.yaml"]).task == "actions"  # from here
+    (line,) = refused("task=absent.yaml")
+    assert line.startswith("--set task=absent.yaml: task: expected the file of a label set, found none: ")
+    (tmp_path / "sets" / "broken.yml").write_text("task: broken\nlables: {a: x, b: y}\n")
+    lines = refused("task=broken.yml")
+    assert any("broken.yml: unknown setting 'lables'; the nearest valid one is 'labels'" in line for line in lines)
 
 
 def test_how_frames_are_fitted_and_sampled_is_known_by_name():
@@ -136,7 +153,8 @@ def test_a_folder_is_no_configuration(tmp_path):
 
 def test_a_task_without_a_labels_file_is_refused_with_the_known_tasks():
     (line,) = refused("task=nothing")
-    assert "conf/labels/nothing.yaml" in line and line.endswith("found those of handwriting, multihateclip")
+    assert "conf/labels/nothing.yaml" in line
+    assert "found those of handwriting, kinetics, multihateclip, smarthome; the path" in line
 
 
 def test_a_site_has_its_own_label_sets_beside_its_file(site, tmp_path):
@@ -146,7 +164,7 @@ def test_a_site_has_its_own_label_sets_beside_its_file(site, tmp_path):
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "sports.yaml").write_text("task: sports\nlabels: {ball: A ball., bat: A bat.}\n")
     assert list(load(conf).labels.labels) == ["ball", "bat"]
-    (line,) = refused("task=/somewhere/sports.yaml")
+    (line,) = refused("task=/somewhere/sports")
     assert "'task': string should match pattern" in line
 
 

@@ -44,6 +44,23 @@ def counted(run) -> dict[str, int]:
     return {name: run.counts[name] for name in names if run.counts[name]}
 
 
+def test_what_two_runs_at_once_refuse_is_noted_once(lake, uploads, monkeypatch):
+    """Given a rival that reads the same source after we have looked what is new, then each refusal is one row."""
+    make, came = files._make_wave, []
+
+    def wave(*arguments):
+        if not came:
+            came.append(None)
+            came.append(counted(lake.job("ingest", source=str(uploads))))
+        return make(*arguments)
+
+    monkeypatch.setattr(files, "_make_wave", wave)
+    mine = counted(lake.job("ingest", source=str(uploads)))
+    assert came[1]["quarantined"] == 3 and mine == {"files_listed": 7, "unchanged": 7}
+    assert len(lake.rows("quarantine")) == 3 == len({row["row_key"] for row in lake.rows("quarantine")})
+    assert len(lake.rows("files")) == 7
+
+
 def test_a_source_is_read_once_in_portions_and_a_changed_file_again(lake, uploads):
     first = lake.job("ingest", source=str(uploads), max_videos=2)
     assert counted(first)["deferred"] == 5 and first.deferred and len(lake.rows("files")) == 2

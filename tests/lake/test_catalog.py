@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, date, datetime
+from itertools import count
 
 import pyarrow as pa
 import pytest
@@ -22,8 +23,13 @@ def at(day: int) -> datetime:
     return datetime(2026, 1, day, tzinfo=UTC)
 
 
+NAMED: dict[str, str] = {}  # ids of videos that have not come, and the names that they stand for
+
+
 def ext(source: str, name: str) -> str:
-    return "ext:" + hashlib.sha256(f"{source}\n{name}".encode()).hexdigest()
+    made = "ext:" + hashlib.sha256(f"{source}\n{name}".encode()).hexdigest()
+    NAMED[made] = name
+    return made
 
 
 def label(video: str, slug: str, day: int, source: str = "people", task: str = "t") -> dict:
@@ -34,8 +40,13 @@ def text(video: str, field: str, words: str, day: int) -> dict:
     return {"video_id": video, "field": field, "text": words, "source": "s", "observed_at": at(day)}
 
 
-def file(name: str, video: str, status: str = "ok", source: str = "files") -> dict:
-    return {"uri": f"/{source}/{name}", "source": source, "external_id": name, "status": status, "video_id": video}
+def file(name: str, video: str, status: str = "ok", source: str = "files", folder: str = "") -> dict:
+    uri = f"/{source}/{folder}{name}.mp4"
+    return {"uri": uri, "source": source, "external_id": name, "status": status, "video_id": video}
+
+
+def fact(video: str, name: str, value: str, day: int, source: str = "people") -> dict:
+    return {"video_id": video, "task": "t", "name": name, "value": value, "source": source, "observed_at": at(day)}
 
 
 def score(video: str, scorer: str, rule: str, top: float, abstain: bool) -> tuple[dict, dict]:
@@ -64,6 +75,10 @@ ROWS = {
         file("two names", "V-two"),
         file("replaced", "V-before"),
         file("replaced", "V-after"),
+        file("0001", "V-a", folder="a/"),
+        file("0001", "V-b", folder="b/"),
+        file("x", "V-mp4") | {"uri": "/files/x.mp4"},
+        file("x", "V-avi") | {"uri": "/files/x.avi"},
     ],
     "videos": [{"video_id": video, "uri": f"/{video}"} for video in ("v1", "v2", "v3", "v4", "v5")],
     "labels": [
@@ -78,6 +93,17 @@ ROWS = {
         label(ext("files", "bad"), "a", 1),
         label(ext("files", "two names"), "a", 1),
         label("V-two", "b", 2),
+        label(ext("files", "a/0001"), "a", 1),
+        label(ext("files", "b/0001.mp4"), "b", 1),
+        label(ext("files", "x.avi"), "b", 1),
+        label(ext("files", "c/0001"), "c", 1),
+    ],
+    "facets": [
+        fact("v1", "kind", "night", 1),
+        fact("v1", "kind", "day", 2),
+        fact("v1", "kind", "indoor", 2),
+        fact("v1", "writer", "w1", 1),
+        fact(ext("files", "b/0001"), "kind", "night", 1),
     ],
     "splits": [
         {"video_id": "v1", "task": "t", "split": "test", "assigned_at": at(1)},
@@ -126,6 +152,15 @@ def pair(scorer: str, rule: str, day: int) -> dict:
     return {"task": "t", "recipe_id": "r", "scorer_id": scorer, "rule_id": rule, "promoted_at": at(day).isoformat()}
 
 
+_NUMBERS = count()
+
+
+def _called(table: str, row: dict) -> dict:
+    """The name under which something was said of a video that has not come."""
+    name = NAMED.get(row.get("video_id"))
+    return {"external_id": name} if name and table in ("labels", "splits", "facets", "texts") else {}
+
+
 def put_down(root: str, name: str, rows: list[dict]) -> None:
     """Commit literal rows, without asking their contract."""
     table = BY_NAME[name]
@@ -133,10 +168,10 @@ def put_down(root: str, name: str, rows: list[dict]) -> None:
     always = {"ingested_on": DAY, "input_digest": "0", "scored_at": at(1)}
     defaults = {column: value for column, value in always.items() if column in columns}
     assert all(row.keys() <= columns for row in rows)
-    values = [dict.fromkeys(columns) | defaults | row for row in rows]
+    values = [dict.fromkeys(columns) | defaults | _called(name, row) | row for row in rows]
     with PartWriter(table, root, "test.w00001") as parts:
         parts.write(pa.Table.from_pylist(values, arrow_schema(table)))
-        append_once(table, root, parts.close(), f"test/{name}/{id(rows)}", "test.w00001")
+        append_once(table, root, parts.close(), f"test/{name}/{next(_NUMBERS)}", "test.w00001")
 
 
 def test_the_latest_text_of_a_field_counts_and_finds_the_video_that_came_later(now):
@@ -177,6 +212,17 @@ def test_a_name_finds_its_video_once_the_bytes_have_arrived(now):
     assert found["V-late"] == "a" and ext("files", "late") not in found
     assert found["V-two"] == "b"  # the later statement is about the content
     assert "V-else" not in found  # a file of that name at another source is another video
+
+
+def test_a_name_may_say_folders_and_extension(now):
+    found = {row["video_id"]: row["label"] for row in now["current_labels"]}
+    assert (found["V-a"], found["V-b"], found["V-avi"]) == ("a", "b", "b")
+    assert "V-mp4" not in found and found[ext("files", "c/0001")] == "c"
+
+
+def test_of_a_fact_all_values_of_the_latest_statement_count(now):
+    found = sorted((row["video_id"], row["name"], row["value"]) for row in now["current_facets"])
+    assert found == [("V-b", "kind", "night"), ("v1", "kind", "day"), ("v1", "kind", "indoor"), ("v1", "writer", "w1")]
 
 
 def test_a_name_without_a_readable_file_keeps_waiting(now):

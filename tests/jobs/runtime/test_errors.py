@@ -28,6 +28,7 @@ from lake.registry import Registry, RegistryError, Scored
 from lake.storage import Damaged, StoreError
 from lake.table import LakeError, arrow_schema
 from lake.waves import Held, Superseded
+from models.calibration.calibrator import manifest, weights
 from models.calibration.features import FeatureSpec
 from models.calibration.linear import LinearCalibrator
 from schemas.recipes import RECIPES
@@ -203,6 +204,9 @@ def test_half_a_live_json_is_named(lake, capsys):
     assert code == 2 and line.startswith(f"{file}: expected a JSON document, found ")
     assert line.endswith("`deepintuit promote` writes it anew")
     assert messages(lake) == [line]
+    file.write_text("{}")
+    code, line = failed(capsys, lake, "nightly")
+    assert code == 2 and line.startswith(f"{file}: expected rule_id, scorer_id, found something else: ")
 
 
 @pytest.mark.parametrize("name", ["calibrators/c/manifest.json", "promoted/s.r.json"])
@@ -240,13 +244,13 @@ def test_half_a_calibrators_weights_are_told_before_any_worker_starts(tmp_path):
     one = np.ones(len(spec.names))
     made = LinearCalibrator(spec, one, one, np.ones((2, len(one))), np.ones(2))
     registry = Registry(str(tmp_path))
-    registry.save("t", made.manifest() | {"created_at": "2026-03-01"}, made.weights())
-    folder = registry.folder("t", made.manifest()["calibrator_id"])
+    registry.save("t", manifest(made) | {"created_at": "2026-03-01"}, weights(made))
+    folder = registry.folder("t", manifest(made)["calibrator_id"])
     assert open_calibrator(folder).spec == spec
     halve(Path(folder, "weights.safetensors"))
     with pytest.raises(Damaged, match=r"weights.safetensors: expected the weights of a calibrator.* writes them anew"):
         open_calibrator(folder)
-    registry.save("t", made.manifest() | {"created_at": "2026-03-02"}, made.weights())
+    registry.save("t", manifest(made) | {"created_at": "2026-03-02"}, weights(made))
     assert open_calibrator(folder).spec == spec
 
 

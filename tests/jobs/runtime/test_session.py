@@ -84,13 +84,14 @@ def host(tmp_path, monkeypatch):
 def dead():
     """The name of what belonged to a process that is gone."""
     ended = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-    name = f"{ended.pid}-{start_ticks(ended.pid)}"
+    name = f"{ended.pid}-{start_ticks(ended.pid)}-{session._here()}"
     ended.communicate()
     return name
 
 
-LIVING = f"{os.getpid()}-{start_ticks(os.getpid())}"
-REBORN = f"{os.getpid()}-{start_ticks(os.getpid()) - 1}"  # somebody else had this process's id before
+LIVING = f"{os.getpid()}-{start_ticks(os.getpid())}-{session._here()}"
+REBORN = f"{os.getpid()}-{start_ticks(os.getpid()) - 1}-{session._here()}"  # somebody else had this process's id before
+ELSEWHERE = f"{os.getpid()}-{start_ticks(os.getpid()) - 1}-0a1b2c3d"  # a container that shares this folder
 
 
 def leave(place, name: str, count: int) -> None:
@@ -107,6 +108,15 @@ def test_scratch_space_of_the_dead_is_removed_and_of_the_living_never(host, dead
     assert remove_leftovers(str(place) if site else None, 1.0) == 120
     assert sorted(path.name for path in place.iterdir()) == sorted([LIVING, "blockmgr-of-others"])
     assert remove_leftovers(str(place) if site else None, 1.0) == 0
+
+
+def test_what_is_left_of_another_container_goes_once_it_has_not_changed_for_long(host):
+    leave(host / "scratch", ELSEWHERE, 7)
+    assert remove_leftovers(None, 1.0) == 0
+    long_ago = time.time() - 2 * 3600
+    for path in (host / "scratch" / ELSEWHERE, *(host / "scratch" / ELSEWHERE).rglob("*")):
+        os.utime(path, (long_ago, long_ago))
+    assert remove_leftovers(None, 4.0) == 0 and remove_leftovers(None, 1.0) == 7
 
 
 def test_links_in_scratch_space_are_not_followed(host, dead, tmp_path):

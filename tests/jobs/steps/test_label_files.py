@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from datetime import datetime
 
 import pytest
 from support import Lake
 
 from conf.settings import load
 from jobs.runtime.errors import UsageError
-from jobs.steps.label_files import external_id, label_rows, match, read_statements, split_rows, united
+from jobs.steps.label_files import facet_rows, label_rows, of_folders, read_statements, split_rows, united
+from jobs.steps.naming import match, name_of, stem
 from lake.audit import TWICE
 from lake.staging import Manifest, Wave
 from lake.waves import audit_output
@@ -52,7 +54,7 @@ def published(spark, tmp_path, table: Table, rows, labels: LabelSet = SLUGS) -> 
     ("text", "said"),
     [
         ("file,label\na,rising\nb,up\nc,up\n", r"expected a label out of rising, .*found 'up' \(2 rows\); map it"),
-        ("file,label,split\na,rising,dev\n", r"expected a split out of align, .*found 'dev' \(1 rows\)"),
+        ("file,label,split\na,rising,train\n", r"expected a split out of align, .*found 'train' \(1 rows\)"),
         ("name,label\na,rising\n", r"expected a column 'file', found name, label; set ingest.labels.id"),
         ("name,what\na,rising\n", r"expected a column 'file' and 'label'"),
         ("\ufefffile;label\r\na;rising\r\n", r"expected columns separated by commas, found ';': save it as CSV"),
@@ -77,12 +79,111 @@ def test_words_of_the_file_become_slugs_and_slugs_stay(spark, tmp_path):
     assert [(row["external_id"], row["label"]) for row in rows.collect()] == [("-a", "rising"), ("_b", "rising")]
 
 
-def test_external_ids_are_names_without_folder_and_video_extension(spark):
+def test_external_ids_of_files_are_names_without_folder_and_video_extension(spark):
     names = {"/a/b/c.mp4": "c", "c.MOV": "c", "s3://b/x y%20#1.webm": "x y%20#1", "-a_b": "-a_b", "v1.2": "v1.2"}
     names |= {"a.mp4.mp4": "a.mp4", "C:\\clips\\d.avi": "d", "b.mp4x": "b.mp4x"}
     frame = spark.createDataFrame([(name,) for name in names], "name string")
-    found = frame.select("name", external_id(frame["name"], load().ingest.extensions).alias("id")).collect()
+    found = frame.select("name", stem(frame["name"], load().ingest.extensions).alias("id")).collect()
     assert {row["name"]: row["id"] for row in found} == names
+
+
+def test_names_are_kept_with_their_folders_between_slashes(spark):
+    names = {"./a/b.mp4": "a/b.mp4", "/data/b": "data/b", "C:\\clips\\d.avi": "C:/clips/d.avi", " x ": "x", ".x": ".x"}
+    frame = spark.createDataFrame([(name,) for name in names], "name string")
+    found = frame.select("name", name_of(frame["name"]).alias("id")).collect()
+    assert {row["name"]: row["id"] for row in found} == names
+
+
+CALLED = {  # names in a labels file -> the file's video; None: not there; two: it is a riddle
+    "a/0001.mp4": "v1",
+    "b/0001": "v2",
+    "top/b/0001.mp4": "v2",
+    "0001": 2,
+    "0001.mp4": 2,
+    "x.mp4": "v3",
+    "x.avi": "v4",
+    "x": 2,
+    "x.mov": None,
+    "clip.v2": "v5",
+    "clip": None,
+    "lip.v2": None,
+    "c/0001": None,
+    "other": None,
+    "s3://bucket/a/y.webm": "v7",
+    "bucket/a/y": "v7",
+}
+
+
+def test_a_label_finds_its_video_by_as_much_of_its_path_as_it_names(spark, tmp_path):
+    files = [
+        ("0001", "v1", "/data/top/a/0001.mp4"),
+        ("0001", "v2", "/data/top/b/0001.mp4"),
+        ("x", "v3", "/data/x.mp4"),
+        ("x", "v4", "/data/x.avi"),
+        ("clip.v2", "v5", "/data/clip.v2.mp4"),
+        ("other", "v6", "/data/other.mp4"),
+        ("y", "v7", "s3://bucket/a/y.webm"),
+    ]
+    rows = [(name, video, "ok", "elsewhere" if video == "v6" else "files", uri, 1) for name, video, uri in files]
+    frame = spark.createDataFrame(
+        rows, "external_id string, video_id string, status string, source string, uri string, seen_at long"
+    )
+    statements = read(spark, tmp_path, "file,label\n" + "".join(f"{name},rising\n" for name in CALLED))
+    found = {row["external_id"]: row for row in match(statements, frame, "files").collect()}
+    assert found.keys() == CALLED.keys()
+    for name, wanted in CALLED.items():
+        row = found[name]
+        if wanted == 2:
+            assert row["refused_reason"] == "ambiguous_name", name
+            assert row["refused_message"].startswith(f"2 different videos are called '{name}', for example ")
+        else:
+            assert (row["video_id"], row["refused_reason"]) == (wanted or ext(name), None), name
+
+
+def test_files_of_one_content_are_one_video_whatever_they_are_called(spark, tmp_path):
+    files = spark.createDataFrame(
+        [("x", "v1", "ok", "files", "/a/x.mp4", 1), ("x", "v1", "ok", "files", "/b/x.mp4", 2)],
+        "external_id string, video_id string, status string, source string, uri string, seen_at long",
+    )
+    (row,) = match(read(spark, tmp_path, "file,label\nx,rising\n"), files, "files").collect()
+    assert (row["video_id"], row["refused_reason"]) == ("v1", None)
+
+
+def test_facts_beside_labels_are_rows_of_their_own(spark, tmp_path):
+    text = 'file,label,kind,who\na,rising,"night; indoor",w1\nb,falling,,w2\na,rising,night,w1\n'
+    statements = read(spark, tmp_path, text, "ingest.labels.facets={kind: kind, who: writer}")
+    files = spark.createDataFrame(
+        [("b", "v1", "ok", "files", "a/b", 1), ("b", "v2", "ok", "files", "c/b", 1)],
+        "external_id string, video_id string, status string, source string, uri string, seen_at long",
+    )
+    rows = facet_rows(match(statements, files, "files"), "t").collect()
+    found = Counter((row["external_id"], row["name"], row["value"]) for row in rows)  # nothing of b, which is a riddle
+    assert found == Counter([("a", "kind", "night"), ("a", "kind", "indoor"), ("a", "writer", "w1")])
+    with pytest.raises(
+        UsageError, match=r"expected a column 'camera', found file, label; set ingest.labels.facets.camera"
+    ):
+        read(spark, tmp_path, "file,label\na,rising\n", "ingest.labels.facets={camera: camera}")
+
+
+def test_folders_may_name_the_label_and_the_split(spark):
+    uris = ["/k/train/going up/1.mp4", "/k/train/falling/1.mp4", "/k/val/going up/2.mp4"]
+    rows = [(uri, datetime(2026, 3, 1)) for uri in uris]
+    listing = spark.createDataFrame(rows, "uri string, modified_at timestamp")
+    settings = ["ingest.labels.folders=[split, label]", "ingest.labels.values={going up: rising}"]
+    ingest = load(None, [*settings, "ingest.labels.splits={train: align, val: test}"]).ingest
+    found = {row["external_id"]: row for row in of_folders(listing, "/k", ingest, SLUGS).collect()}
+    assert {uri: (row["label"], row["split"], row["source"]) for uri, row in found.items()} == {
+        uris[0]: ("rising", "align", "folders"),
+        uris[1]: ("falling", "align", "folders"),
+        uris[2]: ("rising", "test", "folders"),
+    }
+    with pytest.raises(
+        UsageError, match=r"/k, column 'the folder of a label': expected a label out of .*found 'going up'"
+    ):
+        of_folders(listing, "/k", load(None, settings[:1]).ingest, SLUGS)
+    skipped = load(None, ['ingest.labels.folders=[label, "-"]']).ingest  # a folder between label and file
+    deep = spark.createDataFrame([("/k/rising/cam1/1.mp4", datetime(2026, 3, 1))], "uri string, modified_at timestamp")
+    assert of_folders(deep, "/k", skipped, SLUGS).collect()[0]["label"] == "rising"
 
 
 FILE = """file,label,split
@@ -103,8 +204,8 @@ def test_statements_meet_their_videos_and_contradictions_and_leaks_are_refused(s
     statements = read(spark, tmp_path, FILE)
     files = spark.createDataFrame(
         [
-            ("known", "v0", "ok", "files", "a/known", 1),  # replaced since: the file is what it holds now
-            ("known", "v1", "ok", "files", "a/known", 2),
+            ("known", "v0", "ok", "files", "a/known.mp4", 1),  # replaced since: the file is what it holds now
+            ("known", "v1", "ok", "files", "a/known.mp4", 2),
             ("copy", "v1", "ok", "files", "a/copy", 1),
             ("ambiguous", "v2", "ok", "files", "a/ambiguous", 1),
             ("ambiguous", "v3", "ok", "files", "b/ambiguous", 1),
@@ -124,7 +225,8 @@ def test_statements_meet_their_videos_and_contradictions_and_leaks_are_refused(s
         {
             ("ambiguous", "ambiguous_name"): 1,
             ("copy", "label_contradicted"): 1,  # the same content as known, called otherwise
-            ("known", "label_contradicted"): 2,
+            ("known", "label_contradicted"): 1,
+            ("known.mp4", "label_contradicted"): 1,
             ("gap", "label_is_given"): 1,
             ("gap", "label_contradicted"): 2,
             ("never", "key_twice"): 1,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from models.calibration.probabilities import (
-    at_bound,
     binary_nll,
     fit_temperature,
+    is_extreme,
     nll,
     sigmoid,
     softmax,
@@ -101,7 +101,7 @@ def test_mean_nll_by_hand_and_without_overflow():
     assert softmax(np.array([[1e4, 0.0]])).tolist() == [[1.0, 0.0]]
 
 
-def test_a_temperature_at_its_bound_is_known():
+def test_an_extreme_temperature_is_known():
     right = np.eye(3)[np.zeros(100_000, dtype=int)]
-    assert at_bound(fit_temperature(right, np.zeros(100_000, dtype=int)))
-    assert not at_bound(fit_temperature(*drawn(2.0, 500)))
+    assert is_extreme(fit_temperature(right, np.zeros(100_000, dtype=int)))
+    assert not is_extreme(fit_temperature(*drawn(2.0, 500)))

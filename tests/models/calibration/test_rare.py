@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from models.calibration.calibrator import probs as probs_of
+from models.calibration.calibrator import weights
 from models.calibration.features import FeatureSpec, vector
 from models.calibration.linear import LinearCalibrator, fit_linear
 from models.calibration.rare import ENOUGH, StandIns, stand_ins
@@ -74,7 +75,7 @@ def test_labels_with_enough_rows_are_learnt_from_them_alone():
     rare, _ = found(EXCLUSIVE, features, targets)
     assert (rare.having, rare.lacking, len(rare.targets), len(rare.features)) == ({}, {}, 0, 0)
     plain = fit_linear(EXCLUSIVE, lambda: iter([(features, targets)]), 0.1)
-    assert found(EXCLUSIVE, features, targets, size=len(targets))[1].weights() == plain.weights()
+    assert weights(found(EXCLUSIVE, features, targets, size=len(targets))[1]) == weights(plain)
     assert len(found(EXCLUSIVE, features[:-1], targets[:-1])[0].targets) == 1
 
 

@@ -15,7 +15,12 @@ LABELS = ("a", "b", "c")
 
 
 def trace(*labels, status="ok"):
-    return {"status": status, "labels": list(labels) if status == "ok" else None, "observation": None, "think": None} | {
+    return {
+        "status": status,
+        "labels": list(labels) if status == "ok" else None,
+        "observation": None,
+        "think": None,
+    } | {
         "rollout_index": 0,
         "label_logprobs": None,
         "logprob_sum": -1.0,

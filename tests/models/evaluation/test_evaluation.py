@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn import metrics
+from sklearn.calibration import calibration_curve
 
 from models.evaluation.figures import (
     NOTHING,
@@ -15,7 +16,7 @@ from models.evaluation.figures import (
     chance_error,
     figures,
 )
-from models.evaluation.intervals import report
+from models.evaluation.intervals import mean, report
 
 LABELS = ("a", "b", "c")
 
@@ -28,7 +29,7 @@ def predictions(rows: int, seed: int, honest: bool = True, shift: float = 0.0) -
     real = probs if honest else 0.5 * probs + 0.5 / 3
     truth = (rng.random((rows, 1)) > real.cumsum(1)[:, :2]).sum(1)
     guess = np.where(rng.random(rows) < shift, (truth + 1) % 3, probs.argmax(1))
-    return Predictions(LABELS, probs, guess, truth, np.ones(rows), np.arange(rows))
+    return Predictions(LABELS, probs, guess, truth, np.ones(rows), np.arange(rows), np.arange(rows))
 
 
 def once(found: Predictions) -> dict[str, float]:
@@ -54,20 +55,21 @@ def test_weights_are_as_good_as_rows_that_come_again():
     again = np.repeat(np.arange(80), times)
     weighted = figures(found, times[None].astype(float))
     for name in ("accuracy", "nll", "brier", "macro_f1", "auroc"):
-        twice = Predictions(
-            LABELS, *(part[again] for part in (found.probs, found.guess, found.truth, found.weight, again))
-        )
+        parts = (found.probs, found.guess, found.truth, found.weight)
+        twice = Predictions(LABELS, *(part[again] for part in parts), again, again)
         assert weighted[name][0] == pytest.approx(once(twice)[name]), name
 
 
 def test_no_answer_is_wrong_and_ties_count_half():
     probs = np.array([[0.6, 0.2, 0.2], [0.6, 0.2, 0.2], [1 / 3] * 3])
-    found = Predictions(LABELS, probs, np.array([0, 0, NOTHING]), np.array([0, 1, 2]), np.ones(3), np.arange(3))
+    found = Predictions(
+        LABELS, probs, np.array([0, 0, NOTHING]), np.array([0, 1, 2]), np.ones(3), np.arange(3), np.arange(3)
+    )
     ours = once(found)
     assert (ours["accuracy"], ours["f1/c"]) == (pytest.approx(1 / 3), 0)
     # Right: one of .6. Wrong: the other of .6 (a tie) and the one without an answer (less sure).
     assert ours["auroc"] == pytest.approx((0.5 + 1) / 2)
-    right = Predictions(LABELS, probs[:1], np.array([0]), np.array([0]), np.ones(1), np.arange(1))
+    right = Predictions(LABELS, probs[:1], np.array([0]), np.array([0]), np.ones(1), np.arange(1), np.arange(1))
     assert np.isnan(once(right)["auroc"])
 
 
@@ -106,10 +108,9 @@ def test_an_interval_holds_the_truth_in_about_95_of_100_draws():
 def test_rows_of_one_source_are_drawn_together():
     """Ten copies of each video say no more than one of each."""
     one = predictions(100, 3)
-    ten = Predictions(
-        LABELS, *(np.repeat(part, 10, axis=0) for part in (one.probs, one.guess, one.truth, one.weight, one.cluster))
-    )
-    apart = Predictions(LABELS, ten.probs, ten.guess, ten.truth, ten.weight, np.arange(1000))
+    parts = (one.probs, one.guess, one.truth, one.weight, one.case, one.cluster)
+    ten = Predictions(LABELS, *(np.repeat(part, 10, axis=0) for part in parts))
+    apart = Predictions(LABELS, ten.probs, ten.guess, ten.truth, ten.weight, ten.case, np.arange(1000))
     wide, same, narrow = (report({"m": found}, draws=500).figures["m"]["accuracy"] for found in (one, ten, apart))
     assert same.high - same.low == pytest.approx(wide.high - wide.low, rel=1e-9)
     assert narrow.high - narrow.low < 0.5 * (wide.high - wide.low)
@@ -120,12 +121,57 @@ def test_a_difference_is_paired():
     one = predictions(300, 4)
     guess = one.guess.copy()
     guess[:9] = NOTHING
-    other = Predictions(LABELS, one.probs, guess, one.truth, one.weight, one.cluster)
+    other = Predictions(LABELS, one.probs, guess, one.truth, one.weight, one.case, one.cluster)
     found = report({"one": one, "other": other})
     (gain,) = [found.differences["other"]["accuracy"]]
     lost = (one.right[:9].sum()) / 300
     assert gain.value == pytest.approx(lost) and gain.low >= 0
     assert gain.high - gain.low < 0.6 * (found.figures["one"]["accuracy"].high - found.figures["one"]["accuracy"].low)
+
+
+def test_calibration_errors_are_those_of_equal_mass_bins_in_scikit_learn():
+    """Where nothing ties, scikit-learn's quantile bins hold the same rows."""
+    found = predictions(15 * 40, 5, honest=False)
+    share, mean_confidence = calibration_curve(found.right, found.confidence, n_bins=15, strategy="quantile")
+    assert len(share) == 15
+    assert once(found)["ece"] == pytest.approx(np.abs(share - mean_confidence).mean(), abs=2e-3)
+
+
+def test_the_debiased_error_of_a_calibrated_method_is_about_0_and_of_another_is_not():
+    honest, not_so = (report({"m": predictions(400, 6, honest=kind)}, draws=200).figures["m"] for kind in (True, False))
+    assert honest["ece"].value > 0.03 and honest["ece_debiased"].value < 0.015
+    assert not_so["ece_debiased"].low > 0.03
+
+
+def test_a_planted_error_is_found_in_its_slice_and_nowhere_else():
+    """Given a method that is wrong where a clip is of one kind, then the intervals of that slice alone say so."""
+    found = predictions(900, 7)
+    kind = np.arange(900) // 30 % 3  # 30 clips a source, each source of one kind
+    guess = np.where(kind == 1, (found.truth + 1) % 3, found.guess)
+    wrong = Predictions(LABELS, found.probs, guess, found.truth, found.weight, found.case, np.arange(900) // 30)
+    by_kind = [report({"m": wrong.of(kind == value)}, draws=300).figures["m"]["accuracy"] for value in range(3)]
+    assert by_kind[1].value == 0 and by_kind[1].high < min(by_kind[0].low, by_kind[2].low)
+    whole = report({"m": wrong.of(kind != 1)}, draws=300).figures["m"]["accuracy"]
+    assert all(one.low < whole.value < one.high for one in (by_kind[0], by_kind[2]))
+
+
+def test_of_one_source_alone_nothing_tells_how_far_figures_move():
+    found = predictions(30, 8)
+    alone = Predictions(
+        LABELS, found.probs, found.guess, found.truth, found.weight, found.case, np.zeros(30, dtype=int)
+    )
+    figure = report({"m": alone}).figures["m"]["accuracy"]
+    assert np.isnan(figure.low) and str(figure).endswith("[one source]") and figure.json()["high"] is None
+    assert np.isnan(mean(found.right, alone.cluster).low)
+
+
+def test_a_mean_has_the_interval_of_its_clusters():
+    rng = np.random.default_rng(9)
+    values = np.repeat(rng.normal(size=40), 5)
+    by_cluster, by_row = mean(values, np.arange(200) // 5), mean(values, np.arange(200))
+    error = values.std() / np.sqrt(40)
+    assert by_cluster.high - by_cluster.low == pytest.approx(2 * 1.96 * error, rel=0.15)
+    assert by_row.high - by_row.low < 0.6 * (by_cluster.high - by_cluster.low)
 
 
 def test_methods_that_speak_of_other_videos_are_not_compared():
