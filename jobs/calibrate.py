@@ -120,12 +120,17 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     judged = {kind: crossfit.judge(examples, fit) for kind, fit in fits.items()}
     figures = {kind: worth(kind, judged, examples, len(run.labels)) for kind in fits}
     # What is registered last is what `promote` takes unless it is told: the vote, where nothing beats it.
-    best = next((kind for kind in fits if kind != "vote" and figures[kind].get("nll_minus_vote_high", 0.0) < 0), "vote")
+    best = next((kind for kind in fits if beats(figures[kind], "vote") and beats(figures[kind], "constant")), "vote")
     for kind in sorted(fits, key=lambda kind: kind == best):
         made, known = fits[kind](examples), judged[kind]
         made = replace(made, temperature=known.temperature) if known else made
         run.record.results[kind] = {"calibrator_id": register(run, recipe, made, figures[kind])} | figures[kind]
     say(run, figures, best)
+
+
+def beats(figures: Mapping[str, float], other: str) -> bool:
+    """Whether a candidate is known to be better than another one, or than a constant guess."""
+    return figures.get(f"nll_minus_{other}_high", 0.0) < 0
 
 
 def worth(kind: str, judged: Mapping[str, Judged | None], examples: Examples, labels: int) -> dict[str, float]:

@@ -62,7 +62,8 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     live = scorers.live(run)
     compared = [live, *_others(run, arguments.calibrator, live)]
     asked = Asked(live.recipe, recipes.greedy(live.recipe), live.rollouts)
-    judged, tuned = (_sample(run, split, asked.recipe) for split in (arguments.split, "calibrate"))
+    judged = _sample(run, "judged", arguments.split, asked.recipe)
+    tuned = _sample(run, "tuned", "calibrate", asked.recipe)
     run.record.add({"videos": len(judged.cases), "sources": len({case.source for case in judged.cases})})
     if not judged.cases:
         raise UsageError(
@@ -91,8 +92,8 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         found.show(run)
 
 
-def _sample(run: Run, split: str, recipe: Recipe) -> Sample:
-    return Sample(*judging.labelled(run, f"labelled-{split}", scope.stage(run, split, recipe)))
+def _sample(run: Run, name: str, split: str, recipe: Recipe) -> Sample:
+    return Sample(*judging.labelled(run, name, scope.stage(run, split, recipe)))
 
 
 def _others(run: Run, ids: list[str], live: Scorer) -> list[Scorer]:

@@ -22,6 +22,7 @@ PAIRED = ("accuracy", "macro_f1", "nll")
 _BARE = ("accuracy", "macro_f1")  # what is told of a method without probabilities
 _SLICED = 2  # methods whose figures are told by slice: the first ones
 _SLICE_DRAWS = 400
+_FEW = 10  # sources
 _WIDE = 0.05  # half an interval of accuracy from which on it is said aloud
 
 
@@ -143,9 +144,10 @@ class Found:
         half = (names["accuracy"].high - names["accuracy"].low) / 2
         if half > _WIDE:
             run.record.say(f"{videos} videos: the accuracy of {self.first} is known to +-{half:.2f} only")
-        elif half != half:
+        sources = len({case.source for case in self.asked.cases})
+        if sources < _FEW:
             run.record.say(
-                f"{videos} videos, all of one source: nothing tells how far these figures would move on others"
+                f"the videos are of {sources} sources only: intervals of so few tell little, most are too narrow"
             )
         _, chance = self.all.chance[self.first]
         if self.first not in self.asked.bare and names["ece"].value <= chance:

@@ -7,7 +7,7 @@ that are compared are drawn alike: a difference is paired.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isnan
 
 import numpy as np
@@ -62,8 +62,11 @@ def report(methods: Mapping[str, Predictions], seed: int = 0, draws: int = DRAWS
     for name, values in drawn.items():
         values["ece_debiased"] = np.maximum(values["ece"] - chance[name][0], 0.0)
     first = drawn[names[0]]
+    found = {name: {figure: _interval(values) for figure, values in own.items()} for name, own in drawn.items()}
+    for intervals in found.values():
+        intervals["accuracy"] = _not_certain(intervals["accuracy"], count)
     return Report(
-        {name: {figure: _interval(values) for figure, values in own.items()} for name, own in drawn.items()},
+        found,
         {
             name: {figure: _interval(first[figure] - values) for figure, values in drawn[name].items()}
             for name in names[1:]
@@ -101,6 +104,15 @@ def _interval(values: np.ndarray) -> Interval:
     drawn = values[1:][~np.isnan(values[1:])]
     low, high = np.quantile(drawn, [outside, 1.0 - outside]) if len(drawn) else [np.nan] * 2
     return Interval(float(values[0]), float(low), float(high))
+
+
+def _not_certain(accuracy: Interval, clusters: int) -> Interval:
+    """Where all was right, or nothing, there is nothing else to draw, and few sources do not make certain: the exact end
+    (Clopper & Pearson 1934) for so many sources."""
+    end = ((1.0 - _INSIDE) / 2) ** (1.0 / clusters)
+    if accuracy.low == accuracy.high == accuracy.value and accuracy.value in (0.0, 1.0):
+        return replace(accuracy, low=end) if accuracy.value else replace(accuracy, high=1.0 - end)
+    return accuracy
 
 
 def _chance(found: Predictions, seed: int, draws: int) -> tuple[float, float]:

@@ -52,7 +52,7 @@ def test_only_right_and_well_formed_traces_are_taught(taught):
 
 def test_both_phases_leave_their_losses(taught):
     losses = {
-        (row["slice"], row["name"], row["step"]) for row in taught.rows("metrics") if row["name"].endswith("loss")
+        (row["method"], row["name"], row["step"]) for row in taught.rows("metrics") if row["name"].endswith("loss")
     }
     assert {("base", "sight/loss", 0), ("base", "loss", 1), ("align", "loss", 2)} <= losses
 

@@ -1,111 +1,275 @@
-"""Evaluation: the figures against sums done by hand."""
+"""Given labelled videos with planted traces, what calibrate, promote, evaluate and compare make of them. No model runs."""
 
 from __future__ import annotations
 
-import math
+import random
 
 import pytest
+from support import Lake
+from synthetic import land, site, trace, video_id, videos
 
-from jobs.evaluate import FIGURES, METHODS, figures, majority_predictions, score_predictions, trace_predictions
+from jobs import compare, promote
+from jobs.runtime.errors import Doubted, UsageError
+from jobs.steps import recipes
+from lake.registry import RegistryError
+from models.evaluation.figures import Predictions
 
-LABELS = ("a", "b", "c")
+pytestmark = pytest.mark.timeout(1200)
+SLUGS, K = ("cat", "dog", "fox"), 4
+SETTINGS = f"""
+rollout: {{n: {K}}}
+calibrate: {{kind: vote}}
+ingest: {{labels: {{facets: {{kind: kind, who: writer, seen: seen}}}}}}
+evaluate: {{slices: [kind], cluster: writer, observation: seen}}
+"""
+RULE = "rule: animals:told\n"
+
+
+def planted(rng: random.Random, truth: str, kind: str) -> tuple[str, dict[str, float]]:
+    """What a trace says: right in 85 of 100, at night never; and always sure of itself."""
+    said = truth if kind == "day" and rng.random() < 0.85 else rng.choice([slug for slug in SLUGS if slug != truth])
+    return said, {slug: 0.96 if slug == said else 0.02 for slug in SLUGS}
+
+
+def filled(folder, count: dict[str, int], seed: int = 0, task: str = "animals", more: str = "") -> Lake:
+    """A lake with so many labelled videos a stage, five of a writer, one writer in nine at night, and their traces."""
+    lake = Lake(folder / "lake", conf=site(folder, task, SLUGS, more=more, settings=SETTINGS))
+    rng, lines, traces = random.Random(seed), ["file,label,split,kind,who,seen"], []
+    recipe = recipes.of_settings(lake.settings())
+    names = [f"{stage}{number:04}" for stage, size in count.items() for number in range(size)]
+    land(lake, **videos(names))
+    lake.truth, lake.said, lake.kinds = {}, {}, {}
+    for number, name in enumerate(names):
+        truth, kind, sound = (
+            SLUGS[number % 3],
+            "night" if number // 5 % 9 == 8 else "day",
+            ("meow", "woof", "yip")[number % 3],
+        )
+        lines.append(f"{name},{truth},{name[:-4]},{kind},{name[:-4]}-w{number // 5},{sound}")
+        lake.truth[name], lake.kinds[name] = truth, kind
+        lake.said[name] = [planted(rng, truth, kind) for _ in range(K)]
+        for index, (said, probs) in enumerate(lake.said[name]):
+            seen = "woof" if index == 0 else sound  # the first one sees a dog, whatever is there
+            parts = {"label": said, "labels": [said], "observation": seen, "think": seen, "text": "a b c a b c"}
+            traces.append(trace(name, task, recipe.id, index, probs, **parts))
+        said, probs = lake.said[name][0]
+        traces.append(trace(name, task, recipes.greedy(recipe).id, 0, probs, label=said, labels=[said]))
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    lake.job("ingest", labels=str(folder / "labels.csv"))
+    land(lake, traces=traces)
+    return lake
 
 
 @pytest.fixture(scope="module")
-def frame(spark):
-    """frame(rows, schema) -> DataFrame."""
-    return spark.createDataFrame
+def judged(spark, tmp_path_factory):
+    """A whole chain from labels to figures."""
+    lake = filled(tmp_path_factory.mktemp("animals"), {"calibrate": 150, "test": 90}, more=RULE)
+    lake.runs = {job: lake.job(job) for job in ("calibrate", "promote", "evaluate")}
+    return lake
 
 
-def test_figures_by_hand(frame):
-    """Four videos: right at 0.9, right at 0.8, wrong at 0.8, and one without a guess under uniform probabilities."""
-    rows = [
-        ("single", "v1", "a", {"a": 0.9, "b": 0.05, "c": 0.05}),
-        ("single", "v2", "b", {"a": 0.1, "b": 0.8, "c": 0.1}),
-        ("single", "v3", "b", {"a": 0.15, "b": 0.8, "c": 0.05}),
-        ("single", "v4", None, dict.fromkeys(LABELS, 1 / 3)),
-        ("single", "unlabelled", "a", {"a": 1.0, "b": 0.0, "c": 0.0}),
-        ("calibrated", "v1", "b", {"a": 0.0, "b": 1.0, "c": 0.0}),
-    ]
-    truth = frame([("v1", "a"), ("v2", "b"), ("v3", "a"), ("v4", "b")], "video_id string, label string")
-    found = figures(
-        frame(rows, "method string, video_id string, guess string, probs map<string,double>"), truth, LABELS
+def test_facts_of_the_labels_file_are_in_the_lake(judged):
+    facts = {(row["external_id"], row["name"]): row["value"] for row in judged.rows("facets")}
+    assert len(facts) == 240 * 3 and facts["test0000", "writer"] == "test-w30"
+    assert judged.runs["calibrate"].counts == {"videos_train": 150, "sources_train": 30}
+
+
+def test_each_method_is_there_once_as_it_is_and_once_tempered(judged):
+    found = judged.runs["evaluate"].results
+    names = ["greedy", "single", "majority"]
+    assert list(found["methods"]) == ["vote", *names, *(f"{name} (tempered)" for name in names)]
+    assert found["temperatures"].keys() == set(names) and min(found["temperatures"][name] for name in names[:2]) > 1
+    for name in names:
+        plain, tempered = found["methods"][name], found["methods"][f"{name} (tempered)"]
+        assert tempered["nll"]["value"] < plain["nll"]["value"]
+        assert tempered["accuracy"] == plain["accuracy"]
+    # The calibrator is the tempered vote itself, so nothing is between them.
+    nothing = dict.fromkeys(("value", "low", "high"), pytest.approx(0, abs=1e-12))
+    assert found["differences"]["majority (tempered)"]["nll"] == nothing
+    assert found["differences"]["single"]["nll"]["high"] < 0
+
+
+def test_figures_are_those_of_the_planted_traces(judged):
+    tested = [name for name in judged.truth if name.startswith("test")]
+    right = [said == judged.truth[name] for name in tested for said, _ in judged.said[name]]
+    figure = judged.runs["evaluate"].results["methods"]["single"]["accuracy"]
+    assert figure["value"] == pytest.approx(sum(right) / len(right))
+    assert figure["low"] < figure["value"] < figure["high"]
+    assert judged.runs["evaluate"].counts["videos"] == 90 and judged.runs["evaluate"].counts["sources"] == 18
+
+
+def test_a_planted_error_is_found_in_its_slice(judged):
+    slices = judged.runs["evaluate"].results["slices"]
+    assert {part: of["videos"] for part, of in slices.items()} == {"kind=day": 80, "kind=night": 10}
+    by_day, at_night = (slices[f"kind={kind}"]["methods"]["vote"]["accuracy"] for kind in ("day", "night"))
+    assert at_night["value"] == 0 and at_night["high"] < 0.5 < by_day["low"]
+
+
+def test_figures_with_their_intervals_are_rows_of_metrics(judged):
+    run_id = judged.runs["evaluate"].run_id
+    rows = {(r["method"], r["slice"], r["name"]): r for r in judged.rows("metrics") if r["run_id"] == run_id}
+    whole = judged.runs["evaluate"].results["methods"]["vote"]["nll"]
+    found = rows["vote", "all", "nll"]
+    assert (found["value"], found["low"], found["high"], found["videos"]) == (*whole.values(), 90)
+    assert rows["vote", "kind=night", "accuracy"]["videos"] == 10
+    assert rows["vote", "all", "minus single: nll"]["value"] < 0
+
+
+def test_every_sampled_trace_is_judged_once(judged):
+    rows = judged.rows("trace_quality")
+    assert len(rows) == 90 * K == judged.runs["evaluate"].counts["traces_judged"]
+    for row in rows:
+        name = next(name for name in judged.truth if video_id(name) == row["video_id"])
+        said = judged.said[name][row["rollout_index"]][0]
+        sound = (
+            "woof" if row["rollout_index"] == 0 else {"cat": "meow", "dog": "woof", "fox": "yip"}[judged.truth[name]]
+        )
+        argued = {"meow": "cat", "woof": "dog"}.get(sound)
+        assert (row["judged_by"], row["argued"], row["implied"]) == ("rule", argued, argued)
+        assert row["consistent"] == (None if argued is None else argued == said)
+        assert row["observed"] == (row["rollout_index"] > 0 or judged.truth[name] == "dog")
+        others = [other for index, (other, _) in enumerate(judged.said[name]) if index != row["rollout_index"]]
+        assert row["dissent"] == pytest.approx(sum(other != said for other in others) / (K - 1))
+        assert row["repetition"] == pytest.approx(1 / 4) and row["surprise"] == pytest.approx(3 / row["tokens"])
+    again = judged.job("evaluate")
+    assert "traces_judged" not in again.counts and again.counts["rollouts"] == 0
+
+
+def test_other_splits_and_calibrators_can_be_looked_at(judged):
+    linear = judged.job("calibrate", "calibrate.kind=linear").results["linear"]["calibrator_id"]
+    found = judged.job("evaluate", split="calibrate", calibrator=[linear])
+    assert list(found.results["methods"])[:2] == ["vote", "linear"] and found.counts["videos"] == 150
+    with pytest.raises(UsageError, match="no labelled video in the split dev"):
+        judged.job("evaluate", split="dev")
+    with pytest.raises(RegistryError, match="has no calibrator 0123"):
+        judged.job("evaluate", calibrator=["0123"])
+    with pytest.raises(UsageError, match="--judge: the task animals has a rule of its own"):
+        judged.job("evaluate", judge=True)
+
+
+def test_small_samples_are_said_aloud(spark, tmp_path, capfd):
+    lake = filled(tmp_path, {"calibrate": 60, "test": 10}, seed=1)
+    lake.job("calibrate")
+    lake.job("promote", force=True)
+    from jobs.runtime import cli
+
+    cli.perform("evaluate", lake.settings())
+    said = capfd.readouterr().err
+    assert "the videos are of 2 sources only: intervals of so few tell little" in said
+    assert "with so few videos chance alone shows up to" in said
+    assert "10 videos of 2 sources" in said
+    cli.perform("evaluate", lake.settings("evaluate.cluster=null"))
+    assert "10 videos: the accuracy of vote is known to +-0." in capfd.readouterr().err
+    assert {row["judged_by"] for row in lake.rows("trace_quality")} == {"nobody"}
+
+
+def test_what_does_not_beat_the_vote_is_not_promoted_in_silence(spark, tmp_path, capfd):
+    """Given too few videos to learn more from than how traces vote, then the vote is the honest choice."""
+    lake = filled(tmp_path, {"calibrate": 45}, seed=2)
+    found = lake.job("calibrate", "calibrate.kind=linear", "calibrate.l2=0.0001")
+    linear, vote = (found.results[kind] for kind in ("linear", "vote"))
+    assert linear["nll_minus_vote_high"] >= 0 and found.versions["calibrator_id"] == vote["calibrator_id"]
+    lake.job("promote", calibrator=vote["calibrator_id"], force=True)
+    with pytest.raises(Doubted, match=rf"{linear['calibrator_id']} \(linear\): not known to be better than "):
+        lake.job("promote", calibrator=linear["calibrator_id"])
+    assert lake.at_hand().registry.live("animals")["calibrator_id"] == vote["calibrator_id"]
+    capfd.readouterr()
+    lake.job("promote", calibrator=linear["calibrator_id"], force=True)
+    assert "WARNING: promoted by --force: not known to be better" in capfd.readouterr().err
+    assert lake.at_hand().registry.live("animals")["calibrator_id"] == linear["calibrator_id"]
+
+
+def test_traces_that_say_nothing_of_the_labels_make_no_calibrator(spark, tmp_path, capfd):
+    """Given labels that were shuffled, then not even the vote is promoted; traces without answers are said aloud."""
+    lake = filled(tmp_path, {"calibrate": 120})
+    rng = random.Random(3)
+    labels = list(lake.truth.values())
+    rng.shuffle(labels)
+    rows = [f"{name},{label},day,w-{name},x" for name, label in zip(lake.truth, labels, strict=True)]
+    (tmp_path / "shuffled.csv").write_text("file,label,kind,who,seen\n" + "\n".join(rows) + "\n")
+    lake.job("ingest", labels=str(tmp_path / "shuffled.csv"))
+    lake.job("calibrate")
+    assert "no better than saying of every video how often each label comes" in capfd.readouterr().err
+    with pytest.raises(Doubted, match="not known to be better than a constant guess"):
+        lake.job("promote")
+
+    other = "rollout.salt=again"
+    recipe = recipes.of_settings(lake.settings(other))
+    nothing = {"status": "parse_error", "label_logprobs": None, "text": "hm"}
+    traces = [trace(name, "animals", recipe.id, index, {}, **nothing) for name in lake.truth for index in range(K)]
+    land(lake, traces=traces)
+    lake.job("calibrate", other)
+    said = capfd.readouterr().err
+    assert "only 0% of the traces have a usable answer (parse_error 100%): look at them before anything else" in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "figures", "doubt"),
+    [
+        ("linear", {"nll_minus_vote_high": -0.01, "nll_minus_constant_high": -0.1}, ""),
+        ("linear", {"nll_minus_vote_high": 0.0, "nll_minus_constant_high": -0.1}, "tempered vote"),
+        ("linear", {}, "too few videos"),
+        ("vote", {"nll_minus_constant_high": 0.0}, "constant guess"),
+        ("vote", {"nll_minus_constant_high": -0.1}, ""),
+        ("vote", {}, ""),
+    ],
+)
+def test_what_speaks_against_a_candidate(kind, figures, doubt):
+    ends = {f"nll_minus_{name}{end}": 0.0 for name in ("vote", "constant") for end in ("", "_low")} if figures else {}
+    found = promote.doubts({"kind": kind, "figures": ends | figures})
+    assert doubt in found and bool(found) == bool(doubt)
+
+
+def test_two_recipes_are_held_against_each_other_on_the_videos_that_both_know(judged):
+    """Given a second recipe that is right about every cat, then it is told how many it mended, broke, and what it cost."""
+    other = recipes.of_settings(judged.settings("rollout.salt=other"))
+    tested = [name for name in judged.truth if name.startswith("test")][:-6]
+    traces = []
+    for name in tested:
+        for index, (said, _) in enumerate(judged.said[name]):
+            told = "cat" if judged.truth[name] == "cat" else said
+            probs = {slug: 0.9 if slug == told else 0.05 for slug in SLUGS}
+            traces.append(trace(name, "animals", other.id, index, probs, label=told, labels=[told], tokens=50))
+    land(
+        judged,
+        traces=traces,
+        recipes=[{"recipe_id": other.id, "task": "animals", "json": "{}", "created_at": None}],
     )
-    single = found["single"]
-    assert single["accuracy"] == 0.5
-    # a: 1 hit of 2 true and 1 said; b: 1 hit of 2 true and 2 said; c: never true nor said
-    assert (single["f1/a"], single["f1/b"], single["f1/c"]) == (pytest.approx(2 / 3), 0.5, 0.0)
-    assert single["macro_f1"] == pytest.approx((2 / 3 + 0.5) / 3)
-    assert single["nll"] == pytest.approx(-(math.log(0.9) + math.log(0.8) + math.log(0.15) + math.log(1 / 3)) / 4)
-    # bins: {0.9}: 0.1 off; {0.8, 0.8} with one right: 0.6 off in sum; {1/3} and wrong: 1/3 off
-    assert single["ece"] == pytest.approx((0.1 + 0.6 + 1 / 3) / 4)
-    # One of four certain and wrong, in the last bin with a finite loss; three without a score count as wrong and uniform.
-    assert found["calibrated"]["accuracy"] == 0
-    assert found["calibrated"]["ece"] == pytest.approx((1 + 3 * 1 / 3) / 4)
-    assert found["calibrated"]["nll"] == pytest.approx((-math.log(1e-12) + 3 * math.log(3)) / 4)
-    assert set(found) == set(METHODS) and set(found["greedy"]) > set(FIGURES)
+    mine = recipes.of_settings(judged.settings())
+    land(judged, recipes=[{"recipe_id": mine.id, "task": "animals", "json": "{}", "created_at": None}])
+    found = judged.job("compare", a=mine.id, b=other.id)
+    assert (found.counts["videos_labelled"], found.counts["videos"]) == (90, 84)
+    assert list(found.results["methods"]) == [other.id, mine.id]
+    gain = found.results["differences"][mine.id]["accuracy"]
+    cats = [name for name in tested if judged.truth[name] == "cat"]
+    assert gain["value"] > 0 <= gain["low"] and found.results["flips"]["broken"] == []
+    mended = {name for name in cats if video_id(name) in found.results["flips"]["mended"]}
+    assert gain["value"] == pytest.approx(len(mended) / 84) and len(mended) == len(found.results["flips"]["mended"])
+    assert found.results["costs"][other.id]["tokens_per_video"] == pytest.approx(50 * K)
+    assert found.results["costs"][mine.id]["tokens_per_video"] == pytest.approx(sum(range(10, 10 + K)))
+    linear = judged.job("calibrate", "calibrate.kind=linear").results["linear"]["calibrator_id"]
+    judged.job("evaluate", calibrator=[linear])
+    scorers = {row["scorer_id"] for row in judged.rows("scorers")}
+    a, b = sorted(scorers)[:2]
+    two = judged.job("compare", a=a, b=b)
+    assert list(two.results["methods"]) == [b, a] and two.counts["videos"] == 90
+    with pytest.raises(UsageError, match="expected two recipes or two scorers, found a recipe"):
+        judged.job("compare", a=mine.id, b=a)
+    with pytest.raises(RegistryError, match="no recipe and no scorer of task animals is called nobody"):
+        judged.job("compare", a="nobody", b=a)
 
 
-@pytest.fixture(scope="module")
-def single(frame):
-    """Traces of four videos as single predictions."""
-    near, far = math.log(0.62), math.log(0.19)  # away from the edges of the bins
-    rows = [
-        ("tie", "ok", "a", {"a": near, "b": far, "c": far}),
-        ("tie", "ok", "b", {"a": far, "b": math.log(0.71), "c": math.log(0.1)}),
-        ("most", "ok", "c", {"a": far, "b": far, "c": near}),
-        ("most", "ok", "c", {"a": far, "b": far, "c": near}),
-        ("most", "ok", "a", {"a": 0.0, "b": -50.0, "c": -50.0}),
-        ("most", "too_long", "b", {"a": -50.0, "b": 0.0, "c": -50.0}),
-        ("failed", "parse_error", None, None),
-        ("failed", "decode_error", None, None),
-        ("bare", "ok", "b", None),
-    ]
-    traces = frame(rows, "video_id string, status string, label string, label_logprobs map<string,double>")
-    return trace_predictions(traces, LABELS, "single").localCheckpoint()
+def test_flips_of_independent_labels_count_videos():
+    import numpy as np
 
+    from models.evaluation.methods import Case
 
-def test_a_trace_speaks_by_its_label_and_the_probabilities_where_its_answer_begins(single):
-    (row, _) = single.where("video_id = 'tie'").orderBy("guess").collect()
-    assert row["guess"] == "a" and row["method"] == "single"
-    assert row["probs"] == {"a": pytest.approx(0.62), "b": pytest.approx(0.19), "c": pytest.approx(0.19)}
+    cases = [Case(name, (), name) for name in ("v", "w", "x")]
+    truth = np.array([1, 0, 1, 1, 0, 0])
 
+    def said(*guess):
+        probs, each = np.full((6, 2), 0.5), np.array([0, 0, 1, 1, 2, 2])
+        return Predictions(("a", "b"), probs, np.array(guess), truth, np.ones(6), each, each, np.array([0, 1] * 3))
 
-def test_failed_rollouts_have_no_guess_and_uniform_probabilities(single):
-    rows = single.where("guess IS NULL").collect()
-    assert sorted(row["video_id"] for row in rows) == ["failed", "failed", "most"]
-    assert all(row["probs"] == pytest.approx(dict.fromkeys(LABELS, 1 / 3)) for row in rows)
-
-
-def test_failed_rollouts_count_as_wrong(single, frame):
-    truth = frame([("failed", "a")], "video_id string, label string")
-    found = figures(single, truth, LABELS)["single"]
-    assert (found["accuracy"], found["ece"], found["nll"]) == (0, pytest.approx(1 / 3), pytest.approx(math.log(3)))
-
-
-def test_every_video_weighs_the_same_however_much_was_said_of_it(single, frame):
-    """One of four right, one of two, and nothing said of the third; rows that weigh the same would give 2 of 7."""
-    truth = frame([("most", "a"), ("tie", "a"), ("unseen", "b")], "video_id string, label string")
-    found = figures(single, truth, LABELS)["single"]
-    hits = 1 / 4 + 1 / 2
-    assert found["accuracy"] == pytest.approx(hits / 3)
-    assert found["f1/a"] == pytest.approx(2 * hits / (2 + hits))
-    most = -(2 * math.log(0.19) + math.log(1) + math.log(1 / 3)) / 4
-    tie = -(math.log(0.62) + math.log(0.19)) / 2
-    assert found["nll"] == pytest.approx((most + tie + math.log(3)) / 3)
-    # At 0.62 half of one video is right, at 0.71 none of half a video, at 1/3 none of one and a quarter, at 1 all.
-    assert found["ece"] == pytest.approx((0.12 + 0.5 * 0.71 + 1.25 / 3) / 3)
-
-
-def test_the_majority_decides_and_ties_go_to_the_higher_mean_probability(single):
-    found = {row["video_id"]: row for row in majority_predictions(single, LABELS).collect()}
-    assert {name: row["guess"] for name, row in found.items()} == {"tie": "b", "most": "c", "failed": None, "bare": "b"}
-    # One vote added per label: (1, 0, 2) of three votes become 2/6, 1/6, 3/6.
-    assert found["most"]["probs"] == pytest.approx({"a": 2 / 6, "b": 1 / 6, "c": 3 / 6})
-    assert found["failed"]["probs"] == pytest.approx(dict.fromkeys(LABELS, 1 / 3))
-
-
-def test_calibrated_probabilities_speak_for_their_largest_and_ties_go_by_slug(frame):
-    rows = [("v1", {"c": 0.4, "b": 0.4, "a": 0.2}), ("v2", {"a": 0.1, "b": 0.2, "c": 0.7})]
-    found = score_predictions(frame(rows, "video_id string, probs map<string,double>")).collect()
-    assert {row["video_id"]: row["guess"] for row in found} == {"v1": "b", "v2": "c"}
+    found = compare.flips(said(1, 0, 0, 1, 1, 0), said(1, 1, 1, 1, 0, 1), cases)
+    assert found == {"mended": ["w"], "broken": ["v"], "wrong otherwise": ["x"]}

@@ -150,7 +150,7 @@ def test_a_planted_error_is_found_in_its_slice_and_nowhere_else():
     guess = np.where(kind == 1, (found.truth + 1) % 3, found.guess)
     wrong = Predictions(LABELS, found.probs, guess, found.truth, found.weight, found.case, np.arange(900) // 30)
     by_kind = [report({"m": wrong.of(kind == value)}, draws=300).figures["m"]["accuracy"] for value in range(3)]
-    assert by_kind[1].value == 0 and by_kind[1].high < min(by_kind[0].low, by_kind[2].low)
+    assert by_kind[1].value == 0 and by_kind[1].high < 0.5 < min(by_kind[0].low, by_kind[2].low)
     whole = report({"m": wrong.of(kind != 1)}, draws=300).figures["m"]["accuracy"]
     assert all(one.low < whole.value < one.high for one in (by_kind[0], by_kind[2]))
 
@@ -163,6 +163,18 @@ def test_of_one_source_alone_nothing_tells_how_far_figures_move():
     figure = report({"m": alone}).figures["m"]["accuracy"]
     assert np.isnan(figure.low) and str(figure).endswith("[one source]") and figure.json()["high"] is None
     assert np.isnan(mean(found.right, alone.cluster).low)
+
+
+def test_all_right_of_few_sources_is_not_certain():
+    found = predictions(20, 10)
+    perfect = Predictions(LABELS, found.probs, found.truth, found.truth, found.weight, found.case, np.arange(20) // 2)
+    accuracy = report({"m": perfect}).figures["m"]["accuracy"]
+    assert (accuracy.value, accuracy.high) == (1, 1)
+    assert accuracy.low == pytest.approx(0.6915, abs=1e-4)  # of 10 of 10, by Clopper and Pearson
+    wrong = Predictions(
+        LABELS, found.probs, (found.truth + 1) % 3, found.truth, *(found.weight, found.case, found.case)
+    )
+    assert report({"m": wrong}).figures["m"]["accuracy"].high == pytest.approx(0.1684, abs=1e-4)  # of 0 of 20
 
 
 def test_a_mean_has_the_interval_of_its_clusters():
