@@ -34,6 +34,9 @@ setup: $(SETUP) .jars  ## virtual environment, locked packages, Delta's jars (de
 soak: setup  ## kill a run at every point of a wave, race for longer: half an hour
 	$(BIN)/python -m pytest tests/jobs/test_kill.py tests/lake/test_commit.py --soak
 
+bench: setup  ## how good the embedded model and its calibrators are on the embedded benchmark: docs/results.md
+	@$(BIN)/python -m benchmarks.handwriting
+
 mutants: setup  ## plant small faults one at a time and see that a test fails for each
 	$(BIN)/python -m benchmarks.mutants
 
@@ -77,4 +80,4 @@ $(SETUP): $(LOCK) requirements/overrides.txt setup.py
 	@$(BIN)/python -m jobs.runtime.jars .jars
 	@touch .jars
 
-.PHONY: help demo test setup soak mutants tiny format lock dist clean
+.PHONY: help demo test setup soak bench mutants tiny format lock dist clean
