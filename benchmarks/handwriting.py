@@ -23,6 +23,7 @@ from jobs import demo_data
 from jobs.runtime import cli
 from jobs.steps import recipes
 from models import handwriting
+from models.evaluation.figures import BINS
 from models.identity import digest
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -72,7 +73,9 @@ class Steps:
 
     def _note(self, step: str, found: dict[str, Any], began: float) -> None:
         self.done[step] = found | {"seconds": round(time.monotonic() - began, 1)}
-        self._file.write_text(json.dumps(self.done))
+        aside = self._file.with_suffix(".tmp")
+        aside.write_text(json.dumps(self.done))
+        aside.replace(self._file)
 
 
 def play(folder: Path, settings: Settings) -> dict[str, Any]:
@@ -84,11 +87,10 @@ def play(folder: Path, settings: Settings) -> dict[str, Any]:
     steps.job("history", "ingest", source=str(data / "history"), labels=str(data / "history" / "labels.csv"))
     steps.job("rollouts", "rollout", split="calibrate")
     trained = steps.job("calibrate", "calibrate")
-    # The table shows both, whichever of them is better; the vote is the one that nothing speaks against.
-    steps.job("promote", "promote", calibrator=trained["results"]["vote"]["calibrator_id"])
+    steps.job("promote", "promote")  # the best one, as far as `calibrate` knows
     steps.job("uploads", "ingest", source=str(data / "uploads"), labels=str(data / "uploads-labels.csv"))
-    linear = trained["results"]["linear"]["calibrator_id"]
-    judged = steps.job("evaluate", "evaluate", diagnostics=True, calibrator=[linear])
+    candidates = [of["calibrator_id"] for of in trained["results"].values()]
+    judged = steps.job("evaluate", "evaluate", diagnostics=True, calibrator=candidates)
     seconds = {step: of["seconds"] for step, of in steps.done.items()}
     return {"found": judged, "calibrate": trained["results"], "quality": quality(settings), "seconds": seconds}
 
@@ -103,7 +105,7 @@ def quality(settings: Settings) -> dict[str, float]:
         .to_table()
         .to_pandas()
     )
-    names = ("consistent", "observed", "repetition", "surprise", "doubt", "dissent", "tokens")
+    names = ("follows", "consistent", "observed", "repetition", "surprise", "doubt", "dissent", "tokens")
     return {name: float(rows[name].dropna().astype(float).mean()) for name in names}
 
 
@@ -165,8 +167,8 @@ measures anew otherwise ({minutes:.0f} minutes on the machine of that file). Dig
 How to read them. Test clips are of hands that nothing was trained, tuned or calibrated on; two kinds of clips (occluded,
 written) are met in the test alone. Between brackets: 95 % intervals by a bootstrap over hands. All rows are of the same
 clips; a rollout without a usable answer counts as wrong. Compare the probabilities of calibrators (vote, linear) with
-tempered rows. ece has {15} bins of equally many clips, and falls to about the part that chance makes of it; nll, ece, brier
-and aurc: smaller is better. `vote` is the tempered majority as the lake serves it; its ties go by slug, those of `majority`
+tempered rows. ece has {BINS} bins of equally many clips; "less chance" is without what a perfectly calibrated method with the
+same confidences would show on so many clips. nll, ece, brier and aurc: smaller is better. `vote` is the tempered majority as the lake serves it; its ties go by slug, those of `majority`
 to the label that is more probable on average.
 
 {tables(kept)}

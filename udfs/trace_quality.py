@@ -20,6 +20,7 @@ QUALITY_COLUMNS = pa.schema(
         ("judged_by", pa.string()),
         ("implied", pa.string()),
         ("argued", pa.string()),
+        ("follows", pa.bool_()),
         ("consistent", pa.bool_()),
         ("observed", pa.bool_()),
         ("tokens", pa.int32()),

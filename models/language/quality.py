@@ -20,13 +20,14 @@ _WORDS = 3  # in a row: what comes again is counted by so many
 @dataclass(frozen=True)
 class Quality:
     """Of one trace; None where it is not known. implied, argued: the label that its observation, its thinking argues for;
-    consistent: whether the answer is the argued one; observed: whether the observation is right; repetition: share of its
+    follows, consistent: whether the answer is that one; observed: whether the observation is right; repetition: share of its
     threes of words that came before in it; surprise: nats a token under the model itself, at temperature 1 its entropy;
     doubt: entropy of the label probabilities where the answer begins, nats; dissent: share of its siblings that answer
     otherwise."""
 
     implied: str | None
     argued: str | None
+    follows: bool | None
     consistent: bool | None
     observed: bool | None
     repetition: float
@@ -47,13 +48,15 @@ def of_video(
     others = answers.total() - 1
     found = []
     for place, trace in enumerate(traces):
+        implied = _ruled(rule, trace["observation"])
         told = argued[place] if argued else _ruled(rule, trace["think"])
         given = _answer(trace) if trace["status"] == "ok" else None
         measured = trace["tokens"] and trace["logprob_sum"] is not None
         found.append(
             Quality(
-                implied=_ruled(rule, trace["observation"]),
+                implied=implied,
                 argued=told,
+                follows=None if implied is None or given is None else (implied,) == given,
                 consistent=None if told is None or given is None else (told,) == given,
                 observed=None if observation is None else _plain(trace["observation"]) == _plain(observation),
                 repetition=repetition(trace["text"] or ""),

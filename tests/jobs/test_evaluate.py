@@ -126,7 +126,7 @@ def test_every_sampled_trace_is_judged_once(judged):
         )
         argued = {"meow": "cat", "woof": "dog"}.get(sound)
         assert (row["judged_by"], row["argued"], row["implied"]) == ("rule", argued, argued)
-        assert row["consistent"] == (None if argued is None else argued == said)
+        assert row["consistent"] == row["follows"] == (None if argued is None else argued == said)
         assert row["observed"] == (row["rollout_index"] > 0 or judged.truth[name] == "dog")
         others = [other for index, (other, _) in enumerate(judged.said[name]) if index != row["rollout_index"]]
         assert row["dissent"] == pytest.approx(sum(other != said for other in others) / (K - 1))

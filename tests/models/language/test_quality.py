@@ -36,6 +36,7 @@ def test_a_trace_is_held_against_itself_and_its_siblings():
     found = of_video(TRACES, told, " 1 2  3 4")
     assert [one.implied for one in found] == ["rising", "rising", None, "rising"]
     assert [one.argued for one in found] == ["rising", "mixed", "falling", None]
+    assert [one.follows for one in found] == [True, True, None, None]
     assert [one.consistent for one in found] == [True, False, True, None]
     assert [one.observed for one in found] == [True, False, False, True]
     assert [one.surprise for one in found] == [0.5, 0.5, None, None]
