@@ -10,7 +10,7 @@ clips, settings); while that is the same, the table is printed at once, unless -
 from __future__ import annotations
 
 import argparse
-import hashlib
+import ast
 import json
 import sys
 import time
@@ -22,7 +22,6 @@ from conf.settings import CONF, Settings, load
 from jobs import demo_data
 from jobs.runtime import cli
 from jobs.steps import recipes
-from models import handwriting
 from models.evaluation.figures import BINS
 from models.identity import digest
 
@@ -30,22 +29,28 @@ PROJECT = Path(__file__).resolve().parent.parent
 RESULTS = PROJECT / "benchmarks" / "results" / "handwriting.json"
 DOCUMENT = PROJECT / "docs" / "results.md"
 CALIBRATE, TEST, SEED = 1020, 1008, 7  # whole turns of the kinds of clips
-_DRAWN_BY = ("digits.py", "kinds.py", "scenes.py", "clips.py", "teacher.py", "rule.py")
+_DECIDE = ("handwriting", "calibration", "evaluation", "language")  # rooms of models/ whose code makes the figures
 _SHOWN = ("accuracy", "macro_f1", "nll", "ece", "ece_debiased", "brier", "aurc", "auroc")
 _WITH_ENDS = ("accuracy", "macro_f1", "nll")
 
 
 def inputs(settings: Settings) -> dict[str, Any]:
     """All that decides the figures."""
-    folder = Path(handwriting.__file__).parent
-    drawn = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()[:16] for name in _DRAWN_BY}
+    code = {name: _code(PROJECT / "models" / name) for name in _DECIDE}
     return {
         "recipe": recipes.of_settings(settings).json,
-        "clips": {"calibrate": CALIBRATE, "test": TEST, "seed": SEED, "drawn_by": drawn},
+        "clips": {"calibrate": CALIBRATE, "test": TEST, "seed": SEED},
+        "code": code,
         "calibrate": settings.calibrate.model_dump(),
         "evaluate": settings.evaluate.model_dump(),
         "rollouts": settings.rollout.n,
     }
+
+
+def _code(folder: Path) -> str:
+    """Digest of what the code of a folder does: comments and layout are no part of it."""
+    parsed = {path.name: ast.dump(ast.parse(path.read_text())) for path in sorted(folder.glob("*.py"))}
+    return digest(parsed)
 
 
 class Steps:
@@ -167,9 +172,9 @@ measures anew otherwise ({minutes:.0f} minutes on the machine of that file). Dig
 How to read them. Test clips are of hands that nothing was trained, tuned or calibrated on; two kinds of clips (occluded,
 written) are met in the test alone. Between brackets: 95 % intervals by a bootstrap over hands. All rows are of the same
 clips; a rollout without a usable answer counts as wrong. Compare the probabilities of calibrators (vote, linear) with
-tempered rows. ece has {BINS} bins of equally many clips; "less chance" is without what a perfectly calibrated method with the
-same confidences would show on so many clips. nll, ece, brier and aurc: smaller is better. `vote` is the tempered majority as the lake serves it; its ties go by slug, those of `majority`
-to the label that is more probable on average.
+tempered rows. ece has {BINS} bins of equally many clips; "less chance" is without what a perfectly calibrated method with
+the same confidences would show on so many clips. nll, ece, brier and aurc: smaller is better. `vote` is the tempered
+majority as the lake serves it; its ties go by slug, those of `majority` to the label that is more probable on average.
 
 {tables(kept)}
 """

@@ -3,7 +3,7 @@
     deepintuit promote --conf conf/local.yaml [--calibrator ID] [--force]
 
 Takes no calibrator that is not known to beat the tempered vote, or that is no better than a constant guess, on videos that
-it had not seen (`calibrate` says so), unless forced.
+it had not seen (`calibrate` says so), unless forced. One that was promoted before, it takes again.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def doubts(manifest: dict[str, Any]) -> str:
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
     manifest = run.lake.registry.calibrator(run.task, arguments.calibrator)
-    if why := doubts(manifest):
+    before = {pair["calibrator_id"] for pair in run.lake.registry.promotions(run.task)}
+    if (why := doubts(manifest)) and manifest["calibrator_id"] not in before:
         if not arguments.force:
             raise Doubted(
                 f"calibrator {manifest['calibrator_id']} ({manifest['kind']}): {why}; --force promotes it all the same"

@@ -9,6 +9,7 @@ from jobs import align, demo_data
 from jobs.runtime.errors import UsageError
 from models.handwriting import train
 from models.identity import model_digest
+from models.language.grammar import parse
 from models.training.trainer import TrainSpec
 
 FEW = TrainSpec(steps=2, learning_rate=1e-3, warmup=1)
@@ -59,6 +60,28 @@ def test_both_phases_leave_their_losses(taught):
 
 def test_the_model_is_a_folder_with_a_digest_of_its_own(taught):
     assert model_digest(str(taught.out / "model")) != model_digest(str(taught.out / "base"))
+
+
+def test_labels_alone_are_taught_without_any_trace(taught):
+    out = taught.out.parent / "direct"
+    done = taught.job("align", direct=True, start=taught.out / "base", out=out, seed=0)
+    assert done.counts["lessons"] == 9  # every labelled video, whatever a teacher says of it
+    assert model_digest(str(out / "model")) not in {model_digest(str(taught.out / name)) for name in ("base", "model")}
+    with pytest.raises(UsageError, match="--direct teaches no traces; leave --teacher out"):
+        taught.job("align", direct=True, teacher="traces.csv", start=taught.out / "base", out=out)
+
+
+def test_what_is_taught_without_traces_is_the_answer_as_a_grammar_reads_it(spark):
+    videos = spark.createDataFrame([("a", "/a"), ("b", "/b"), ("c", "/c")], "video_id string, uri string")
+    named = "video_id string, label string, labels array<string>"
+    one = spark.createDataFrame([("a", "cat", ["cat"]), ("c", None, None)], named)
+    assert [row["text"] for row in align.answers(videos, one, False).collect()] == ["<answer>cat</answer>"]
+    some = spark.createDataFrame([("a", None, ["cat", "dog"]), ("b", None, []), ("c", None, None)], named)
+    texts = {row["video_id"]: row["text"] for row in align.answers(videos, some, True).collect()}
+    assert texts == {"a": "<answer>cat, dog</answer>", "b": "<answer>none</answer>"}
+    for text, labels in zip(texts.values(), (("cat", "dog"), ()), strict=True):
+        read = parse(text, "think_answer", ("cat", "dog"), "stop", several=True)
+        assert (read.status, read.labels) == ("ok", labels)
 
 
 def test_another_task_needs_a_model_to_begin_with(taught):

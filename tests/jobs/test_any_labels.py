@@ -14,6 +14,10 @@ from support import Lake, deepintuit
 from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.steps.inputs import NO_INPUT
+from models.engines.promise import EngineSpec, Question
+from models.engines.transformers import TransformersEngine
+from models.language.codes import yes_no
+from models.language.prompts import ARGUED, argues_question, next_turn
 
 pytestmark = pytest.mark.timeout(2400)
 
@@ -43,7 +47,7 @@ def live(lake: Lake, history) -> None:
     lake.job("ingest", source=str(history), labels=str(history / "labels.csv"))
     lake.job("rollout", split="calibrate")
     lake.job("calibrate")
-    lake.job("promote")
+    lake.job("promote", force=True)  # of so few videos nothing is known to be better
 
 
 def current(lake: Lake) -> dict[str, str]:
@@ -52,6 +56,18 @@ def current(lake: Lake) -> dict[str, str]:
     found = {row["video_id"]: row["input_digest"] for row in rows}
     assert len(found) == len(rows)
     return found
+
+
+def argued_for(thoughts: list[str], labels: dict[str, str]) -> dict[str, dict[str, float]]:
+    """By how much the reference engine says yes rather than no to each label, of each thinking."""
+    engine = TransformersEngine(EngineSpec("transformers", "models/handwriting/checkpoint", max_model_len=1024))
+    codes = yes_no(engine._tokenizer)
+    tails = tuple(next_turn(engine._processor, argues_question(*label, codes)) for label in labels.items())
+    questions = [Question(think, engine.chat(ARGUED, 0, think), (), tails) for think in thoughts]
+    return {
+        found.key: dict(zip(labels, found.logprobs[:, 0] - found.logprobs[:, 1], strict=True))
+        for found in engine.classify(questions, codes)
+    }
 
 
 def test_a_night_with_forty_nasty_labels(spark, clip_factory, tmp_path):
@@ -76,7 +92,14 @@ def test_a_night_with_forty_nasty_labels(spark, clip_factory, tmp_path):
         assert sum(dict(row["probs"]).values()) == pytest.approx(1, abs=1e-6)
     assert not [row for row in lake.rows("quarantine") if row["table"] in ("traces", "scores", "decisions")]
     lake.job("ingest", labels=str(clip_factory("test", 6) / "labels.csv"))
-    assert lake.job("evaluate").results["greedy"]["accuracy"] > 0.3
+    found = lake.job("evaluate", judge=True)
+    assert found.results["methods"]["greedy"]["accuracy"]["value"] > 0.3
+    rows = lake.rows("trace_quality")
+    assert found.counts["traces_judged"] == len(rows) == 12 and {row["judged_by"] for row in rows} == {"model"}
+    thought = {(row["video_id"], row["rollout_index"]): row["think"] for row in traces}
+    judged = {thought[row["video_id"], row["rollout_index"]]: row["argued"] for row in rows}
+    for think, argued in argued_for([think for think in judged if think], lake.settings().labels.labels).items():
+        assert argued[judged[think]] == pytest.approx(max(argued.values()), abs=1e-3)
 
 
 def test_a_night_of_independent_labels(spark, clip_factory, tmp_path):

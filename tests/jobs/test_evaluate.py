@@ -32,7 +32,7 @@ def planted(rng: random.Random, truth: str, kind: str) -> tuple[str, dict[str, f
 
 
 def filled(folder, count: dict[str, int], seed: int = 0, task: str = "animals", more: str = "") -> Lake:
-    """A lake with so many labelled videos a stage, five of a writer, one writer in nine at night, and their traces."""
+    """A lake with so many labelled videos a stage, five of a writer, one writer in nine at night, of the test in four."""
     lake = Lake(folder / "lake", conf=site(folder, task, SLUGS, more=more, settings=SETTINGS))
     rng, lines, traces = random.Random(seed), ["file,label,split,kind,who,seen"], []
     recipe = recipes.of_settings(lake.settings())
@@ -42,7 +42,7 @@ def filled(folder, count: dict[str, int], seed: int = 0, task: str = "animals", 
     for number, name in enumerate(names):
         truth, kind, sound = (
             SLUGS[number % 3],
-            "night" if number // 5 % 9 == 8 else "day",
+            "night" if number // 5 % (4 if name.startswith("test") else 9) == 3 else "day",
             ("meow", "woof", "yip")[number % 3],
         )
         lines.append(f"{name},{truth},{name[:-4]},{kind},{name[:-4]}-w{number // 5},{sound}")
@@ -100,9 +100,9 @@ def test_figures_are_those_of_the_planted_traces(judged):
 
 def test_a_planted_error_is_found_in_its_slice(judged):
     slices = judged.runs["evaluate"].results["slices"]
-    assert {part: of["videos"] for part, of in slices.items()} == {"kind=day": 80, "kind=night": 10}
+    assert {part: of["videos"] for part, of in slices.items()} == {"kind=day": 65, "kind=night": 25}
     by_day, at_night = (slices[f"kind={kind}"]["methods"]["vote"]["accuracy"] for kind in ("day", "night"))
-    assert at_night["value"] == 0 and at_night["high"] < 0.5 < by_day["low"]
+    assert at_night["value"] == 0 and at_night["high"] < 0.6 < by_day["low"]
 
 
 def test_figures_with_their_intervals_are_rows_of_metrics(judged):
@@ -111,7 +111,7 @@ def test_figures_with_their_intervals_are_rows_of_metrics(judged):
     whole = judged.runs["evaluate"].results["methods"]["vote"]["nll"]
     found = rows["vote", "all", "nll"]
     assert (found["value"], found["low"], found["high"], found["videos"]) == (*whole.values(), 90)
-    assert rows["vote", "kind=night", "accuracy"]["videos"] == 10
+    assert rows["vote", "kind=night", "accuracy"]["videos"] == 25
     assert rows["vote", "all", "minus single: nll"]["value"] < 0
 
 
@@ -176,7 +176,9 @@ def test_what_does_not_beat_the_vote_is_not_promoted_in_silence(spark, tmp_path,
     capfd.readouterr()
     lake.job("promote", calibrator=linear["calibrator_id"], force=True)
     assert "WARNING: promoted by --force: not known to be better" in capfd.readouterr().err
-    assert lake.at_hand().registry.live("animals")["calibrator_id"] == linear["calibrator_id"]
+    for way_back in (vote, linear):  # what was live before needs no force
+        lake.job("promote", calibrator=way_back["calibrator_id"])
+        assert lake.at_hand().registry.live("animals")["calibrator_id"] == way_back["calibrator_id"]
 
 
 def test_traces_that_say_nothing_of_the_labels_make_no_calibrator(spark, tmp_path, capfd):

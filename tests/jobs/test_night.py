@@ -21,6 +21,7 @@ from lake.audit import audit
 from lake.log import all_files
 from lake.table import open_table
 from models.engines.rollouts import seed_of
+from schemas.facets import FACETS
 from schemas.inputs import INPUTS
 from schemas.label_set import LabelSet
 from schemas.tables import TABLES
@@ -90,15 +91,19 @@ def test_decisions_follow_their_rule(night):
         assert row["reason"] != "clear" or row["top_prob"] >= threshold
 
 
-def test_evaluate_measures_all_four_methods(night):
-    results = night.runs["evaluate"].results
-    assert set(results) == {"greedy", "single", "majority", "calibrated"}
+def test_evaluate_measures_every_method_with_intervals(night):
+    results = night.runs["evaluate"].results["methods"]
+    live, *others = results
+    simple = ["greedy", "single", "majority"]
+    assert live in ("vote", "linear") and others == [*simple, *(f"{name} (tempered)" for name in simple)]
     for figures in results.values():
-        assert 0 <= figures["accuracy"] <= 1 and 0 <= figures["ece"] <= 1 and figures["nll"] > 0
-    held_out = {row["name"]: row["value"] for row in night.rows("metrics") if row["name"].startswith("heldout_nll")}
-    assert held_out["heldout_nll"] <= held_out["heldout_nll_before"] and held_out["heldout_nll_uncalibrated"] > 0
-    stored = {(row["slice"], row["name"]): row["value"] for row in night.rows("metrics") if row["slice"] in results}
-    assert stored["calibrated", "nll"] == pytest.approx(results["calibrated"]["nll"])
+        for name in ("accuracy", "ece", "nll", "brier", "aurc"):
+            figure = figures[name]
+            assert 0 <= figure["low"] <= figure["high"] and figure["value"] >= 0, (name, figure)
+    run_id = night.runs["evaluate"].run_id
+    rows = [row for row in night.rows("metrics") if row["run_id"] == run_id and row["slice"] == "all"]
+    stored = {(row["method"], row["name"]): (row["value"], row["low"], row["high"]) for row in rows}
+    assert stored[live, "nll"] == tuple(results[live]["nll"].values())
 
 
 def test_every_wave_was_checked(night):
@@ -130,7 +135,7 @@ def test_no_work_begins_after_the_deadline(night):
     past = datetime.now(UTC)
     rolled = night.job("rollout", "rollout.n=8", split="test", ends_at=past)
     assert rolled.deferred and rolled.counts["rollouts_pending"] > rolled.counts["engines"] == 0
-    candidate = night.job("calibrate", "calibrate.l2=0.7").versions["calibrator_id"]
+    candidate = night.job("calibrate", "calibrate.l2=0.7").results["linear"]["calibrator_id"]
     scored = night.job("score", calibrator=candidate, ends_at=past)
     assert scored.deferred and scored.counts["scores"] == 0
     assert (len(night.rows("traces")), len(night.rows("scores"))) == before
@@ -138,9 +143,9 @@ def test_no_work_begins_after_the_deadline(night):
 
 def test_a_new_calibrator_costs_no_rollout(night):
     before = len(night.rows("traces"))
-    trained = night.job("calibrate", "calibrate.l2=0.5")
-    assert trained.versions["calibrator_id"] != night.runs["calibrate"].versions["calibrator_id"]
-    scored = night.job("score", calibrator=trained.versions["calibrator_id"])
+    trained = night.job("calibrate", "calibrate.l2=0.5").results["linear"]["calibrator_id"]
+    assert trained not in {of["calibrator_id"] for of in night.runs["calibrate"].results.values()}
+    scored = night.job("score", calibrator=trained)
     assert scored.counts["scores"] == 48 and scored.counts["engines"] == scored.counts["rollouts"] == 0
     assert len(night.rows("traces")) == before
 
@@ -222,7 +227,7 @@ def test_every_table_keeps_its_contract(night):
     for table in TABLES:
         names = [name for name, _ in all_files(open_table(table, lake.root))]
         if not names:
-            assert table in (TEXTS, INPUTS)  # nothing came in words
+            assert table in (TEXTS, INPUTS, FACETS)  # nothing came in words, and no fact beside the labels
             continue
         found = audit(lake.read_files(table, names), table.contract(LabelSet(tuple(sorted(LABELS)))), table.key)
         assert not found.refused, (table.name, [r for r in found.results if not r["success"]])

@@ -51,7 +51,7 @@ def test_no_job_is_forgotten():
 def test_mistakes_in_settings_and_arguments(stopped, capsys):
     assert "nearest valid one is 'rollout.temperature'" in stopped("status", "--set", "rollout.temprature=1")
     assert "expected a length such as 90m" in stopped("rollout", "--deadline", "soon")
-    for words in (["ingest", "--max-videos", "0"], ["fly"], [], ["ingest", "--split", "dev"]):
+    for words in (["ingest", "--max-videos", "0"], ["fly"], [], ["ingest", "--split", "trial"]):
         with pytest.raises(SystemExit) as done:
             cli.main(words)
         (line,) = capsys.readouterr().err.splitlines()
@@ -90,7 +90,7 @@ def test_a_label_outside_the_set_and_bad_sql(stopped, tmp_path):
     assert "sql: " in stopped("sql", "SELECT nothing FROM videos")
     line = stopped("sql", "SELECT * FROM current_score")
     assert (
-        "sql: expected a table or view of the lake, found current_score; there are current_labels, current_scores, "
+        "sql: expected a table or view of the lake, found current_score; there are current_facets, current_labels, "
         in line
     )
     assert "DIVIDE_BY_ZERO" in stopped("sql", "SELECT 1/0")

@@ -65,3 +65,15 @@ def test_pictures_at_uneven_times_need_a_model_that_is_told_each(tmp_path):
     folder = families.make(tmp_path, "qwen3_vl")
     found = recipe("frames.sampling=scene", f"model.path={folder}", "frames.max_pixels=4096")
     assert found.json["frames"]["sampling"] == "scene"
+
+
+def test_blinded_recipes_differ_in_what_is_shown_and_nothing_else():
+    whole = recipes.greedy(recipe())
+    found = recipes.blinded(whole)
+    assert list(found) == ["shuffled frames", "one frame", "no frames"]
+    assert len({whole.id, *(less.id for less in found.values())}) == 4
+    for less in found.values():
+        assert less.json["frames"] != whole.json["frames"]
+        assert less.json | {"frames": whole.json["frames"]} == whole.json
+    shown = [recipes.plan(less, load()).frames for less in found.values()]
+    assert [(frames.show, frames.count) for frames in shown] == [("shuffled", 8), ("all", 1), ("none", 8)]

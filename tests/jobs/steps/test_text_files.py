@@ -21,8 +21,8 @@ def read(spark, tmp_path, text: str | bytes, *overrides: str) -> dict:
 
 def test_every_cell_states_one_field_and_an_empty_one_that_there_is_none(spark, tmp_path):
     found = read(spark, tmp_path, 'file,title,transcript\na.mp4,"Cats, and\ndogs",\nb.mp4,"",Meow.\n')
-    assert found["a", "title"] == "Cats, and\ndogs" and found["b", "transcript"] == "Meow."
-    assert found["a", "transcript"] == found["b", "title"] == ""
+    assert found["a.mp4", "title"] == "Cats, and\ndogs" and found["b.mp4", "transcript"] == "Meow."
+    assert found["a.mp4", "transcript"] == found["b.mp4", "title"] == ""
 
 
 def test_columns_may_be_called_otherwise_and_the_others_are_left(spark, tmp_path):

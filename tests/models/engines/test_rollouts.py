@@ -41,14 +41,15 @@ class Scripted:
     name, version, opens = "scripted", "1", ""
 
     def __init__(self, texts=None, lose=False):
-        self.texts, self.lose, self.asked = texts or {}, lose, []
+        self.texts, self.lose, self.asked, self.shown = texts or {}, lose, [], []
 
-    def chat(self, text, said=""):
-        return text + said + self.opens
+    def chat(self, text, clips=1, said=""):
+        return "<video>" * clips + text + said + self.opens
 
     def generate(self, requests, sampling, scored):
         for r in requests:
             self.asked.append((r.key.split(":", 1)[1], r.first_index, r.n, r.seed))
+            self.shown.append((r.prompt, len(r.clips)))
             if "refuse" in r.key:
                 yield from refused(r, "too long")
                 continue
@@ -107,7 +108,7 @@ def test_what_the_template_has_opened_and_how_long_the_clip_is_count_for_the_tra
 def test_the_text_beside_a_video_is_in_its_prompt_alone():
     engine, prompts = Scripted(), []
 
-    def chat(text, said=""):
+    def chat(text, clips=1, said=""):
         prompts.append(said)
         return text
 
@@ -115,6 +116,15 @@ def test_the_text_beside_a_video_is_in_its_prompt_alone():
     tasks = [Task("ext:a", "good", (0,), 0, "title: cats"), Task("ext:b", "good", (0,), 0)]
     assert len(list(Rollouts(PLAN, engine).rows(tasks))) == 2
     assert sorted(prompts) == ["", "", "title: cats"]
+
+
+def test_where_no_frames_are_shown_the_prompt_has_no_place_for_them():
+    engine = Scripted()
+    tasks = [Task(CONTENT_ID, "good", (0,), 0), Task("ext:bad", "bad", (0,), 0)]
+    plan = replace(PLAN, frames=replace(PLAN.frames, show="none"))
+    rows = {row["video_id"]: row["status"] for row in Rollouts(plan, engine).rows(tasks)}
+    assert engine.shown == [("?", 0)]
+    assert rows == {CONTENT_ID: "ok", "ext:bad": "decode_error"}  # the same videos as with frames
 
 
 def test_failures_are_rows_with_a_status_and_progress_counts_them():

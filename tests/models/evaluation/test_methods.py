@@ -63,6 +63,13 @@ def test_every_video_weighs_the_same_however_much_was_said_of_it():
     assert ours["accuracy"] == pytest.approx((1 / 2 + 1 / 4 + 0 + 1 + 0) / 5)
 
 
+@pytest.mark.parametrize("methods", [ONE, FREE], ids=["exclusive", "independent"])
+def test_videos_of_one_source_are_one_cluster(methods):
+    shared = [Case(case.video_id, case.truth, f"hand {number // 2}") for number, case in enumerate(CASES)]
+    found = methods.predictions(methods.of_traces(TRACES), shared)
+    assert found.cluster.tolist() == (found.case // 2).tolist()
+
+
 def test_the_majority_decides_by_shares_and_ties_go_to_the_more_probable_label():
     found = ONE.predictions(ONE.of_votes(TRACES, raw=True), CASES)
     assert found.guess.tolist() == [1, 2, NOTHING, 1, NOTHING]  # b is the more probable one of the tie

@@ -29,5 +29,5 @@ def files(tmp_path_factory):
 def test_it_is_right_on_most_unseen_handwriting_and_its_traces_differ(files):
     shown = [scenes.scene(11, "test", n).digits for n in range(len(files))]
     figures = evaluate.evaluate(CHECKPOINT, files, shown)
-    assert 0.70 <= figures.greedy < 1.0  # a third would be luck; with all right there would be nothing to calibrate
+    assert 0.5 <= figures.greedy < 0.9  # a third would be luck; much more leaves nothing to refine and to calibrate
     assert figures.distinct > 0.4

@@ -140,8 +140,7 @@ def test_tags_digits_and_labels_are_single_ordinary_tokens(blank):
 
 def test_first_sight_knows_which_digit_each_step_shows(blank):
     _, processor = alignment.load(blank)
-    scenes = [scenes.scene(0, "base", n) for n in range(30)]
-    for scene in scenes:
+    for scene in (scenes.scene(0, "base", n) for n in range(30)):
         seen = [digit for digit in steps_of(scene) if digit >= 0]
         assert set(seen) <= set(scene.digits) and len(seen) >= 1
     even = scenes.scene(0, "base", 0, difficulty=0.0)
@@ -153,11 +152,11 @@ def test_first_sight_knows_which_digit_each_step_shows(blank):
 
 def test_first_sight_reads_each_step_of_clips_of_different_sizes_by_itself(blank):
     model, processor = alignment.load(blank)
-    sight, scenes = Sight(model).eval(), [scenes.scene(0, "base", n) for n in range(8)]
-    videos = [sampled(scene) for scene in scenes]
+    sight, drawn = Sight(model).eval(), [scenes.scene(0, "base", n) for n in range(8)]
+    videos = [sampled(scene) for scene in drawn]
     assert len({clip.pixels.shape for clip in videos}) > 1
-    micro = sight_batch(processor, scenes, videos)
-    alone = [sight_batch(processor, [scene], [clip]) for scene, clip in zip(scenes, videos, strict=True)]
+    micro = sight_batch(processor, drawn, videos)
+    alone = [sight_batch(processor, [scene], [clip]) for scene, clip in zip(drawn, videos, strict=True)]
     apart = torch.cat([sight(one.pixels, one.grid) for one in alone])
     together = sight(micro.pixels, micro.grid)
     assert together.shape == (32, 10) and torch.allclose(together, apart, atol=1e-5)

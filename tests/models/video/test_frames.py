@@ -272,3 +272,13 @@ def test_real_clips_agree_with_their_manifest():
         assert sample(data, SPEC, LIMITS).pixels.std() > 0 or row["file"] == "torchcodec_testsrc2_mpeg4.mp4"
         seen += 1
     assert seen == 25
+
+
+def test_shuffled_frames_are_the_same_pictures_in_another_order_at_the_times_as_they_were():
+    data = encode([40 * k for k in range(50)])
+    straight, mixed = sample(data, SPEC, LIMITS), sample(data, replace(SPEC, show="shuffled"), LIMITS)
+    assert mixed.times == straight.times and mixed.duration == straight.duration
+    assert sorted(shown(mixed)) == shown(straight) != shown(mixed)
+    assert shown(sample(data, replace(SPEC, show="shuffled"), LIMITS)) == shown(mixed)  # the same way each time
+    with pytest.raises(ValueError, match="show: expected one of all, shuffled, none, found 'some'"):
+        replace(SPEC, show="some")
