@@ -76,6 +76,8 @@ def flips(a: Predictions, b: Predictions, cases: Sequence[Case]) -> dict[str, li
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
+    if arguments.a == arguments.b:
+        raise UsageError(f"compare: expected two different ids, found {arguments.a} twice")
     sides = [_side(run, asked) for asked in (arguments.a, arguments.b)]
     if sides[0].kind != sides[1].kind:
         raise UsageError(

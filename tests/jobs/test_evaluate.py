@@ -257,6 +257,8 @@ def test_two_recipes_are_held_against_each_other_on_the_videos_that_both_know(ju
     assert list(two.results["methods"]) == [b, a] and two.counts["videos"] == 90
     with pytest.raises(UsageError, match="expected two recipes or two scorers, found a recipe"):
         judged.job("compare", a=mine.id, b=a)
+    with pytest.raises(UsageError, match=f"expected two different ids, found {a} twice"):
+        judged.job("compare", a=a, b=a)
     with pytest.raises(RegistryError, match="no recipe and no scorer of task animals is called nobody"):
         judged.job("compare", a="nobody", b=a)
 
