@@ -133,12 +133,12 @@ def _promote(root: Path) -> Versions:
         "rollouts": ROLLOUTS,
         "run_id": "calibrate-19700101T000000-000000",
         "created_at": datetime(1970, 1, 1, tzinfo=UTC).isoformat(),
-        "figures": {"nll_minus_vote_high": -1.0, "nll_minus_constant_high": -1.0},
+        "worth": None,
     }
     registry = Registry(str(root))
     if not registry.promotions(settings.task):
         registry.save(settings.task, manifest, calibrator.weights(drawn))
-        cli.perform("promote", settings, quiet=True)
+        cli.perform("promote", settings, quiet=True, calibrator=manifest["calibrator_id"], force=True)
         row = {
             "recipe_id": recipe.id,
             "task": settings.task,

@@ -14,7 +14,7 @@ import ast
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +29,45 @@ PROJECT = Path(__file__).resolve().parent.parent
 RESULTS = PROJECT / "benchmarks" / "results" / "handwriting.json"
 DOCUMENT = PROJECT / "docs" / "results.md"
 CALIBRATE, TEST, SEED = 1020, 1008, 7  # whole turns of the kinds of clips
-_DECIDE = ("handwriting", "calibration", "evaluation", "language")  # rooms of models/ whose code makes the figures
+# Files whose code decides the figures, beside the model and the settings.
+_DECIDE = (
+    *(f"models/handwriting/{name}.py" for name in ("clips", "digits", "kinds", "rule", "scenes")),
+    "models/calibration/*.py",
+    "models/evaluation/*.py",
+    "models/language/*.py",
+    "models/video/*.py",
+    "jobs/calibrate.py",
+    "jobs/evaluate.py",
+    "jobs/steps/comparison.py",
+    "jobs/steps/labelled.py",
+)
 _SHOWN = ("accuracy", "macro_f1", "nll", "ece", "ece_debiased", "brier", "aurc", "auroc")
 _WITH_ENDS = ("accuracy", "macro_f1", "nll")
 
 
 def inputs(settings: Settings) -> dict[str, Any]:
-    """All that decides the figures."""
-    code = {name: _code(PROJECT / "models" / name) for name in _DECIDE}
+    """What decides the figures: settings, recipe and model, clips, and the code that makes and measures them. Engines and
+    the lake are taken to do what their tests say; `--fresh` measures whatever is known."""
     return {
         "recipe": recipes.of_settings(settings).json,
         "clips": {"calibrate": CALIBRATE, "test": TEST, "seed": SEED},
-        "code": code,
+        "code": {pattern: _code(sorted(PROJECT.glob(pattern))) for pattern in _DECIDE},
         "calibrate": settings.calibrate.model_dump(),
         "evaluate": settings.evaluate.model_dump(),
         "rollouts": settings.rollout.n,
     }
 
 
-def _code(folder: Path) -> str:
-    """Digest of what the code of a folder does: comments and layout are no part of it."""
-    parsed = {path.name: ast.dump(ast.parse(path.read_text())) for path in sorted(folder.glob("*.py"))}
-    return digest(parsed)
+def _code(files: Sequence[Path]) -> str:
+    """Digest of what the code of some files does: comments, docstrings and layout are no part of it."""
+    return digest({path.name: _stripped(ast.parse(path.read_text())) for path in files})
+
+
+def _stripped(tree: ast.Module) -> str:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 class Steps:
@@ -110,7 +127,15 @@ def quality(settings: Settings) -> dict[str, float]:
         .to_table()
         .to_pandas()
     )
-    names = ("follows", "consistent", "observed", "repetition", "surprise", "doubt", "dissent", "tokens")
+    names = (
+        "follows_observation",
+        "follows_think",
+        "observation_right",
+        "repetition",
+        "token_nll",
+        "label_entropy",
+        "sibling_disagreement",
+    )
     return {name: float(rows[name].dropna().astype(float).mean()) for name in names}
 
 
@@ -118,35 +143,44 @@ def tables(kept: Mapping[str, Any]) -> str:
     """The document: what was found, in Markdown."""
     found, counts = kept["found"]["results"], kept["found"]["counts"]
     first, sliced = next(iter(found["methods"])), list(next(iter(found["slices"].values()))["methods"])
-    heads = [name.replace("ece_debiased", "ece less chance") for name in _SHOWN]
-    rows = [
-        [method, *(_cell(name, figures.get(name)) for name in _SHOWN)] for method, figures in found["methods"].items()
+    decide = {name: of for name, of in found["methods"].items() if name == first or name in found["differences"]}
+    heads = [{"ece_debiased": "debiased"}.get(name, name) for name in _SHOWN]
+    heads.insert(heads.index("ece") + 1, "ece by chance")
+    rows = []
+    for method, figures in decide.items():
+        cells = [_cell(name, figures.get(name)) for name in _SHOWN]
+        cells.insert(_SHOWN.index("ece") + 1, f"{found['chance_ece'][method]['p95']:.3f}")
+        rows.append([method, *cells])
+    bare = [
+        [method, _cell("accuracy", figures["accuracy"]), _cell("answered", figures["answered"])]
+        for method, figures in found["methods"].items()
+        if method not in decide
     ]
     paired = [
         [method, *(_cell(name, figures[name]) for name in _WITH_ENDS)]
         for method, figures in found["differences"].items()
     ]
-    parts = [
-        [
-            part.partition("=")[2],
-            str(of["videos"]),
-            *(_cell("accuracy", of["methods"][name]["accuracy"]) for name in sliced),
-        ]
-        for part, of in found["slices"].items()
-    ]
+    parts: dict[str, list[list[str]]] = {}
+    for part, of in found["slices"].items():
+        facet, _, value = part.partition("=")
+        cells = [_cell("accuracy", of["methods"][name]["accuracy"]) for name in sliced]
+        parts.setdefault(facet, []).append([value, str(of["videos"]), *cells])
     fitted = ", ".join(f"{name} {value:.2f}" for name, value in found["temperatures"].items())
     traces = ", ".join(f"{name} {value:.3f}" for name, value in kept["quality"].items())
-    return "\n\n".join(
-        [
-            _table(["method", *heads], rows),
-            f"{first} minus each other method, paired:",
-            _table(["method", *_WITH_ENDS], paired),
-            "Accuracy by kind of clip:",
-            _table(["kind", "clips", *sliced], parts),
-            f"{counts['videos']:,} test clips of {counts['sources']} hands. Temperatures, fitted on the split calibrate: "
-            f"{fitted}. Of the sampled traces, means (table trace_quality): {traces}.",
-        ]
+    said = [
+        _table(["method", *heads], rows),
+        f"{first} minus each other method, paired:",
+        _table(["method", *_WITH_ENDS], paired),
+        "What the model sees, and what it needs to see:",
+        _table(["traces", "accuracy", "answered"], bare),
+    ]
+    for facet, by_value in parts.items():
+        said += [f"Accuracy by {facet}:", _table([facet, "clips", *sliced], by_value)]
+    said.append(
+        f"{counts['videos']:,} test clips of {counts['clusters']} hands. Temperatures, fitted on the split calibrate: "
+        f"{fitted}. Of the sampled traces, means (table trace_quality): {traces}."
     )
+    return "\n\n".join(said)
 
 
 def _table(heads: list[str], rows: list[list[str]]) -> str:
@@ -169,12 +203,16 @@ def document(kept: Mapping[str, Any]) -> str:
 prints this page's tables, from `benchmarks/results/handwriting.json` while nothing that decides them has changed, and
 measures anew otherwise ({minutes:.0f} minutes on the machine of that file). Digest of what went in: `{kept["digest"]}`.
 
-How to read them. Test clips are of hands that nothing was trained, tuned or calibrated on; two kinds of clips (occluded,
-written) are met in the test alone. Between brackets: 95 % intervals by a bootstrap over hands. All rows are of the same
-clips; a rollout without a usable answer counts as wrong. Compare the probabilities of calibrators (vote, linear) with
-tempered rows. ece has {BINS} bins of equally many clips; "less chance" is without what a perfectly calibrated method with
-the same confidences would show on so many clips. nll, ece, brier and aurc: smaller is better. `vote` is the tempered
-majority as the lake serves it; its ties go by slug, those of `majority` to the label that is more probable on average.
+How to read them. Test clips are of three forms, so of three people whose writing nothing was trained, tuned or calibrated
+on; two kinds of clips (occluded, written) are met in the test alone. Between brackets: 95 % intervals by a bootstrap over
+hands, which are parts of forms: how far figures would move with other clips of such people. They do not cover other
+people (three say little of that: see the accuracy by form), another training of the model, or other rollouts. All rows
+are of the same clips; a rollout without a usable answer counts as wrong; of equally probable labels the first by name is
+the answer, as in decisions. Compare the probabilities of calibrators (vote, linear) with tempered rows: a raw vote share
+of 0 is taken as 1e-12. ece has {BINS} bins of equally many clips, fewer where confidences tie, and no interval: noise
+only adds to it; "ece by chance" is what a perfectly calibrated method with the same confidences stays below in 95 of 100
+draws; "debiased" is the root of the squared error less what chance adds. nll, ece, brier and aurc: smaller is better.
+greedy asks the model once for a clip, single looks at one of K samples, all others look at K.
 
 {tables(kept)}
 """

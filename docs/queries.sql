@@ -36,7 +36,8 @@ select run_id, event, counts['videos'] as videos, round(counts['videos'] / secon
        round(counts['tokens'] / seconds, 1) as tokens_per_second
 from runs where event like 'wave %' and counts['rollouts'] > 0 order by at desc;
 
--- 10. How good were the versions at every evaluation?
-select r.at, m.method, m.name, round(m.value, 4) as value, round(m.low, 4) as low, round(m.high, 4) as high, m.videos
+-- 10. How good were the versions at every evaluation, and how far from others?
+select r.at, m.method, m.minus, m.version, m.name, round(m.value, 4) as value, round(m.low, 4) as low,
+       round(m.high, 4) as high, m.videos
 from metrics m join runs r on r.run_id = m.run_id and r.event = 'started'
-where m.slice = 'all' and m.name in ('accuracy', 'macro_f1', 'ece', 'nll') order by r.at desc, m.method, m.name;
+where m.slice = 'all' and m.name in ('accuracy', 'macro_f1', 'ece', 'nll') order by r.at desc, m.method, m.minus, m.name;

@@ -28,12 +28,12 @@ from conf.settings import NONE
 from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
-from jobs.steps import label_files, naming, recipes, scope
-from jobs.steps.figures import metric_rows, note
+from jobs.steps import naming, recipes, scope
 from jobs.steps.inputs import NO_INPUT, with_inputs
+from jobs.steps.metrics import metric_rows, write_once
 from jobs.steps.recipes import Recipe
 from jobs.steps.scope import Scope
-from lake import storage
+from jobs.steps.table_files import find, read_table
 from lake.staging import Wave
 from lake.waves import Work
 from lake.write import stage
@@ -91,8 +91,8 @@ def teacher_recipe(run: Run, teacher: str) -> Recipe:
 def take_in(run: Run, path: str, recipe: Recipe) -> None:
     """Publish a teacher's traces; one that cannot be read has its status. Rows without exactly one video are counted."""
     run.waves.must_be_open(TRACES)
-    label_files.find("--teacher", path)
-    table = run.lake.spark.read.csv(storage.absolute(path), header=True, multiLine=True, escape='"')
+    find("--teacher", path)
+    table = read_table(run.lake.spark, path)
     if not {"file", "trace"} <= set(table.columns):
         raise UsageError(
             f"--teacher {path}: expected the columns file and trace, found {', '.join(table.columns) or 'nothing'}"
@@ -165,12 +165,12 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     if arguments.teacher is not None:
         take_in(run, arguments.teacher, recipe)
     prompt = recipes.prompt_of(run.settings)
-    rows = taught(run, recipe, scope.stage(run, "align"), arguments.direct)
+    rows = taught(run, recipe, scope.of_split(run, "align"), arguments.direct)
     run.record.add({"lessons": len(rows)})
     figures: list[dict] = []
 
     def on_metric(phase: str, name: str, step: int, value: float) -> None:
-        figures.extend(metric_rows(run, {name: value}, phase, step))
+        figures.extend(metric_rows(run, {name: value}, phase, step=step))
         if name.endswith("loss") and step % 50 == 0:
             run.record.say(f"{phase}: {name} at step {step}: {value:.3f}")
 
@@ -205,7 +205,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     run.record.add(
         {"seconds_align": round(time.monotonic() - began), "steps_align": spec.steps, "seed": arguments.seed}
     )
-    note(run, figures)
+    write_once(run, figures)
     run.record.say(f"the aligned model is in {out / 'model'}: set model.path to it")
 
 

@@ -4,7 +4,7 @@
 
 Runs no rollouts: `deepintuit rollout --split calibrate` makes them. Beside what calibrate.kind asks for, the tempered vote
 is registered: what every other calibrator has to beat in NLL, on videos that it has not seen, by more than chance. Where it
-does not, the vote is the one that `promote` takes. A candidate is live only after `promote`.
+does not, the vote is nominated, and `promote` takes that. A candidate is live only after `promote`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame
@@ -23,18 +24,18 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
-from jobs.steps import recipes, scope
+from jobs.steps import recipes, scope, trace_quality
 from jobs.steps.facets import clusters
-from jobs.steps.figures import metric_rows, note
+from jobs.steps.metrics import metric_rows, write_once
 from jobs.steps.recipes import Recipe
 from jobs.steps.scoring import traced
 from lake import parquet
 from models.calibration import calibrator, crossfit
-from models.calibration.crossfit import Examples, Fit, Judged
+from models.calibration.crossfit import Examples, Fit, HeldOut
 from models.calibration.features import FeatureSpec
 from models.calibration.probabilities import is_extreme
 from models.calibration.rare import ENOUGH
-from models.evaluation.intervals import Interval, mean
+from models.calibration.worth import VOTE, Worth, worth
 from schemas.label_set import LabelSet
 from schemas.traces import STATUSES, TRACES
 from udfs.calibrator import FEATURE_COLUMNS, featurize
@@ -72,18 +73,21 @@ def labelled(traced: DataFrame, labels: DataFrame, shared: DataFrame, wanted: La
 
 def gather(run: Run, rows: DataFrame, spec: FeatureSpec) -> Examples:
     """The rows as vectors, in the order of their ids: sums in floating point depend on it."""
-    made, folder = run.path("features"), run.path("features-in-order")
+    made = run.path("features")
     few = rows.orderBy(F.xxhash64("video_id")).limit(_MOST_VIDEOS)
     few.mapInArrow(featurize(spec), from_arrow_schema(FEATURE_COLUMNS)).write.mode("overwrite").parquet(made)
-    run.lake.spark.read.parquet(made).orderBy("video_id").write.parquet(folder)
-    parts = list(parquet.batches(folder, ["features", "targets", "fold", "cluster"]))
+    parts = list(parquet.batches(made, ["video_id", "features", "targets", "fold", "cluster"]))
+    ids = np.concatenate(
+        [*(part.column("video_id").to_numpy(zero_copy_only=False) for part in parts), np.empty(0, object)]
+    )
+    order = np.argsort(ids)
 
     def matrix(name: str, width: int, kind: type) -> np.ndarray:
         flat = [part.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False) for part in parts]
-        return np.concatenate([*flat, np.empty(0)]).astype(kind).reshape(-1, width)
+        return np.concatenate([*flat, np.empty(0)]).astype(kind).reshape(-1, width)[order]
 
     def column(name: str) -> np.ndarray:
-        return np.concatenate([*(part.column(name).to_numpy() for part in parts), np.empty(0, np.int64)])
+        return np.concatenate([*(part.column(name).to_numpy() for part in parts), np.empty(0, np.int64)])[order]
 
     applies = matrix("targets", len(spec.labels), np.int64)
     targets = applies if spec.independent else applies.argmax(1) if len(applies) else np.empty(0, np.int64)
@@ -91,9 +95,10 @@ def gather(run: Run, rows: DataFrame, spec: FeatureSpec) -> Examples:
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
+    trace_quality.check(run, by_model=False)
     settings, k = run.settings, run.settings.rollout.n
     recipe = recipes.of_settings(settings)
-    mine = scope.stage(run, "calibrate", recipe)
+    mine = scope.of_split(run, "calibrate", recipe)
     traces = mine.of(run.lake.read(TRACES).where(F.col("recipe_id") == recipe.id))
     rows = labelled(
         traced(traces, recipe.id, k, settings.waves.max_attempts),
@@ -102,9 +107,11 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         run.label_set,
         settings.calibrate.folds,
     )
-    spec = FeatureSpec(run.labels, settings.calibrate.hashed_words, run.label_set.independent)
+    spec = FeatureSpec(
+        run.labels, settings.calibrate.hashed_words, run.label_set.independent, settings.labels.rule or ""
+    )
     examples = gather(run, rows, spec)
-    run.record.add({"videos_train": len(examples), "sources_train": len(np.unique(examples.cluster))})
+    run.record.add({"videos_train": len(examples), "clusters_train": len(np.unique(examples.cluster))})
     if not len(examples):
         raise UsageError(
             f"calibrate: no labelled video of the split calibrate has its {k} rollouts under recipe {recipe.id}; "
@@ -113,52 +120,34 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     say_traces(run, examples, spec)
     plain = FeatureSpec(run.labels, 0, run.label_set.independent)
     # The vote sees the features that all specs begin with.
-    fits: dict[str, Fit] = {"vote": crossfit.vote(plain, k)}
+    fits: dict[str, Fit] = {VOTE: crossfit.vote(plain, k)}
     if settings.calibrate.kind == "linear":
         fits["linear"] = crossfit.linear(spec, settings.calibrate.l2)
         say_rare(run, examples, spec)
-    judged = {kind: crossfit.judge(examples, fit) for kind, fit in fits.items()}
-    figures = {kind: worth(kind, judged, examples, len(run.labels)) for kind in fits}
-    # What is registered last is what `promote` takes unless it is told: the vote, where nothing beats it.
-    best = next((kind for kind in fits if beats(figures[kind], "vote") and beats(figures[kind], "constant")), "vote")
-    for kind in sorted(fits, key=lambda kind: kind == best):
-        made, known = fits[kind](examples), judged[kind]
+    held_out = {kind: crossfit.cross_fit(examples, fit, run.labels) for kind, fit in fits.items()}
+    found = {kind: worth_of(kind, held_out, examples, len(run.labels)) for kind in fits}
+    best = next((kind for kind, of in found.items() if of and of.beats_vote and of.beats_constant), VOTE)
+    figures: list[dict[str, Any]] = []
+    for kind, fit in fits.items():
+        made, known = fit(examples), found[kind]
         made = replace(made, temperature=known.temperature) if known else made
-        run.record.results[kind] = {"calibrator_id": register(run, recipe, made, figures[kind])} | figures[kind]
-    say(run, figures, best)
+        calibrator_id = register(run, recipe, made, known)
+        run.record.results[kind] = {"calibrator_id": calibrator_id} | (known.json() if known else {})
+        figures += metrics_of(run, kind, calibrator_id, known)
+    run.lake.registry.nominate(run.task, run.record.results[best]["calibrator_id"])
+    run.record.versions |= {"recipe_id": recipe.id, "calibrator_id": run.record.results[best]["calibrator_id"]}
+    write_once(run, figures)
+    say(run, found, best)
 
 
-def beats(figures: Mapping[str, float], other: str) -> bool:
-    """Whether a candidate is known to be better than another one, or than a constant guess."""
-    return figures.get(f"nll_minus_{other}_high", 0.0) < 0
+def worth_of(kind: str, held_out: Mapping[str, HeldOut | None], examples: Examples, labels: int) -> Worth | None:
+    """What a candidate is worth; nothing is known where all videos are in one fold."""
+    own, vote = held_out[kind], held_out[VOTE]
+    return None if own is None else worth(own, None if kind == VOTE else vote, examples, labels)
 
 
-def worth(kind: str, judged: Mapping[str, Judged | None], examples: Examples, labels: int) -> dict[str, float]:
-    """What a candidate's manifest says of it, on videos that it had not seen: NLL, and how far it is below the vote's and
-    that of a constant guess, with the ends of their paired intervals. Nothing where all videos are in one fold."""
-    own, vote = judged[kind], judged["vote"]
-    if own is None or vote is None:
-        return {}
-    figures = {
-        "nll": float(own.nll.mean()),
-        "nll_before": float(own.before.mean()),
-        "accuracy": float(own.right.mean()),
-        "temperature": own.temperature,
-    }
-    constant = crossfit.constant_nll(examples, labels)
-    beside = {"constant": constant} | ({} if kind == "vote" else {"vote": vote.nll})
-    for name, other in beside.items():
-        less = mean(own.nll - other, examples.cluster)
-        figures |= {
-            f"nll_minus_{name}": less.value,
-            f"nll_minus_{name}_low": less.low,
-            f"nll_minus_{name}_high": less.high,
-        }
-    return figures
-
-
-def register(run: Run, recipe: Recipe, made: calibrator.Calibrator, figures: dict[str, float]) -> str:
-    """Keep a candidate in the registry, the last one of a run is the newest; returns its id."""
+def register(run: Run, recipe: Recipe, made: calibrator.Calibrator, found: Worth | None) -> str:
+    """Keep a candidate in the registry; returns its id."""
     manifest = calibrator.manifest(made) | {
         "task": run.task,
         "recipe_id": recipe.id,
@@ -168,12 +157,23 @@ def register(run: Run, recipe: Recipe, made: calibrator.Calibrator, figures: dic
         "rollouts": run.settings.rollout.n,
         "run_id": run.record.run_id,
         "created_at": datetime.now(UTC).isoformat(),
-        "figures": figures | {name: run.record.counts[name] for name in ("videos_train", "sources_train")},
+        "trained_on": {name: run.record.counts[name] for name in ("videos_train", "clusters_train")},
+        "worth": found and found.json(),
     }
     run.lake.registry.save(run.task, manifest, calibrator.weights(made))
-    run.record.versions |= {"recipe_id": recipe.id, "calibrator_id": manifest["calibrator_id"]}
-    note(run, metric_rows(run, figures, made.kind))
     return manifest["calibrator_id"]
+
+
+def metrics_of(run: Run, kind: str, calibrator_id: str, found: Worth | None) -> list[dict[str, Any]]:
+    """Rows of the table metrics: a candidate's figures, and how far its NLL is from others'."""
+    if found is None:
+        return []
+    videos = run.record.counts["videos_train"]
+    rows = metric_rows(run, found.figures(), kind, version=calibrator_id, videos=videos)
+    for minus, less in (("constant", found.minus_constant), (VOTE, found.minus_vote)):
+        if less is not None:
+            rows += metric_rows(run, {"nll": less}, kind, version=calibrator_id, minus=minus, videos=videos)
+    return rows
 
 
 def say_traces(run: Run, examples: Examples, spec: FeatureSpec) -> None:
@@ -200,34 +200,34 @@ def say_rare(run: Run, examples: Examples, spec: FeatureSpec) -> None:
             )
 
 
-def say(run: Run, figures: Mapping[str, Mapping[str, float]], best: str) -> None:
+def say(run: Run, found: Mapping[str, Worth | None], best: str) -> None:
     """What came of it, and whether it is worth promoting."""
     counts = run.record.counts
-    videos, sources = counts["videos_train"], counts["sources_train"]
-    if not figures[best]:
-        run.record.warn(
-            f"trained on {videos} videos of {sources} sources, all in one fold: the temperature is 1 and nothing says how "
-            "good this is; label more videos of the split calibrate"
-        )
-        return
-    for kind, found in figures.items():
-        run.record.say(
-            f"{kind}: NLL {found['nll']:.3f}, accuracy {found['accuracy']:.3f}, temperature {found['temperature']:.2f}, on "
-            f"{videos} videos that it had not seen ({run.settings.calibrate.folds} folds)"
-        )
-        if is_extreme(found["temperature"]):
+    videos, clusters = counts["videos_train"], counts["clusters_train"]
+    for kind, of in found.items():
+        if of is None:
             run.record.warn(
-                f"{kind}: its temperature is extreme ({found['temperature']:.2f}): the traces say nothing of the "
-                "labels, or are right in every case"
+                f"{kind}: trained on {videos} videos of {clusters} sources, all in one fold: the temperature is 1 and "
+                "nothing says how good it is; label more videos of the split calibrate"
             )
-        if found["nll_minus_constant_high"] >= 0:
+            continue
+        run.record.say(
+            f"{kind}: NLL {of.nll:.3f}, accuracy {of.accuracy:.3f}, temperature {of.temperature:.2f}, on {videos} videos "
+            f"that it had not seen ({run.settings.calibrate.folds} folds)"
+        )
+        if is_extreme(of.temperature):
+            run.record.warn(
+                f"{kind}: its temperature is extreme ({of.temperature:.2f}): the traces say nothing of the labels, or are "
+                "right in every case"
+            )
+        if not of.beats_constant:
             run.record.warn(
                 f"{kind}: no better than saying of every video how often each label comes (NLL "
-                f"{found['nll'] - found['nll_minus_constant']:.3f}): `promote` refuses it"
+                f"{of.nll - of.minus_constant.value:.3f}): `promote` refuses it"
             )
-    if beside := figures.get("linear"):
-        less = Interval(*(beside[f"nll_minus_vote{end}"] for end in ("", "_low", "_high")))
-        run.record.say(f"linear minus vote, NLL: {less}; {'registered as the best' if best == 'linear' else _HONEST}")
+        if of.minus_vote:
+            what = "the best" if kind == best else _HONEST
+            run.record.say(f"{kind} minus vote, NLL: {of.minus_vote}; {what}")
     run.record.say(f"calibrator {run.record.versions['calibrator_id']} ({best}): `deepintuit promote` makes it live")
 
 

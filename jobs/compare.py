@@ -10,6 +10,7 @@ B minus A, paired.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,13 +22,14 @@ from rich.console import Console
 from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
-from jobs.steps import judging, scope
+from jobs.steps import labelled, scope
 from jobs.steps.comparison import Comparison
-from jobs.steps.figures import note
+from jobs.steps.metrics import write_once
+from jobs.steps.recipes import Recipe
 from jobs.steps.scope import Scope
 from lake.registry import RegistryError
-from models.evaluation.figures import Predictions
-from models.evaluation.methods import Case, Methods, Statements
+from models.evaluation.flips import flips
+from models.evaluation.methods import Case, Methods
 from schemas.recipes import RECIPES
 from schemas.runs import RUNS
 from schemas.scorers import SCORERS
@@ -41,38 +43,22 @@ _EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two. kind: recipe or scorer; recipe_id, k: the traces that it rests on."""
+    """One of the two. kind: recipe or scorer; recipe: how the first k traces that it rests on were made."""
 
     id: str
     kind: str
-    recipe_id: str
+    recipe: Recipe
     k: int
 
 
-def flips(a: Predictions, b: Predictions, cases: Sequence[Case]) -> dict[str, list[str]]:
-    """Videos of which one is right and the other is not, and those where both are wrong in different ways: by what happened.
+@dataclass(frozen=True)
+class Known:
+    """What there is of a side. scope: the labelled videos with their texts as its recipe takes them; of_video: by id the
+    score, or all k traces."""
 
-    Of independent labels a video counts where all its answers are right.
-    """
-    right: list[dict[int, bool]] = []
-    for rows in (a, b):
-        of_case: dict[int, bool] = {}
-        for case, one in zip(rows.case.tolist(), rows.right.tolist(), strict=True):
-            of_case[case] = of_case.get(case, True) and bool(one)
-        right.append(of_case)
-    differ = {
-        case
-        for case, one, other in zip(a.case.tolist(), a.guess.tolist(), b.guess.tolist(), strict=True)
-        if one != other
-    }
-    found: dict[str, list[str]] = {"mended": [], "broken": [], "wrong otherwise": []}
-    for number, case in enumerate(cases):
-        before, after = right[0][number], right[1][number]
-        if before != after:
-            found["mended" if after else "broken"].append(case.video_id)
-        elif not after and number in differ:
-            found["wrong otherwise"].append(case.video_id)
-    return found
+    side: Side
+    scope: Scope
+    of_video: dict[str, Any]
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
@@ -83,45 +69,46 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"compare: expected two recipes or two scorers, found a {sides[0].kind} ({sides[0].id}) and a {sides[1].kind}"
         )
-    within, cases = judging.labelled(run, "labelled", scope.stage(run, arguments.split))
-    methods = Methods(run.labels, run.label_set.independent)
-    said = [_said(run, side, within, cases) for side in sides]
-    both = [number for number in range(len(cases)) if all(number in of_side for of_side in said)]
-    run.record.add({"videos_labelled": len(cases), "videos": len(both)})
-    if not both:
+    (a, cases), (b, _) = (_known(run, side, arguments.split) for side in sides)
+    kept = [case for case in cases if case.video_id in a.of_video.keys() & b.of_video.keys()]
+    run.record.add({"videos_labelled": len(cases), "videos": len(kept)})
+    if not kept:
         raise UsageError(
-            f"compare: of {len(cases)} labelled videos in the split {arguments.split} none is known to both {sides[0].id} "
-            f"({len(said[0])}) and {sides[1].id} ({len(said[1])})"
+            f"compare: of {len(cases)} labelled videos in the split {arguments.split} none is known to both {a.side.id} "
+            f"({len(a.of_video)}) and {b.side.id} ({len(b.of_video)})"
         )
-    kept = [cases[number] for number in both]
+    methods = Methods(run.labels, run.label_set.independent)
     table = Comparison(methods, kept)
-    for side, of_side in reversed(list(zip(sides, said, strict=True))):  # the first row is held against the others
-        own = [of_side[number] for number in both]
-        table.add(side.id, methods.of_probs(own) if side.kind == "scorer" else _votes(methods, own))
-    found = table.found()
-    moved = flips(table.rows[sides[0].id], table.rows[sides[1].id], kept)
-    costs = {side.id: _cost(run, side, within) for side in sides}
-    note(run, found.metrics(run))
-    run.record.results = found.document() | {"flips": moved, "costs": costs}
+    for known in (b, a):  # the first row is held against the others
+        own = [known.of_video[case.video_id] for case in kept]
+        scored = known.side.kind == "scorer"
+        table.add(known.side.id, methods.of_scores(own) if scored else methods.of_votes(own), known.side.id)
+    result = table.result()
+    moved = flips(table.rows[a.side.id], table.rows[b.side.id], kept)
+    costs = {known.side.id: _cost(run, known) for known in (a, b)}
+    write_once(run, result.metrics(run))
+    run.record.results = result.document() | {"flips": moved, "costs": costs}
     if not run.record.quiet:
-        found.show(run)
-        _show(moved, costs, len(both))
+        result.show(run)
+        _show(moved, costs, len(kept))
 
 
 def _side(run: Run, asked: str) -> Side:
-    """What an id stands for. Raises UsageError for one that no recipe and no scorer has."""
-    for kind, table in (("recipe", RECIPES), ("scorer", SCORERS)):
-        key = table.key[0]
-        found = run.lake.read(table).where((F.col(key) == asked) & (F.col("task") == run.task)).select("json").head(1)
-        if not found:
-            continue
-        if kind == "recipe":
-            return Side(asked, kind, asked, run.settings.rollout.n)
-        told = F.from_json("json", "recipes array<string>, rollouts int")
-        row = run.lake.read(SCORERS).where(F.col(key) == asked).select(told.alias("told")).head(1)[0]["told"]
-        return Side(asked, kind, row["recipes"][0], row["rollouts"])
+    """What an id stands for. Raises RegistryError for one that no recipe and no scorer has."""
+    if (scorer := _json(run, SCORERS, asked)) is not None:
+        recipe_id = scorer["recipes"][0]
+        return Side(asked, "scorer", Recipe(recipe_id, _json(run, RECIPES, recipe_id) or {}, ""), scorer["rollouts"])
+    if (recipe := _json(run, RECIPES, asked)) is not None:
+        return Side(asked, "recipe", Recipe(asked, recipe, ""), run.settings.rollout.n)
     known = {table.name: _newest(run, table) for table in (RECIPES, SCORERS)}
     raise RegistryError(f"compare: no recipe and no scorer of task {run.task} is called {asked}; there are {known}")
+
+
+def _json(run: Run, table: Table, asked: str) -> dict[str, Any] | None:
+    """What an id stands for, in one of the two tables."""
+    rows = run.lake.read(table).where((F.col(table.key[0]) == asked) & (F.col("task") == run.task))
+    found = rows.select("json").head(1)
+    return json.loads(found[0]["json"]) if found else None
 
 
 def _newest(run: Run, table: Table) -> list[str]:
@@ -129,28 +116,29 @@ def _newest(run: Run, table: Table) -> list[str]:
     return [row[table.key[0]] for row in rows.collect()]
 
 
-def _said(run: Run, side: Side, within: Scope, cases: Sequence[Case]) -> dict[int, Any]:
-    """By number of the case: the probabilities of a scorer, or all k traces of a recipe."""
+def _known(run: Run, side: Side, split: str) -> tuple[Known, list[Case]]:
+    """What a side says of the labelled videos of a split, and those videos."""
+    within, cases = labelled.labelled(run, f"labelled-{side.id}", scope.of_split(run, split, side.recipe))
     if side.kind == "scorer":
-        probs = judging.probs_of(run, within, cases, side.id)
-        return {number: given for number, given in enumerate(probs) if given is not None}
-    traces = judging.traces_of(run, within, cases, side.recipe_id, side.k)
-    return {number: own for number, own in enumerate(traces) if len(own) == side.k}
+        given: Sequence[Any] = labelled.scores_of(run, within, cases, side.id)
+        whole = [score is not None for score in given]
+    else:
+        given = labelled.traces_of(run, within, cases, side.recipe.id, side.k)
+        whole = [len(own) == side.k for own in given]
+    found = {case.video_id: own for case, own, is_whole in zip(cases, given, whole, strict=True) if is_whole}
+    return Known(side, within, found), cases
 
 
-def _votes(methods: Methods, traces: Sequence[Any]) -> Statements:
-    return methods.of_votes(traces, raw=False)
-
-
-def _cost(run: Run, side: Side, within: Scope) -> dict[str, float]:
+def _cost(run: Run, known: Known) -> dict[str, float]:
     """Tokens generated for a video, and seconds of waves a video took, as they were measured when it was made."""
-    traces = within.of(run.lake.read(TRACES)).where(
-        (F.col("recipe_id") == side.recipe_id) & (F.col("rollout_index") < side.k)
+    side = known.side
+    traces = known.scope.of(run.lake.read(TRACES)).where(
+        (F.col("recipe_id") == side.recipe.id) & (F.col("rollout_index") < side.k)
     )
     tokens = traces.agg(F.sum("tokens") / F.count_distinct("video_id")).collect()[0][0]
     waves = run.lake.read(RUNS).where(
         F.col("event").startswith("wave ")
-        & (F.col("versions")["recipe_id"] == side.recipe_id)
+        & (F.col("versions")["recipe_id"] == side.recipe.id)
         & (F.col("counts")["rollouts"] > 0)
     )
     seconds = waves.agg(F.sum("seconds") / F.sum(F.col("counts")["rollouts"])).collect()[0][0]

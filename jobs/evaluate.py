@@ -4,17 +4,19 @@
 
 greedy      one rollout at temperature 0, probabilities from the labels where its answer begins
 single      one sampled rollout, averaged over the K of each video
-majority    the label most of the K voted for (ties: the more probable one on average); probabilities are vote shares
+majority    the label most of the K voted for; probabilities are vote shares, raw
 <kind>      the live calibrator by its kind (linear, vote, ...), and with --calibrator others beside it
 
 Each of the first three stands there once more at one temperature, fitted on the split calibrate: probabilities of
 calibrators are compared with tempered ones. All rows are of the same videos; what gave no usable answer counts as wrong,
-with equal probabilities. Intervals are of a bootstrap over sources (evaluate.cluster) or videos, and differences are paired.
+and of equally probable labels the first by name is the answer, as in decisions. Intervals are of a bootstrap over sources
+(evaluate.cluster) or videos, and differences are paired.
 
 --diagnostics adds what the model sees and follows: observations that are right, the labels that they imply, and the greedy
-rollout on shuffled frames, on one frame, on none. The table trace_quality gets a row for each trace; --judge asks the model
-what a trace's thinking argues for, in a task without a rule of its own. Of independent labels each (video, label) pair is
-judged on its own. Rolls out and scores what is missing.
+rollout on shuffled frames, on one frame, on none. These rows are no methods to decide by, and are held against nothing.
+The table trace_quality gets a row for each trace; --judge asks the model what a trace's thinking argues for, in a task
+without a rule of its own. Of independent labels each (video, label) pair is judged on its own. Rolls out and scores what is
+missing.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ from dataclasses import dataclass
 from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
-from jobs.steps import judging, recipes, scope, scorers, trace_quality
+from jobs.steps import labelled, recipes, scope, scorers, trace_quality
 from jobs.steps.comparison import Comparison
-from jobs.steps.figures import note
+from jobs.steps.metrics import write_once
 from jobs.steps.recipes import Recipe
 from jobs.steps.rollouts import roll_out, say_statuses
 from jobs.steps.scope import Scope
@@ -49,7 +51,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Rolled:
     """The traces that are looked at: of a recipe the first k, and of its greedy twin one."""
 
     recipe: Recipe
@@ -61,39 +63,57 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     trace_quality.check(run, arguments.judge)
     live = scorers.live(run)
     compared = [live, *_others(run, arguments.calibrator, live)]
-    asked = Asked(live.recipe, recipes.greedy(live.recipe), live.rollouts)
-    judged = _sample(run, "judged", arguments.split, asked.recipe)
-    tuned = _sample(run, "tuned", "calibrate", asked.recipe)
-    run.record.add({"videos": len(judged.cases), "sources": len({case.source for case in judged.cases})})
-    if not judged.cases:
+    rolled = Rolled(live.recipe, recipes.greedy(live.recipe), live.rollouts)
+    tested = _sample(run, "tested", arguments.split, rolled.recipe)
+    tempered_on = _sample(run, "tempered-on", "calibrate", rolled.recipe)
+    table = Comparison(Methods(run.labels, run.label_set.independent), tested.cases)
+    run.record.add({"videos": len(tested.cases), "clusters": table.clusters})
+    if not tested.cases:
         raise UsageError(
             f"evaluate: no labelled video in the split {arguments.split}; `deepintuit ingest --labels FILE --split "
             f"{arguments.split}`"
         )
-    for sample in (judged, tuned):
-        roll_out(run, asked.greedy, 1, sample.scope)
-        roll_out(run, asked.recipe, asked.k, sample.scope)  # a video whose text has changed has none
+    _say_what_is_shared(run, arguments.split, tested, tempered_on)
+    for sample in (tested, tempered_on):
+        roll_out(run, rolled.greedy, 1, sample.scope)
+        roll_out(run, rolled.recipe, rolled.k, sample.scope)  # a video whose text has changed has none
     for scorer in compared:
-        score_all(run, scorer, judged.scope)  # videos that an earlier scorer knows and this one does not
-    trace_quality.judge(run, asked.recipe, asked.k, judged.scope, arguments.judge)
-    table = Comparison(Methods(run.labels, run.label_set.independent), judged.cases)
+        score_all(run, scorer, tested.scope)  # videos that an earlier scorer knows and this one does not
+    judge = trace_quality.judge(run, rolled.recipe, rolled.k, tested.scope, arguments.judge)
     for scorer in compared:
         kind = scorer.manifest["kind"]
         name = kind if kind not in table.rows else f"{kind} {scorer.manifest['calibrator_id']}"
-        table.add(name, table.methods.of_probs(judging.probs_of(run, judged.scope, judged.cases, scorer.id)))
-    add_traces(run, table, asked, judged, tuned)
+        scores = labelled.scores_of(run, tested.scope, tested.cases, scorer.id)
+        table.add(name, table.methods.of_scores(scores), scorer.id)
+    add_traces(run, table, rolled, tested, tempered_on)
     if arguments.diagnostics:
-        add_diagnostics(run, table, asked, judged)
-    found = table.found()
-    note(run, found.metrics(run))
-    run.record.results |= found.document()
+        add_diagnostics(run, table, rolled, tested, judge)
+    result = table.result()
+    write_once(run, result.metrics(run))
+    run.record.versions |= live.versions  # whatever was rolled out or scored last
+    run.record.results |= result.document()
     say_statuses(run)
     if not run.record.quiet:
-        found.show(run)
+        result.show(run)
 
 
 def _sample(run: Run, name: str, split: str, recipe: Recipe) -> Sample:
-    return Sample(*judging.labelled(run, name, scope.stage(run, split, recipe)))
+    return Sample(*labelled.labelled(run, name, scope.of_split(run, split, recipe)))
+
+
+def _say_what_is_shared(run: Run, split: str, tested: Sample, tempered_on: Sample) -> None:
+    """Figures on what something was taught with flatter it."""
+    if split not in ("dev", "test"):
+        run.record.warn(
+            f"videos of the split {split} are there to teach with: their figures are no evidence of new ones"
+        )
+        return
+    shared = {case.cluster for case in tested.cases} & {case.cluster for case in tempered_on.cases}
+    if shared:
+        run.record.warn(
+            f"{len(shared)} sources ({', '.join(sorted(shared)[:3])}) have videos in {split} and in calibrate: figures may "
+            "flatter; splits by source are fair"
+        )
 
 
 def _others(run: Run, ids: list[str], live: Scorer) -> list[Scorer]:
@@ -112,48 +132,49 @@ def _others(run: Run, ids: list[str], live: Scorer) -> list[Scorer]:
     return made
 
 
-def add_traces(run: Run, table: Comparison, asked: Asked, judged: Sample, tuned: Sample) -> None:
+def add_traces(run: Run, table: Comparison, rolled: Rolled, tested: Sample, tempered_on: Sample) -> None:
     """greedy, single and majority, and each of them at a temperature fitted on the split calibrate."""
     methods = table.methods
+    versions = {"greedy": rolled.greedy.id, "single": rolled.recipe.id, "majority": rolled.recipe.id}
 
-    def said(of: Sample) -> dict[str, tuple[Statements, Statements]]:
-        one = methods.of_traces(judging.traces_of(run, of.scope, of.cases, asked.greedy.id, 1))
-        traces = judging.traces_of(run, of.scope, of.cases, asked.recipe.id, asked.k)
+    def statements_of(sample: Sample) -> dict[str, tuple[Statements, Statements]]:
+        one = methods.of_traces(labelled.traces_of(run, sample.scope, sample.cases, rolled.greedy.id, 1))
+        traces = labelled.traces_of(run, sample.scope, sample.cases, rolled.recipe.id, rolled.k)
         each = methods.of_traces(traces)
         # As they are, and as they are tempered: the shares of few votes are 0 too often for a logarithm.
-        votes = methods.of_votes(traces, raw=True), methods.of_votes(traces, raw=False)
+        votes = methods.of_vote_shares(traces), methods.of_votes(traces)
         return {"greedy": (one, one), "single": (each, each), "majority": votes}
 
-    found = said(judged)
+    found = statements_of(tested)
     for name, (plain, _) in found.items():
-        table.add(name, plain)
-    if not tuned.cases:
+        table.add(name, plain, versions[name])
+    if not tempered_on.cases:
         run.record.warn(
             "no labelled video in the split calibrate: nothing is tempered, and rows are not compared fairly"
         )
         return
-    fitted, temperatures = said(tuned), {}
+    fitted, temperatures = statements_of(tempered_on), {}
     for name, (_, to_temper) in found.items():
-        temperatures[name] = methods.temperature(fitted[name][1], tuned.cases)
-        table.add(f"{name} (tempered)", to_temper, temperatures[name])
+        temperatures[name] = methods.temperature(fitted[name][1], tempered_on.cases)
+        table.add(f"{name} (tempered)", to_temper, versions[name], temperatures[name])
     run.record.results["temperatures"] = temperatures
 
 
-def add_diagnostics(run: Run, table: Comparison, asked: Asked, judged: Sample) -> None:
+def add_diagnostics(run: Run, table: Comparison, rolled: Rolled, tested: Sample, judge: str) -> None:
     """What the model sees, whether it follows what it sees, and what it needs to see."""
-    methods, cases = table.methods, judged.cases
-    quality = judging.quality_of(run, judged.scope, cases, asked.recipe.id, asked.k)
-    if any(trace["implied"] for own in quality for trace in own):
-        implied = [[trace["implied"] and (trace["implied"],) for trace in own] for own in quality]
-        table.add("implied by its observation", methods.of_answers(implied), bare=True)
-    if any(trace["observed"] is not None for own in quality for trace in own):
+    methods, cases, version = table.methods, tested.cases, rolled.recipe.id
+    quality = labelled.quality_of(run, tested.scope, cases, version, rolled.k, judge)
+    if any(trace["observation_label"] for own in quality for trace in own):
+        implied = [[trace["observation_label"] and (trace["observation_label"],) for trace in own] for own in quality]
+        table.add("implied by its observation", methods.of_answers(implied), version, bare=True)
+    if any(trace["observation_right"] is not None for own in quality for trace in own):
         pairs = zip(cases, quality, strict=True)
-        right = [[case.truth if trace["observed"] else None for trace in own] for case, own in pairs]
-        table.add("observation right", methods.of_answers(right), bare=True)
-    for name, blinded in recipes.blinded(asked.greedy).items():
-        roll_out(run, blinded, 1, judged.scope)
-        traces = judging.traces_of(run, judged.scope, cases, blinded.id, 1)
-        table.add(name, methods.of_traces(traces))
+        right = [[case.truth if trace["observation_right"] else None for trace in own] for case, own in pairs]
+        table.add("observation right", methods.of_answers(right), version, bare=True)
+    for name, blinded in recipes.blinded(rolled.greedy).items():
+        roll_out(run, blinded, 1, tested.scope)
+        traces = labelled.traces_of(run, tested.scope, cases, blinded.id, 1)
+        table.add(f"greedy, {name}", methods.of_traces(traces), blinded.id, bare=True)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

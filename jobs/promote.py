@@ -11,39 +11,23 @@ from __future__ import annotations
 import argparse
 import sys
 from datetime import UTC, datetime
-from typing import Any
 
 from jobs.runtime import cli
 from jobs.runtime.errors import Doubted
 from jobs.runtime.run import Run
 from jobs.steps import scorers
+from models.calibration import worth
 from schemas.scorers import SCORERS
 from udfs.calibrator import open_calibrator
 
 TAKES_BUDGET = False
 
 
-def doubts(manifest: dict[str, Any]) -> str:
-    """What speaks against a candidate in the figures of its manifest; nothing speaks against a vote that nobody measured."""
-    figures, kind = manifest["figures"], manifest["kind"]
-
-    def less(name: str) -> str:
-        value, low, high = (figures[f"nll_minus_{name}{end}"] for end in ("", "_low", "_high"))
-        return f"its NLL minus the other's: {value:.3f} [{low:.3f}, {high:.3f}]"
-
-    if figures.get("nll_minus_constant_high", -1.0) >= 0:
-        return f"not known to be better than a constant guess ({less('constant')})"
-    if kind != "vote" and "nll_minus_vote_high" not in figures:
-        return "not known to be better than the tempered vote: too few videos to compare them"
-    if kind != "vote" and figures["nll_minus_vote_high"] >= 0:
-        return f"not known to be better than the tempered vote ({less('vote')})"
-    return ""
-
-
 def run(run: Run, arguments: argparse.Namespace) -> None:
     manifest = run.lake.registry.calibrator(run.task, arguments.calibrator)
     before = {pair["calibrator_id"] for pair in run.lake.registry.promotions(run.task)}
-    if (why := doubts(manifest)) and manifest["calibrator_id"] not in before:
+    known = manifest["worth"] and worth.parse(manifest["worth"])
+    if (why := worth.doubt(manifest["kind"], known)) and manifest["calibrator_id"] not in before:
         if not arguments.force:
             raise Doubted(
                 f"calibrator {manifest['calibrator_id']} ({manifest['kind']}): {why}; --force promotes it all the same"
@@ -66,7 +50,9 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--calibrator", metavar="ID", help="a registered calibrator; without it, the newest")
+    parser.add_argument(
+        "--calibrator", metavar="ID", help="a registered calibrator; without it, the one that calibrate nominated"
+    )
     parser.add_argument("--force", action="store_true", help="also one that is not known to beat the tempered vote")
 
 

@@ -17,7 +17,7 @@ from schemas.splits import STAGES
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
     recipe = recipes.of_settings(run.settings)
-    roll_out(run, recipe, run.settings.rollout.n, scope.stage(run, arguments.split, recipe))
+    roll_out(run, recipe, run.settings.rollout.n, scope.of_split(run, arguments.split, recipe))
     say_statuses(run)
 
 

@@ -25,7 +25,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     calibrator_id = arguments.calibrator or run.lake.registry.live(run.task)["calibrator_id"]
     manifest = run.lake.registry.calibrator(run.task, calibrator_id)
     scorer = scorers.of_manifest(manifest, run.settings.decide, run.label_set)
-    chosen = scope.stage(run, arguments.split, scorer.recipe)
+    chosen = scope.of_split(run, arguments.split, scorer.recipe)
     most = run.budget.max_videos
     if most is not None:
         by_it = (F.col("scorer_id") == scorer.id) & (F.col("rule_id") == scorer.rule_id)

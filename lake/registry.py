@@ -1,6 +1,7 @@
 """Versions of calibrators and which of them is live, as plain files under <lake>/registry/.
 
 <task>/calibrators/<id>/manifest.json, weights.safetensors   written once, manifest last
+<task>/candidate.json                                        the best of them, as far as the last calibrate knows
 <task>/promoted/<scorer id>.<rule id>.json                   every pair of versions that is or was live
 <task>/live.json                                             what nightly uses; replaced as a whole by promote
 <task>/scored/<scorer id>.json                               how far nightly has come, and what it left open
@@ -54,6 +55,10 @@ class Registry:
                 return
         self._write(storage.join(folder, "manifest.json"), manifest)
 
+    def nominate(self, task: str, calibrator_id: str) -> None:
+        """Make a registered calibrator the one that `calibrator` gives where none is named."""
+        self._write(storage.join(self._root, task, "candidate.json"), {"calibrator_id": calibrator_id})
+
     def calibrators(self, task: str) -> list[dict[str, Any]]:
         """Manifests of all candidates, oldest first."""
         names = storage.children(storage.join(self._root, task, "calibrators"))
@@ -61,17 +66,19 @@ class Registry:
         return sorted((manifest for manifest in found if manifest), key=lambda manifest: manifest["created_at"])
 
     def calibrator(self, task: str, calibrator_id: str | None = None) -> dict[str, Any]:
-        """One candidate's manifest, the newest if no id is given. Raises RegistryError if there is none."""
-        if calibrator_id is not None:
-            manifest = self._manifest(task, calibrator_id)
-            if manifest is None:
-                known = ", ".join(entry["calibrator_id"] for entry in self.calibrators(task)) or "none"
-                raise RegistryError(f"task {task} has no calibrator {calibrator_id}; registered: {known}")
-            return manifest
-        candidates = self.calibrators(task)
-        if not candidates:
-            raise RegistryError(f"task {task} has no calibrator yet; train one with `deepintuit calibrate`")
-        return candidates[-1]
+        """One candidate's manifest, the nominated one's if no id is given. Raises RegistryError if there is none."""
+        if calibrator_id is None:
+            nominated = self._read(
+                storage.join(self._root, task, "candidate.json"), "`deepintuit calibrate` writes it anew"
+            )
+            if nominated is None:
+                raise RegistryError(f"task {task} has no calibrator yet; train one with `deepintuit calibrate`")
+            calibrator_id = nominated["calibrator_id"]
+        manifest = self._manifest(task, calibrator_id)
+        if manifest is None:
+            known = ", ".join(entry["calibrator_id"] for entry in self.calibrators(task)) or "none"
+            raise RegistryError(f"task {task} has no calibrator {calibrator_id}; registered: {known}")
+        return manifest
 
     def promote(self, task: str, live: dict[str, Any]) -> None:
         """Make these versions the live ones, all at once."""

@@ -1,4 +1,4 @@
-"""trace_quality: how good a trace is in itself, whatever its answer is worth: one row a trace."""
+"""trace_quality: how good a trace is in itself, whatever its answer is worth: one row for a trace and who judged it."""
 
 from schemas.checks import Contract, between, holds, not_null, one_of
 from schemas.columns import BOOLEAN, DATE, DOUBLE, INT, STRING, TIMESTAMP, Column
@@ -15,16 +15,22 @@ def contract(labels: LabelSet) -> Contract:
         not_null("input_digest"),
         not_null("rollout_index"),
         not_null("attempt"),
-        one_of("implied", labels.slugs),
-        one_of("argued", labels.slugs),
+        one_of("observation_label", labels.slugs),
+        one_of("think_label", labels.slugs),
         one_of("judged_by", JUDGES),
         not_null("judged_by"),
-        holds("consistency_has_its_reason", "consistent IS NULL OR argued IS NOT NULL", "consistent with nothing"),
-        holds("what_follows_has_its_reason", "follows IS NULL OR implied IS NOT NULL", "follows from nothing"),
+        holds(
+            "think_is_known", "follows_think IS NULL OR think_label IS NOT NULL", "follows a thinking without a label"
+        ),
+        holds(
+            "observation_is_known",
+            "follows_observation IS NULL OR observation_label IS NOT NULL",
+            "follows an observation without a label",
+        ),
         between("repetition", 0, 1),
-        between("surprise", 0),
-        between("doubt", 0),
-        between("dissent", 0, 1),
+        between("token_nll", 0),
+        between("label_entropy", 0),
+        between("sibling_disagreement", 0, 1),
         not_null("ingested_on"),
     )
 
@@ -40,16 +46,15 @@ TRACE_QUALITY = Table(
         Column("rollout_index", INT, "0 .. K-1"),
         Column("attempt", INT, "of the trace"),
         Column("judged_by", STRING, "who says what it argues for: rule (the task's own) | model | nobody"),
-        Column("implied", STRING, "label that its observation argues for; NULL where nothing is known"),
-        Column("argued", STRING, "label that its thinking argues for; NULL where nothing is known"),
-        Column("follows", BOOLEAN, "whether its answer is what its observation argues for"),
-        Column("consistent", BOOLEAN, "whether its answer is what its thinking argues for"),
-        Column("observed", BOOLEAN, "whether its observation is right; NULL where that is not known"),
-        Column("tokens", INT, "generated tokens"),
+        Column("observation_label", STRING, "label that its observation argues for; NULL where nothing is known"),
+        Column("think_label", STRING, "label that its thinking argues for; NULL where nothing is known"),
+        Column("follows_observation", BOOLEAN, "whether its answer is what its observation argues for"),
+        Column("follows_think", BOOLEAN, "whether its answer is what its thinking argues for"),
+        Column("observation_right", BOOLEAN, "whether its observation is right; NULL where that is not known"),
         Column("repetition", DOUBLE, "share of its threes of words that came before in it"),
-        Column("surprise", DOUBLE, "nats a token under the model itself; at temperature 1 an estimate of its entropy"),
-        Column("doubt", DOUBLE, "entropy of the label probabilities where the answer begins, nats"),
-        Column("dissent", DOUBLE, "share of its siblings with an answer that give another one"),
+        Column("token_nll", DOUBLE, "nats a token under the model itself; at temperature 1 an estimate of its entropy"),
+        Column("label_entropy", DOUBLE, "entropy of the label probabilities where the answer begins, nats"),
+        Column("sibling_disagreement", DOUBLE, "share of its siblings with an answer that give another one"),
         Column("wave_id", STRING, "wave that wrote the row"),
         Column("judged_at", TIMESTAMP, "UTC"),
         Column("ingested_on", DATE, "day on which the video was ingested, UTC"),

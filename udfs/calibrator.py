@@ -54,7 +54,7 @@ def featurize(spec: FeatureSpec) -> ArrowUdf:
 
 
 def open_calibrator(folder: str) -> Calibrator:
-    """The calibrator in a folder of the registry. Raises storage.Damaged where it was cut short."""
+    """The calibrator in a folder of the registry. Raises storage.Damaged where it was cut short, or is not for this code."""
     manifest = storage.read_json(storage.join(folder, "manifest.json"))
     weights = storage.join(folder, "weights.safetensors")
     try:
@@ -64,6 +64,8 @@ def open_calibrator(folder: str) -> Calibrator:
             f"{weights}: expected the weights of a calibrator, found none ({error}): `deepintuit calibrate` with the "
             "settings of that time writes them anew, `deepintuit promote` makes another one live"
         ) from None
+    except ValueError as error:
+        raise storage.Damaged(f"{folder}: {error}") from None
 
 
 def score(folder: str) -> ArrowUdf:

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from models.engines.promise import EngineSpec
-from models.language.quality import Trace, load_rule, of_video
+from models.language.rule import load_rule
+from models.language.trace_quality import Trace, of_video
 
 QUALITY_COLUMNS = pa.schema(
     [
@@ -18,16 +19,15 @@ QUALITY_COLUMNS = pa.schema(
         ("rollout_index", pa.int32()),
         ("attempt", pa.int32()),
         ("judged_by", pa.string()),
-        ("implied", pa.string()),
-        ("argued", pa.string()),
-        ("follows", pa.bool_()),
-        ("consistent", pa.bool_()),
-        ("observed", pa.bool_()),
-        ("tokens", pa.int32()),
+        ("observation_label", pa.string()),
+        ("think_label", pa.string()),
+        ("follows_observation", pa.bool_()),
+        ("follows_think", pa.bool_()),
+        ("observation_right", pa.bool_()),
         ("repetition", pa.float64()),
-        ("surprise", pa.float64()),
-        ("doubt", pa.float64()),
-        ("dissent", pa.float64()),
+        ("token_nll", pa.float64()),
+        ("label_entropy", pa.float64()),
+        ("sibling_disagreement", pa.float64()),
         ("ingested_on", pa.date32()),
     ]
 )
@@ -36,11 +36,12 @@ QUALITY_COLUMNS = pa.schema(
 @dataclass(frozen=True)
 class Judge:
     """A model that is asked what a trace's thinking argues for. tails: label -> the turn that asks whether it is this one,
-    behind the thinking; codes: for yes and for no."""
+    behind the thinking; codes: for yes and for no; adapter: as the traces were made with."""
 
     engine: EngineSpec
     tails: Mapping[str, str]
     codes: tuple[str, str]
+    adapter: str = ""
 
 
 def judge_traces(
@@ -62,7 +63,7 @@ def judge_traces(
                 for trace, quality in zip(row["traces"], found, strict=True):
                     made.append(
                         {name: row[name] for name in ("video_id", "input_digest", "ingested_on")}
-                        | {name: trace[name] for name in ("rollout_index", "attempt", "tokens")}
+                        | {name: trace[name] for name in ("rollout_index", "attempt")}
                         | {"judged_by": "rule" if told else "model" if judge else "nobody"}
                         | asdict(quality)
                     )
@@ -76,7 +77,7 @@ def ask(judge: Judge, videos: list[list[Trace]]) -> list[list[str | None]]:
     thinking."""
     from models.engines.process import open_engine
     from models.engines.promise import Question
-    from models.language.prompts import ARGUED
+    from models.language.prompts import ARGUED, THOUGHT
 
     engine = open_engine(judge.engine)
     labels, tails = list(judge.tails), tuple(judge.tails.values())
@@ -86,8 +87,8 @@ def ask(judge: Judge, videos: list[list[Trace]]) -> list[list[str | None]]:
         for number, traces in enumerate(videos):
             for place, trace in enumerate(traces):
                 if trace["think"]:
-                    prompt = engine.chat(ARGUED, 0, trace["think"])
-                    yield Question(f"{number}/{place}", prompt, (), tails)
+                    prompt = engine.chat(ARGUED, 0, trace["think"], THOUGHT)
+                    yield Question(f"{number}/{place}", prompt, (), tails, judge.adapter)
 
     for found in engine.classify(questions(), judge.codes):
         number, place = map(int, found.key.split("/"))

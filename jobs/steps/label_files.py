@@ -6,7 +6,6 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession, Window
@@ -15,8 +14,7 @@ from pyspark.sql import functions as F
 from conf.settings import NONE, Ingest, LabelFile
 from jobs.runtime.errors import UsageError
 from jobs.steps.naming import name_of
-from lake import storage
-from lake.listing import walk
+from jobs.steps.table_files import check_columns, find, read_table
 from schemas.label_set import LabelSet
 from schemas.splits import STAGES
 
@@ -113,45 +111,10 @@ def _parts(cell: Column) -> Column:
     return F.filter(trimmed, lambda part: part != "")
 
 
-def read_table(spark: SparkSession, path: str) -> DataFrame:
-    """A CSV, or a TSV by its name, with a line of column names; cells may hold line breaks between quotes."""
-    separator = "\t" if path.lower().endswith(".tsv") else ","
-    return spark.read.csv(storage.absolute(path), header=True, sep=separator, multiLine=True, escape='"')
-
-
-def find(flag: str, path: str) -> storage.Entry:
-    """The file given with a flag as its store lists it. Raises UsageError if there is none, or if it is no text."""
-    listed = list(islice(walk(path), 2)) if storage.exists(path) else []
-    if not listed:
-        raise UsageError(f"{flag} {path}: no such file")
-    if len(listed) > 1 or listed[0].uri.rpartition("/")[2] != path.rstrip("/").rpartition("/")[2]:
-        raise UsageError(f"{flag} {path}: expected one CSV or TSV file, found a folder")
-    if b"\0" in storage.read_start(path, 4096):
-        raise UsageError(f"{flag} {path}: expected CSV or TSV as UTF-8 text, found binary data or another encoding")
-    return listed[0]
-
-
 def _check_text(path: str, table: DataFrame, columns: list[str]) -> None:
     odd = table.where(" OR ".join(f"contains(`{name}`, '\ufffd')" for name in columns))
     if row := odd.first():
         raise UsageError(f"--labels {path}: expected UTF-8 text, found a row that is not: {row[columns[0]]}")
-
-
-def check_columns(path: str, found: list[str], wanted: list[str], settings: str) -> None:
-    """Raises UsageError for a column that is missing; settings: those that name the columns to use."""
-    missing = [name for name in wanted if name not in found]
-    if not found:
-        raise UsageError(f"{path}: expected a line with the names of the columns, found an empty file")
-    if len(found) == 1 and (other := next((mark for mark in ";|\t" if mark in found[0]), None)):
-        raise UsageError(
-            f"{path}: expected columns separated by {'tabs' if path.lower().endswith('.tsv') else 'commas'}, found "
-            f"{other!r}: save it as CSV with commas, or as .tsv with tabs"
-        )
-    if missing:
-        raise UsageError(
-            f"{path}: expected a column {' and '.join(repr(name) for name in missing)}, found {', '.join(found)}; "
-            f"set {settings} to the columns to use"
-        )
 
 
 @dataclass(frozen=True)

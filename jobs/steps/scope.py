@@ -112,7 +112,7 @@ def oldest(videos: DataFrame, count: int) -> DataFrame:
     return videos.orderBy("ingested_at", "video_id").limit(count)
 
 
-def of_split(videos: DataFrame, splits: DataFrame, task: str, split: str | None) -> DataFrame:
+def in_split(videos: DataFrame, splits: DataFrame, task: str, split: str | None) -> DataFrame:
     """The videos of one stage, or all of them."""
     if split is None:
         return videos
@@ -120,8 +120,8 @@ def of_split(videos: DataFrame, splits: DataFrame, task: str, split: str | None)
     return videos.join(chosen, "video_id", "left_semi")
 
 
-def stage(run: Run, split: str | None, recipe: Recipe | None = None) -> Scope:
+def of_split(run: Run, split: str | None, recipe: Recipe | None = None) -> Scope:
     """The videos of one stage of this run's task, or all of them, with what goes into their prompts under a recipe."""
-    videos = run.lake.read(VIDEOS)
-    chosen = videos if split is None else of_split(videos, run.lake.view("current_splits"), run.task, split)
-    return fix(run, f"scope-{split or 'all'}", with_inputs(run, recipe.texts if recipe else [], chosen))
+    chosen = in_split(run.lake.read(VIDEOS), run.lake.view("current_splits"), run.task, split)
+    name = "-".join(("scope", split or "all", *((recipe.id,) if recipe else ())))
+    return fix(run, name, with_inputs(run, recipe.texts if recipe else [], chosen))

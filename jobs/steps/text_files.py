@@ -11,8 +11,8 @@ from pyspark.sql import functions as F
 from conf.settings import Ingest
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
-from jobs.steps.label_files import check_columns, find, read_table
 from jobs.steps.naming import match, name_of
+from jobs.steps.table_files import check_columns, find, read_table
 from lake.staging import Wave
 from lake.waves import Work
 from lake.write import stage

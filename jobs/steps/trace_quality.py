@@ -15,12 +15,22 @@ from lake.waves import Work
 from lake.write import stage
 from models.language.codes import yes_no
 from models.language.prompts import argues_question, next_turn
-from models.language.quality import load_rule
+from models.language.rule import load_rule
 from schemas.trace_quality import TRACE_QUALITY
 from udfs.trace_quality import QUALITY_COLUMNS, Judge, judge_traces
 
-_OF_TRACES = ("rollout_index", "attempt", "status", "labels", "text", "observation", "think")
-_FIELDS = (*_OF_TRACES, "label_logprobs", "logprob_sum", "tokens")
+_FIELDS = (
+    "rollout_index",
+    "attempt",
+    "status",
+    "labels",
+    "text",
+    "observation",
+    "think",
+    "label_logprobs",
+    "logprob_sum",
+    "tokens",
+)
 
 
 def check(run: Run, by_model: bool) -> None:
@@ -37,8 +47,12 @@ def check(run: Run, by_model: bool) -> None:
             raise UsageError(f"labels/{run.task}.yaml: {error}") from None
 
 
-def judge(run: Run, recipe: Recipe, k: int, scope: Scope, by_model: bool) -> None:
-    """Judge the traces of a recipe that are not judged yet. by_model: the model is asked what their thinking argues for."""
+def judge(run: Run, recipe: Recipe, k: int, scope: Scope, by_model: bool) -> str:
+    """Judge the traces of a recipe that are not judged yet, and say who did: rule, model or nobody.
+
+    by_model: the model is asked what their thinking argues for. How far a trace is from its siblings is as of the first k
+    that it was judged with.
+    """
     settings = run.settings
     rule = settings.labels.rule
     who = "rule" if rule else "model" if by_model else "nobody"
@@ -61,7 +75,7 @@ def judge(run: Run, recipe: Recipe, k: int, scope: Scope, by_model: bool) -> Non
         .join(seen.groupBy("video_id").agg(F.min("value").alias("observation")), "video_id", "left")
     )
     if todo.isEmpty():
-        return
+        return who
     asked = _judge(run, recipe) if who == "model" else None
     rows = todo.coalesce(settings.engine.per_cluster) if asked else todo
     facts = {"task": F.lit(run.task), "recipe_id": F.lit(recipe.id), "judged_at": F.current_timestamp()}
@@ -72,6 +86,7 @@ def judge(run: Run, recipe: Recipe, k: int, scope: Scope, by_model: bool) -> Non
 
     landed = run.waves.make(write, run.record.versions).landed[TRACE_QUALITY.name]
     run.record.add({"traces_judged": landed.rows})
+    return who
 
 
 def _judge(run: Run, recipe: Recipe) -> Judge:
@@ -83,4 +98,5 @@ def _judge(run: Run, recipe: Recipe) -> Judge:
         label: next_turn(processor, argues_question(label, policy, codes))
         for label, policy in run.settings.labels.labels.items()
     }
-    return Judge(recipes.plan(recipe, run.settings).engine, tails, codes)
+    plan = recipes.plan(recipe, run.settings)
+    return Judge(plan.engine, tails, codes, plan.adapter)

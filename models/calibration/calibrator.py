@@ -15,10 +15,11 @@ from models.calibration.features import FeatureSpec, vector
 from models.calibration.linear import LinearCalibrator
 from models.calibration.probabilities import sigmoid, softmax
 from models.calibration.vote import VoteCalibrator
+from models.language.rule import code_of
 
 
 class Calibrator(Protocol):
-    """kind: its name in manifests; temperature > 0; tensors: what was learned; facts: what else decides what it says."""
+    """kind: its name in manifests; temperature > 0; tensors: what was learned; parameters: what else decides."""
 
     @property
     def kind(self) -> str: ...
@@ -35,7 +36,7 @@ class Calibrator(Protocol):
 
     def tensors(self) -> dict[str, np.ndarray]: ...
 
-    def facts(self) -> dict[str, Any]: ...
+    def parameters(self) -> dict[str, Any]: ...
 
 
 def probs(calibrator: Calibrator, traces: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -54,7 +55,7 @@ def weights(calibrator: Calibrator) -> bytes:
 def manifest(calibrator: Calibrator) -> dict[str, Any]:
     """What `load` needs beside the weights, with the digests that enter a scorer's identity."""
     spec = calibrator.spec
-    kind: dict[str, Any] = {"kind": calibrator.kind, "labels": list(spec.labels)} | calibrator.facts()
+    kind: dict[str, Any] = {"kind": calibrator.kind, "labels": list(spec.labels)} | calibrator.parameters()
     kind |= {"mode": "independent"} if spec.independent else {}
     learned = identity.digest(kind | {"weights": hashlib.sha256(weights(calibrator)).hexdigest()})
     calibration = identity.digest({"temperature": calibrator.temperature})
@@ -67,11 +68,17 @@ def manifest(calibrator: Calibrator) -> dict[str, Any]:
 
 
 def load(manifest: Mapping[str, Any], weights: bytes) -> Calibrator:
-    """The calibrator behind a manifest. Raises ValueError for a kind that this version does not know."""
+    """The calibrator behind a manifest. Raises ValueError for a kind that this version does not know, and for a rule that is
+    not there or no longer the same."""
     kind, labels = manifest["kind"], tuple(manifest["labels"])
     independent, temperature = manifest.get("mode") == "independent", manifest["temperature"]
     if kind == "linear":
-        spec = FeatureSpec(labels, manifest["hashed_words"], independent)
+        spec = FeatureSpec(labels, manifest["hashed_words"], independent, manifest.get("rule", ""))
+        if spec.rule and (code := code_of(spec.rule)) != manifest["rule_code"]:
+            raise ValueError(
+                f"the task's rule {spec.rule} has changed since this calibrator learned from it: expected its code "
+                f"{manifest['rule_code']}, found {code}; calibrate and promote again, or put it back"
+            )
         return LinearCalibrator(spec, **load_tensors(weights), temperature=temperature)
     if kind == "vote":
         return VoteCalibrator(FeatureSpec(labels, 0, independent), manifest["rollouts"], temperature)

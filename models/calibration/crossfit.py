@@ -1,14 +1,14 @@
 """What a calibrator says of videos that it has not seen, for every video there is (cross-fitting).
 
-The videos are in folds. Each fold's logits come from weights of the others, so one temperature fitted on all of them is
-fitted on videos that taught nothing; and for a figure it comes from the other folds, too, so that no video has any part in
-what is said of it. The calibrator that is kept then learns from all, as in scikit-learn's
-CalibratedClassifierCV(ensemble=False).
+The videos are in folds. Each fold's logits come from weights of the others, so a temperature fitted on all of them is
+fitted on videos that taught nothing; and for a figure it is fitted without the fold that the figure is of (the logits that
+it is fitted on come from weights that have seen that fold, which one number can make no use of). The calibrator that is
+kept then learns from all, as in scikit-learn's CalibratedClassifierCV(ensemble=False).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from models.calibration.features import FeatureSpec
 from models.calibration.linear import LinearCalibrator, fit_linear
-from models.calibration.probabilities import Nll, binary_nll, fit_temperature, nll
+from models.calibration.probabilities import Nll, binary_nll, fit_temperature, largest, log_odds, nll
 from models.calibration.rare import StandIns, stand_ins
 from models.calibration.vote import VoteCalibrator
 
@@ -46,15 +46,14 @@ def linear(spec: FeatureSpec, l2: float) -> Callable[[Examples], LinearCalibrato
     """Fits the light calibrator, with stand-ins for rare labels."""
 
     def fit(examples: Examples) -> LinearCalibrator:
-        batches = lambda: iter([(examples.features, examples.targets)])  # noqa: E731
-        return fit_linear(spec, stand_ins(spec, batches).beside(batches), l2)
+        return fit_linear(spec, *rare(spec, examples).beside(examples.features, examples.targets), l2)
 
     return fit
 
 
 def rare(spec: FeatureSpec, examples: Examples) -> StandIns:
     """What stands in for labels with few rows among these."""
-    return stand_ins(spec, lambda: iter([(examples.features, examples.targets)]))
+    return stand_ins(spec, examples.features, examples.targets)
 
 
 def vote(spec: FeatureSpec, rollouts: int) -> Callable[[Examples], VoteCalibrator]:
@@ -96,7 +95,7 @@ def constant_nll(examples: Examples, labels: int) -> np.ndarray:
         seen = applies[~own]
         if independent:
             share = (seen.sum(0) + 1) / (len(seen) + 2)
-            logits = np.log(share) - np.log1p(-share)
+            logits = log_odds(share)
         else:
             logits = np.log((seen.sum(0) + 1) / (len(seen) + labels))
         found[own] = nll_of(examples)(np.tile(logits, (own.sum(), 1)), examples.targets[own], 1.0)
@@ -109,7 +108,7 @@ def nll_of(examples: Examples) -> Nll:
 
 
 @dataclass(frozen=True)
-class Judged:
+class HeldOut:
     """temperature: fitted on all rows, each by weights that have not seen it; before, nll: NLL [N] at temperature 1 and at
     the other folds' one; right: bool [N] or [N, L], whether the more probable side was."""
 
@@ -119,13 +118,13 @@ class Judged:
     right: np.ndarray
 
 
-def judge(examples: Examples, fit: Fit) -> Judged | None:
-    """What a way of fitting is worth on videos that it has not seen; None where all are in one fold."""
+def cross_fit(examples: Examples, fit: Fit, labels: Sequence[str]) -> HeldOut | None:
+    """What a way of fitting says of videos that it has not seen; None where all are in one fold."""
     if len(np.unique(examples.fold)) < 2:
         return None
     logits, rows_nll = out_of_fold(examples, fit), nll_of(examples)
-    guess = logits >= 0 if examples.targets.ndim == 2 else logits.argmax(1)
-    return Judged(
+    guess = logits >= 0 if examples.targets.ndim == 2 else largest(logits, labels)
+    return HeldOut(
         temperature=fit_temperature(logits, examples.targets, rows_nll),
         before=rows_nll(logits, examples.targets, 1.0),
         nll=honest_nll(logits, examples, rows_nll),

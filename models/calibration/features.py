@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from models.calibration.probabilities import log_odds, sigmoid, softmax
+from models.language.rule import argued_by, load_rule
+
 TRACE_FIELDS = (
     "rollout_index",
     "status",
@@ -25,6 +28,8 @@ TRACE_FIELDS = (
     "logprob_sum",
     "tokens",
 )
+ARGUING = ("observation", "think")  # segments of a trace that a rule finds a label in
+Trace = Mapping[str, Any]  # columns of the table traces, these at least
 _STATUSES = ("ok", "parse_error", "too_long", "generation_error", "decode_error")
 _FLOOR = 1e-4  # probability below which a label counts as ruled out: keeps logarithms finite
 _LEAST_LOG = -700.0  # of a probability: still a number when it is turned back
@@ -35,12 +40,14 @@ _WORD = re.compile(r"\S+")
 class FeatureSpec:
     """labels: slugs, in order; hashed_words: buckets for the words of observation and reasoning (0: none).
 
-    independent: whether each label applies or not on its own; otherwise a video has exactly one.
+    independent: whether each label applies or not on its own; otherwise a video has exactly one. rule: the task's own, as
+    module:function, by which observation and reasoning vote beside the answer; "" for none.
     """
 
     labels: tuple[str, ...]
     hashed_words: int
     independent: bool = False
+    rule: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -55,6 +62,7 @@ class FeatureSpec:
             "token_logprob/spread",
             "tokens/mean",
             "tokens/spread",
+            *(f"{part}/{label}" for part in ARGUING if self.rule for label in self.labels),
             *(f"word/{bucket}" for bucket in range(self.hashed_words)),
         ]
 
@@ -71,7 +79,7 @@ class FeatureSpec:
         return features[:, first : first + len(self.labels)]
 
 
-def label_logits(trace: Mapping[str, Any], spec: FeatureSpec) -> np.ndarray:
+def label_logits(trace: Trace, spec: FeatureSpec) -> np.ndarray:
     """Logits [L] that a trace gives the labels where its answer begins: their logarithms, of independent labels log-odds.
 
     Of a trace without an answer they are 0.
@@ -86,31 +94,28 @@ def label_logits(trace: Mapping[str, Any], spec: FeatureSpec) -> np.ndarray:
     return logprobs - np.log(-np.expm1(logprobs))
 
 
-def label_probs(trace: Mapping[str, Any], spec: FeatureSpec) -> np.ndarray:
+def label_probs(trace: Trace, spec: FeatureSpec) -> np.ndarray:
     """Probabilities [L] that a trace gives the labels where its answer begins; they sum to 1 unless labels are independent.
 
     Of a trace without an answer they are uniform; of independent labels, 1/2 each.
     """
     logits = label_logits(trace, spec)
-    if spec.independent:
-        return np.exp(-np.logaddexp(0.0, -logits))
-    weights = np.exp(logits - logits.max())
-    return weights / weights.sum()
+    return sigmoid(logits) if spec.independent else softmax(logits)
 
 
-def votes(traces: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> np.ndarray:
+def votes(traces: Sequence[Trace], labels: Sequence[str]) -> np.ndarray:
     """How many usable traces named each label, [L]."""
     counts = Counter(label for trace in traces if trace["status"] == "ok" for label in trace["labels"])
     return np.array([counts[label] for label in labels], dtype=np.float64)
 
 
-def agreement(traces: Sequence[Mapping[str, Any]]) -> float:
+def agreement(traces: Sequence[Trace]) -> float:
     """Share of the traces that gave the most frequent answer, all the labels that it names; 0 if none answered."""
     answers = Counter(tuple(trace["labels"]) for trace in traces if trace["status"] == "ok")
     return max(answers.values(), default=0) / len(traces)
 
 
-def vector(traces: Sequence[Mapping[str, Any]], spec: FeatureSpec) -> np.ndarray:
+def vector(traces: Sequence[Trace], spec: FeatureSpec) -> np.ndarray:
     """The features of one video, float64 [len(spec.names)]. Raises ValueError without traces."""
     if not traces:
         raise ValueError("a video needs at least one trace to be scored")
@@ -124,21 +129,26 @@ def vector(traces: Sequence[Mapping[str, Any]], spec: FeatureSpec) -> np.ndarray
         [
             votes(traces, spec.labels) / count,
             probs,
-            _logits(probs) if spec.independent else np.log(np.maximum(probs, _FLOOR)),
+            log_odds(probs, _FLOOR) if spec.independent else np.log(np.maximum(probs, _FLOOR)),
             [agreement(traces)],
             [statuses[status] / count for status in _STATUSES],
             [np.mean(rates), np.std(rates), np.mean(lengths), np.std(lengths)],
+            _argued(traces, spec),
             _hashed_words(traces, spec.hashed_words),
         ]
     )
 
 
-def _logits(probs: np.ndarray) -> np.ndarray:
-    kept = np.clip(probs, _FLOOR, 1.0 - _FLOOR)
-    return np.log(kept) - np.log1p(-kept)
+def _argued(traces: Sequence[Trace], spec: FeatureSpec) -> np.ndarray:
+    """Share of the traces whose observation, and whose thinking, argues for each label, whatever they answer."""
+    if not spec.rule:
+        return np.empty(0)
+    rule = load_rule(spec.rule)
+    named = [Counter(argued_by(rule, trace[part]) for trace in traces) for part in ARGUING]
+    return np.array([counts[label] / len(traces) for counts in named for label in spec.labels])
 
 
-def _hashed_words(traces: Sequence[Mapping[str, Any]], buckets: int) -> np.ndarray:
+def _hashed_words(traces: Sequence[Trace], buckets: int) -> np.ndarray:
     """Signed counts of words by bucket, scaled to unit length, so that long traces weigh no more than short ones."""
     total = np.zeros(buckets)
     if not buckets:

@@ -9,7 +9,7 @@ probable, nor which side of 1/2 an independent one is on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -31,6 +31,18 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 def sigmoid(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Probability that each label applies, of logits [N, L] at a temperature; each is in [0, 1] on its own."""
     return np.exp(-np.logaddexp(0.0, -logits / temperature))
+
+
+def log_odds(probs: np.ndarray, least: float = 0.0) -> np.ndarray:
+    """log p / (1 - p) of probabilities of any shape, which are taken to be `least` from 0 and from 1 at least."""
+    kept = np.clip(probs, least, 1.0 - least)
+    return np.log(kept) - np.log1p(-kept)
+
+
+def largest(values: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """The place [N] of the largest of values [N, L] in each row; equal ones go by slug, as decisions do."""
+    by_slug = np.argsort(labels)
+    return by_slug[np.asarray(values)[:, by_slug].argmax(axis=1)]
 
 
 def nll(logits: np.ndarray, targets: np.ndarray, temperature: float = 1.0) -> np.ndarray:

@@ -8,20 +8,18 @@ the less the more rows there are that tell: of the label, or whose traces named 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from models.calibration.features import FeatureSpec, vector
-from models.calibration.linear import Batches
 
 ENOUGH = 5  # rows that tell of a label from which on it is learnt from them alone
 SHARE = 0.05  # weight of a stand-in in rows for each row there is, where nothing tells of its label
 MOST = 0.25  # of all of them together: in a set of forty labels most may be rare, and the rows still have their say
 # Probability that its traces give their answer: surer than real ones, and it would stand for none of them.
 SURE = 0.8
-_AT_ONCE = 1000  # rows of a batch
 _NAMED = 0.5  # share of a video's traces
 
 
@@ -39,43 +37,30 @@ class StandIns:
     having: dict[str, int]
     lacking: dict[str, int]
 
-    def beside(self, batches: Batches) -> Batches:
-        """The same batches, and after them the stand-ins, as often as they weigh."""
-
-        def run() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            yield from batches()
-            rows = np.repeat(np.arange(len(self.targets)), self.weights)
-            for begin in range(0, len(rows), _AT_ONCE):
-                some = rows[begin : begin + _AT_ONCE]
-                yield self.features[some], self.targets[some]
-
-        return run
+    def beside(self, features: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows, and after them the stand-ins, as often as they weigh."""
+        rows = np.repeat(np.arange(len(self.targets)), self.weights)
+        return np.concatenate([features, self.features[rows]]), np.concatenate([targets, self.targets[rows]])
 
 
-def stand_ins(spec: FeatureSpec, batches: Batches) -> StandIns:
-    """Count the rows of every label in one pass, and stand in for those that have too few."""
-    size = len(spec.labels)
-    count, total = 0, np.zeros(len(spec.names))
-    yes, refuted, doubted = (np.zeros(size, dtype=np.int64) for _ in range(3))
-    for features, targets in batches():
-        count, total = count + len(targets), total + features.sum(0)
-        applies = (targets if spec.independent else np.eye(size, dtype=np.int64)[targets]) == 1
-        said = features[:, :size] >= _NAMED
-        yes += applies.sum(0)
-        refuted += (said & ~applies).sum(0)
-        doubted += (~said & applies).sum(0)
+def stand_ins(spec: FeatureSpec, features: np.ndarray, targets: np.ndarray) -> StandIns:
+    """Count the rows of every label, and stand in for those that have too few. Rows as `fit_linear` takes them."""
+    size, count = len(spec.labels), len(targets)
+    applies = (targets if spec.independent else np.eye(size, dtype=np.int64)[targets]) == 1
+    said = features[:, :size] >= _NAMED
+    yes, refuted, doubted = applies.sum(0), (said & ~applies).sum(0), (~said & applies).sum(0)
     having = _few(spec, yes)
     lacking = _few(spec, count - yes) if spec.independent else {}
     named = [(label,) for label in having] + ([()] if lacking else [])
     telling = [yes[place] + refuted[place] for place, label in enumerate(spec.labels) if label in having]
     if lacking:  # one video for all of them: as long as one of them needs it
         telling.append(min((count - yes + doubted)[[label in lacking for label in spec.labels]]))
-    usual = total / max(count, 1)
-    features = np.array([_certain(spec, labels, usual) for labels in named]).reshape(-1, len(spec.names))
+    usual = features.sum(0) / max(count, 1)
+    certain = np.array([_certain(spec, labels, usual) for labels in named]).reshape(-1, len(spec.names))
     meant = np.array([[label in labels for label in spec.labels] for labels in named], dtype=np.int64).reshape(-1, size)
     full = max(1.0, min(SHARE, MOST / max(len(named), 1)) * count)
     weights = np.array([round(full * max(0.0, 1.0 - seen / ENOUGH)) for seen in telling], dtype=np.int64)
-    return StandIns(features, meant if spec.independent else meant.argmax(1), weights, having, lacking)
+    return StandIns(certain, meant if spec.independent else meant.argmax(1), weights, having, lacking)
 
 
 def _few(spec: FeatureSpec, rows: Iterable[int]) -> dict[str, int]:
@@ -97,5 +82,5 @@ def _certain(spec: FeatureSpec, named: tuple[str, ...], usual: np.ndarray) -> np
         "tokens": 0,
     }
     # Its length and its words would be like nobody's, and then they would be what marks the label.
-    style = [name.startswith(("token_logprob/", "tokens/", "word/")) for name in spec.names]
+    style = [name.startswith(("token_logprob/", "tokens/", "observation/", "think/", "word/")) for name in spec.names]
     return np.where(style, usual, vector([trace], spec))

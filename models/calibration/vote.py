@@ -35,5 +35,5 @@ class VoteCalibrator:
     def tensors(self) -> dict[str, np.ndarray]:
         return {}
 
-    def facts(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Any]:
         return {"rollouts": self.rollouts}

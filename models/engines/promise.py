@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from models.language.label_scores import Scored
+from models.language.prompts import CAME_WITH
 from models.video.clip import Clip
 
 
@@ -147,7 +148,7 @@ class Engine(Protocol):
         """Sequences that were taken in and are not finished."""
         ...
 
-    def chat(self, user_text: str, clips: int = 1, said: str = "") -> str:
+    def chat(self, user_text: str, clips: int = 1, said: str = "", before: str = CAME_WITH) -> str:
         """The prompt of a request: `prompts.chat` with this model's processor; from any thread."""
         ...
 

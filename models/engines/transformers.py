@@ -40,7 +40,7 @@ from models.language.answers import completion_text, decode, encode
 from models.language.codes import code_ids
 from models.language.label_scores import Found, LabelScores, Look, Looks, reader
 from models.language.positions import use_serving_positions
-from models.language.prompts import chat
+from models.language.prompts import CAME_WITH, chat
 from models.video.clip import Clip
 from models.video.processors import check_processors, processor_inputs
 
@@ -79,8 +79,8 @@ class TransformersEngine(Streaming):
             model.load_adapter(adapter.folder, adapter_name=adapter.name)
         return model.to(self._device).eval()
 
-    def chat(self, user_text: str, clips: int = 1, said: str = "") -> str:
-        return chat(self._processor, user_text, clips, said)
+    def chat(self, user_text: str, clips: int = 1, said: str = "", before: str = CAME_WITH) -> str:
+        return chat(self._processor, user_text, clips, said, before)
 
     @property
     def unfinished(self) -> int:

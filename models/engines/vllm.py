@@ -33,7 +33,7 @@ from models.engines.witness import NAMED, Testimony, Witness
 from models.language.answers import completion_text, encode
 from models.language.codes import code_ids
 from models.language.label_scores import Found, LabelScores, Look, Looks, reader
-from models.language.prompts import chat
+from models.language.prompts import CAME_WITH, chat
 from models.video.processors import check_processors, presented
 
 _IDS_AT_ONCE = 128  # log-probabilities of so many chosen tokens in one step: vLLM's own bound
@@ -65,8 +65,8 @@ class VllmEngine(Streaming):
         self._scores = lru_cache(maxsize=8)(partial(reader, self._processor, end_ids=self._end_ids))
         engines_built += 1
 
-    def chat(self, user_text: str, clips: int = 1, said: str = "") -> str:
-        return chat(self._processor, user_text, clips, said)
+    def chat(self, user_text: str, clips: int = 1, said: str = "", before: str = CAME_WITH) -> str:
+        return chat(self._processor, user_text, clips, said, before)
 
     @property
     def unfinished(self) -> int:

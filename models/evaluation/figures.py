@@ -14,8 +14,8 @@ import numpy as np
 
 BINS = 15
 NOTHING = -1  # the guess of a method that gave no answer: it counts as wrong
-NAMES = ("accuracy", "macro_f1", "nll", "brier", "ece", "class_ece", "aurc", "auroc")
 _LEAST = 1e-12  # of a probability, before its logarithm is taken
+_DIGITS = 9  # confidences that differ by less are one: the same votes, summed in another order, are no other confidence
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Predictions:
     @cached_property
     def confidence(self) -> np.ndarray:
         given = self.probs[np.arange(len(self.guess)), np.maximum(self.guess, 0)]
-        return np.where(self.guess == NOTHING, 1.0 / self.probs.shape[1], given)
+        return np.where(self.guess == NOTHING, 1.0 / self.probs.shape[1], given).round(_DIGITS)
 
     @cached_property
     def by_label(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
@@ -55,7 +55,7 @@ class Predictions:
         for place in range(len(self.labels)):
             answer = place if self.asked is None else 1
             about = np.ones(len(self.truth), bool) if self.asked is None else self.asked == place
-            found.append((about, self.truth == answer, self.guess == answer, self.probs[:, answer]))
+            found.append((about, self.truth == answer, self.guess == answer, self.probs[:, answer].round(_DIGITS)))
         return found
 
     def of(self, rows: np.ndarray) -> Predictions:
@@ -68,9 +68,10 @@ class Predictions:
 def figures(found: Predictions, weights: np.ndarray) -> dict[str, np.ndarray]:
     """name -> value [B] of every figure, for weights [B, N] that are at least 0 and not all 0.
 
-    accuracy, macro_f1, f1/<label>; nll (nats), brier (0 .. 2); ece and class_ece, the mean over labels, by
-    `calibration_error`; aurc, the mean risk over all coverages (Geifman & El-Yaniv 2017); auroc, the probability that a
-    right guess has more confidence than a wrong one, ties half, and NaN where all are right or all wrong.
+    accuracy; answered, the share with a usable answer; f1/<label>, NaN of one that is neither true nor said, and macro_f1,
+    the mean of the others; nll (nats), brier (0 .. 2); ece and class_ece, the mean over labels, by `calibration_error`;
+    ece_debiased by `debiased_error`; aurc, the mean risk over all coverages (Geifman & El-Yaniv 2017); auroc, the
+    probability that a right guess has more confidence than a wrong one, ties half, and NaN where all are right or all wrong.
     """
     rows, total = np.arange(len(found.truth)), weights.sum(1)
     truth = np.eye(found.probs.shape[1])[found.truth]
@@ -82,10 +83,12 @@ def figures(found: Predictions, weights: np.ndarray) -> dict[str, np.ndarray]:
     ]
     return {
         "accuracy": weights @ found.right / total,
-        "macro_f1": np.mean(f1, axis=0),
+        "answered": weights @ (found.guess != NOTHING) / total,
+        "macro_f1": _mean_of_defined(np.array(f1)),
         "nll": weights @ nll / total,
         "brier": weights @ ((found.probs - truth) ** 2).sum(1) / total,
         "ece": calibration_error(found.confidence, found.right, weights),
+        "ece_debiased": debiased_error(found.confidence, found.right, weights),
         "class_ece": np.mean(class_ece, axis=0),
         "aurc": area_under_risk(found.confidence, found.right, weights),
         "auroc": area_under_roc(found.confidence, found.right, weights),
@@ -114,11 +117,29 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray, weights: np.nda
     return np.divide(errors, total, out=np.zeros_like(errors), where=total > 0)
 
 
+def debiased_error(confidence: np.ndarray, right: np.ndarray, weights: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """Root of the mean squared calibration error [B] over the same bins, less what chance adds to it (Kumar et al. 2019,
+    "Verified Uncertainty Calibration"), and 0 where chance adds more. At least the ECE without its bias, as a root of
+    squares is at least the mean. Weights count as that many rows."""
+    own = np.eye(bins)[bins_of(confidence, bins)]
+    size = weights @ own
+    share, said = (
+        np.divide(weights @ (own * of[:, None]), size, out=np.zeros_like(size), where=size > 0)
+        for of in (right, confidence)
+    )
+    # A bin of one row says nothing of its spread.
+    chance = np.divide(share * (1.0 - share), size - 1.0, out=np.zeros_like(size), where=size > 1.0)
+    squares = np.where(size > 1.0, (share - said) ** 2 - chance, 0.0)
+    total = size.sum(1)
+    found = np.divide((size * squares).sum(1), total, out=np.zeros_like(total), where=total > 0)
+    return np.sqrt(np.maximum(found, 0.0))
+
+
 def chance_error(found: Predictions, draws: int, seed: int) -> np.ndarray:
     """ECE [draws] of a method with these very confidences that is perfectly calibrated: what chance alone shows.
 
-    Its mean, taken from the ECE, leaves the debiased one; an ECE below its 95th percentile is no evidence of anything. Rows
-    of one video are right or wrong on their own, with the probability that was said.
+    An ECE below its 95th percentile is no evidence of anything. Rows of one video are right or wrong on their own, with the
+    probability that was said.
     """
     rng = np.random.default_rng(seed)
     own = np.eye(BINS)[bins_of(found.confidence)] * found.weight[:, None]
@@ -161,6 +182,14 @@ def _starts(ordered: np.ndarray) -> np.ndarray:
 
 
 def _f1(true: np.ndarray, said: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """F1 [B] of one label; one that is never true nor said has 0."""
+    """F1 [B] of one label; NaN of one that is never true nor said."""
     hit, relevant, chosen = weights @ (true & said), weights @ true, weights @ said
-    return np.divide(2 * hit, relevant + chosen, out=np.zeros_like(hit), where=relevant + chosen > 0)
+    return np.divide(2 * hit, relevant + chosen, out=np.full_like(hit, np.nan), where=relevant + chosen > 0)
+
+
+def _mean_of_defined(values: np.ndarray) -> np.ndarray:
+    """The mean [B] over the first axis of values [L, B], but for NaN."""
+    known = ~np.isnan(values)
+    return np.divide(
+        np.where(known, values, 0.0).sum(0), known.sum(0), out=np.full(values.shape[1], np.nan), where=known.any(0)
+    )

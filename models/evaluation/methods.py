@@ -6,40 +6,46 @@ those of the logits at a temperature, 1 or one that was fitted on cases that the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from models.calibration.features import FeatureSpec, label_logits, vector
-from models.calibration.probabilities import binary_nll, fit_temperature, nll, sigmoid, softmax
+from models.calibration.features import FeatureSpec, Trace, label_logits, vector
+from models.calibration.probabilities import binary_nll, fit_temperature, largest, log_odds, nll, sigmoid, softmax
 from models.calibration.vote import VoteCalibrator
 from models.evaluation.figures import NOTHING, Predictions
 
 _LEAST = 1e-12  # of a probability, before its logarithm is taken
-Trace = Mapping[str, Any]  # columns of the table traces: status, labels, label_logprobs ...
 
 
 @dataclass(frozen=True)
 class Case:
-    """One labelled video. truth: the labels that apply, exactly one unless they are independent; source: what it shares with
-    others, its own id otherwise; slices: facts, (name, value)."""
+    """One labelled video. truth: the labels that apply, exactly one unless they are independent; cluster: what it shares
+    with others, its own id otherwise; slices: facets, (name, value)."""
 
     video_id: str
     truth: tuple[str, ...]
-    source: str
+    cluster: str
     slices: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
+class Score:
+    """What a scorer says of one video. usable: whether any of its traces had an answer; decisions abstain otherwise."""
+
+    probs: Mapping[str, float]
+    usable: bool = True
+
+
+@dataclass(frozen=True)
 class Statements:
-    """What one method said of all cases. case: int64 [R], whom each row is about; logits: float64 [R, L]; said: int64, the
+    """What one method said of all cases. case: int64 [R], whom each row is about; logits: float64 [R, L]; guess: int64, the
     answer: [R], the place of a label or NOTHING; of independent labels [R, L], 1, 0 or NOTHING."""
 
     case: np.ndarray
     logits: np.ndarray
-    said: np.ndarray
+    guess: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -62,51 +68,32 @@ class Methods:
         """Answers without probabilities: labels named, None for nothing."""
         return self._rows([[(np.zeros(len(self.labels)), self._places(named)) for named in own] for own in answers])
 
-    def of_votes(self, traces: Sequence[Sequence[Trace]], raw: bool) -> Statements:
-        """One statement a case. raw: probabilities are the shares of the votes; otherwise those of the calibrator `vote`
-        before its temperature. Ties go to the label with the higher mean probability."""
-        rows = []
-        for own in traces:
-            if not own:
-                rows.append([self._nothing()])
-                continue
-            features = vector(own, self.spec)[None]
-            shares = features[0, : len(self.labels)]
-            ok = np.mean([trace["status"] == "ok" for trace in own])
-            if not ok:
-                rows.append([self._nothing()])
-                continue
-            if not raw:
-                logits = VoteCalibrator(self.spec, len(own)).logits(features)[0]
-            elif self.independent:
-                yes = np.clip(shares / ok, _LEAST, 1 - _LEAST)
-                logits = np.log(yes) - np.log1p(-yes)
-            else:
-                logits = np.log(np.maximum(shares / ok, _LEAST))
-            evidence = self.spec.evidence(features)[0]
-            if self.independent:
-                half = shares / ok == 0.5
-                said = np.where(half, evidence >= 0, shares / ok > 0.5).astype(np.int64)
-            else:
-                said = np.array(np.lexsort((-evidence, -shares))[0])
-            rows.append([(logits, said)])
-        return self._rows(rows)
+    def of_vote_shares(self, traces: Sequence[Sequence[Trace]]) -> Statements:
+        """One statement a case: the probabilities are the shares of the votes, raw. What most named is the answer; ties as
+        in `of_scores`."""
 
-    def of_probs(self, probs: Sequence[Mapping[str, float] | None]) -> Statements:
-        """A scorer's probabilities; the answer is the most probable label, equal ones go by slug; of independent labels each
-        that is at least as probable as not. None: it has not scored this case."""
+        def logits(features: np.ndarray) -> np.ndarray:
+            usable = features[0, self.spec.names.index("status/ok")]
+            shares = features[:, : len(self.labels)] / usable
+            return log_odds(shares, _LEAST) if self.independent else np.log(np.maximum(shares, _LEAST))
+
+        return self._voted(traces, lambda own: logits(vector(own, self.spec)[None]))
+
+    def of_votes(self, traces: Sequence[Sequence[Trace]]) -> Statements:
+        """The same with the probabilities of the calibrator `vote` before its temperature."""
+        return self._voted(traces, lambda own: VoteCalibrator(self.spec, len(own)).logits(vector(own, self.spec)[None]))
+
+    def of_scores(self, scores: Sequence[Score | None]) -> Statements:
+        """A scorer's probabilities; the answer is the most probable label, equal ones go by slug, as decisions do; of
+        independent labels each that is at least as probable as not. None: it has not scored this case."""
         rows = []
-        for given in probs:
-            if given is None:
+        for score in scores:
+            if score is None:
                 rows.append([self._nothing()])
                 continue
-            values = np.array([given[label] for label in self.labels])
-            if self.independent:
-                kept = np.clip(values, _LEAST, 1 - _LEAST)
-                rows.append([(np.log(kept) - np.log1p(-kept), (values >= 0.5).astype(np.int64))])
-            else:
-                best = min(range(len(values)), key=lambda place: (-values[place], self.labels[place]))
-                rows.append([(np.log(np.maximum(values, _LEAST)), np.array(best))])
+            values = np.array([score.probs[label] for label in self.labels])
+            logits = log_odds(values, _LEAST) if self.independent else np.log(np.maximum(values, _LEAST))
+            rows.append([(logits, self._guess(logits) if score.usable else self._places(None))])
         return self._rows(rows)
 
     def temperature(self, found: Statements, cases: Sequence[Case]) -> float:
@@ -118,18 +105,18 @@ class Methods:
         """What the figures are computed from. Each case weighs 1, however many rows speak of it."""
         rows = np.bincount(found.case, minlength=len(cases))
         weight = 1.0 / rows[found.case]
-        _, cluster = np.unique([case.source for case in cases], return_inverse=True)
+        _, cluster = np.unique([case.cluster for case in cases], return_inverse=True)
         targets = self._targets(cases)[found.case]
         if not self.independent:
             probs = softmax(found.logits, temperature)
-            return Predictions(self.labels, probs, found.said, targets, weight, found.case, cluster[found.case])
+            return Predictions(self.labels, probs, found.guess, targets, weight, found.case, cluster[found.case])
         size = len(self.labels)
         yes = sigmoid(found.logits, temperature).ravel()
         each = np.repeat(found.case, size)
         return Predictions(
             self.labels,
             np.stack([1.0 - yes, yes], axis=1),
-            found.said.ravel(),
+            found.guess.ravel(),
             targets.ravel(),
             np.repeat(weight, size),
             each,
@@ -141,6 +128,22 @@ class Methods:
         if self.independent:
             return np.array([[label in case.truth for label in self.labels] for case in cases], dtype=np.int64)
         return np.array([self.labels.index(case.truth[0]) for case in cases], dtype=np.int64)
+
+    def _voted(
+        self, traces: Sequence[Sequence[Trace]], logits_of: Callable[[Sequence[Trace]], np.ndarray]
+    ) -> Statements:
+        """logits_of: from the traces of a case, of which one at least has an answer, to logits [1, L]."""
+        rows = []
+        for own in traces:
+            if any(trace["status"] == "ok" for trace in own):
+                logits = logits_of(own)[0]
+                rows.append([(logits, self._guess(logits))])
+            else:
+                rows.append([self._nothing()])
+        return self._rows(rows)
+
+    def _guess(self, logits: np.ndarray) -> np.ndarray:
+        return (logits >= 0).astype(np.int64) if self.independent else largest(logits[None], self.labels)[0]
 
     def _answer(self, trace: Trace) -> np.ndarray:
         return self._places(tuple(trace["labels"]) if trace["status"] == "ok" else None)
@@ -157,4 +160,4 @@ class Methods:
         filled = [own or [self._nothing()] for own in statements]
         flat = [row for own in filled for row in own]
         case = np.repeat(np.arange(len(filled)), [len(own) for own in filled])
-        return Statements(case, np.stack([logits for logits, _ in flat]), np.stack([said for _, said in flat]))
+        return Statements(case, np.stack([logits for logits, _ in flat]), np.stack([guess for _, guess in flat]))

@@ -12,7 +12,7 @@ import av
 
 from models.handwriting.scenes import Scene, render, scene
 
-COLUMNS = ("file", "label", "split", "digits", "kind", "hand")
+COLUMNS = ("file", "label", "split", "digits", "kind", "hand", "form")
 
 
 def write(drawn: Scene, path: Path) -> None:
@@ -32,9 +32,9 @@ def write(drawn: Scene, path: Path) -> None:
 def generate(folder: Path, subset: str, count: int, seed: int, start: int = 0, workers: int = 1) -> list[Path]:
     """Write clips `start` .. `start + count - 1` of a subset into `folder`, with their `labels.csv`.
 
-    labels.csv has one row per clip: file, label, split (the subset's name), digits (as written, joined by spaces), kind and
-    hand. A call for other clips adds its rows; a call for the same clips repeats the same files and rows. Returns the paths,
-    in order.
+    labels.csv has one row per clip: file, label, split (the subset's name), digits (as written, joined by spaces), kind,
+    hand and form. A call for other clips adds its rows; a call for the same clips repeats the same files and rows. Returns
+    the paths, in order.
     """
     folder.mkdir(parents=True, exist_ok=True)
     indices = range(start, start + count)
@@ -53,7 +53,8 @@ def _write_one(job: tuple[Path, int, str, int]) -> dict[str, str]:
     drawn = scene(seed, subset, index)
     write(drawn, path)
     digits = " ".join(map(str, drawn.digits))
-    return dict(zip(COLUMNS, (path.name, drawn.label, subset, digits, drawn.kind, f"hand-{drawn.hand}"), strict=True))
+    row = (path.name, drawn.label, subset, digits, drawn.kind, f"hand-{drawn.hand}", f"form-{drawn.form}")
+    return dict(zip(COLUMNS, row, strict=True))
 
 
 def _merge_labels(path: Path, rows: list[dict[str, str]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,15 +13,14 @@ import numpy as np
 import torch
 
 from models.handwriting import teacher, tiny
-from models.handwriting.scenes import label_of
+from models.handwriting.scenes import LABELS, label_of
+from models.language import grammar
 from models.language.prompts import chat
 from models.training import alignment
 from models.video.clip import Clip
 from models.video.container import Limits
 from models.video.frames import sample
 from models.video.processors import processor_inputs
-
-_ANSWER = re.compile(r"<answer>(\w+)</answer>$")
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,8 @@ def evaluate(folder: Path, files: Sequence[Path], digits: Sequence[Sequence[int]
 
 
 def answer(text: str) -> str | None:
-    """The label that a completion ends with, None if it does not end with an answer."""
-    found = _ANSWER.search(text)
-    return found[1] if found else None
+    """The label that a completion answers with, None where it has no usable answer."""
+    return grammar.parse(text, "observation", LABELS).label
 
 
 @torch.no_grad()

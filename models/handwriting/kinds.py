@@ -1,7 +1,7 @@
 """Kinds of clips: what is out of the ordinary in them, and which subsets have them.
 
 A clip is of one kind, which its labels file names, so that figures can be told by it. What a model meets grows from subset
-to subset: `align` knows few kinds, `refine` and `calibrate` several hard ones, and `test` two that nothing was taught on
+to subset: `align` knows few kinds, `refine` and `calibrate` several hard ones, and `test` two that are met nowhere else
 (the open-instance shift). Two kinds mislead in a way that can be seen: what was filmed upside down shows a 6 as a 9, and
 what is rewound shows its digits last to first, under a bar that says so. A trace alone cannot tell; video and trace
 together can.
@@ -71,7 +71,7 @@ _TAUGHT = ("plain", "rates", "aspects", *_HARD)
 # The kinds of a subset, in turn; one that is named twice comes twice as often. `base` stands in for pretraining: it has seen
 # most of the world, if seldom, and never a word about it.
 MIX: dict[str, tuple[str, ...]] = {
-    "base": (*["plain"] * 6, "rates", "aspects", "inverted", "distractors", "compressed", "lookalikes", "occluded"),
+    "base": (*["plain"] * 6, "rates", "aspects", "inverted", "distractors", "compressed", "lookalikes"),
     "align": ("plain", "plain", "plain", "rates", "aspects"),
     "refine": ("plain", *_TAUGHT),
     "calibrate": ("plain", *_TAUGHT),

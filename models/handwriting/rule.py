@@ -10,7 +10,7 @@ _COMPARISON = re.compile(r"(\d)\s*([<>=])\s*(\d)")
 _DIGITS = re.compile(r"\s*\d(\s+\d){3}\s*")
 
 
-def told(segment: str) -> str | None:
+def label_argued(segment: str) -> str | None:
     """The label that four digits have, or that comparisons prove, or that is named last; None where nothing is argued.
 
     `3 5 2 9` argues for mixed, and so does `3<5 5>2`: two signs that differ, or one of equality, decide. Three signs alike

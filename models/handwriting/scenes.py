@@ -51,6 +51,7 @@ class Scene:
 
     kind: str
     hand: int
+    form: int
     digits: tuple[int, ...]  # as they were written, first to last
     fps: int
     frames: int
@@ -99,7 +100,7 @@ def scene(seed: int, subset: str, index: int, difficulty: float | None = None) -
 
     difficulty: 0 draws large, clean, evenly timed digits and 1 the full variation; in between, a blend; None: the subset's.
     """
-    use, three = SUBSETS.index(subset), index // 3
+    use, three = list(SUBSETS).index(subset), index // 3
     name, hand = _in_turn(MIX[subset], seed, use, three, 2), _in_turn(hands(subset), seed, use, three, 3)
     kind, hard = KINDS[name], DIFFICULTY[subset] if difficulty is None else difficulty
     label = LABELS[np.random.default_rng((seed, use, three, 1)).permutation(3)[index % 3]]
@@ -116,6 +117,7 @@ def scene(seed: int, subset: str, index: int, difficulty: float | None = None) -
     return Scene(
         kind=name,
         hand=hand.number,
+        form=hand.form,
         digits=written,
         fps=fps,
         frames=frames,

@@ -29,8 +29,8 @@ class FrameSpec:
 
     count: most frames; max_pixels: most pixels of one; fps: most frames a second; cell: side in pixels of the square that
     becomes one token (see cell.py). fit: one of FITS; sampling: one of SAMPLINGS. show: one of SHOWN: all of them in their
-    order; shuffled: the same pictures in another one, at the times as they were; none: no clip in the prompt. The last two
-    ask whether a task needs video.
+    order; shuffled: the same steps of pictures in another one, at the times as they were; none: no clip in the prompt. The
+    last two ask whether a task needs video.
     """
 
     count: int
@@ -127,9 +127,17 @@ def sample(data: bytes, spec: FrameSpec, limits: Limits) -> Clip:
         # a broken clock may tell a later time than the packets did
         times = [min(max(time - index.times[0], 0.0), index.duration) for time, _ in kept]
         pictures = np.stack([picture for _, picture in kept])
-        if spec.show == "shuffled":  # the same way each time
-            pictures = pictures[np.random.default_rng(zlib.crc32(data)).permutation(len(pictures))]
+        if spec.show == "shuffled":
+            pictures = pictures[_another_order(len(pictures), zlib.crc32(data))]
         return Clip(pictures, times, index.duration)
+
+
+def _another_order(count: int, seed: int) -> np.ndarray:
+    """An order of so many frames, by the seed, that keeps together what becomes one step of tokens: order is what is lost,
+    and no step shows two pictures that were far apart."""
+    steps, order = count // _FRAMES_PER_STEP, np.arange(count)
+    whole = order[: steps * _FRAMES_PER_STEP].reshape(steps, _FRAMES_PER_STEP)
+    return np.concatenate([np.random.default_rng(seed).permutation(whole).ravel(), order[whole.size :]])
 
 
 def _on_screen(clip: Container, wanted: Sequence[float], fit: Fit) -> list[tuple[float, np.ndarray]]:

@@ -17,7 +17,7 @@ from jobs.steps.inputs import NO_INPUT
 from models.engines.promise import EngineSpec, Question
 from models.engines.transformers import TransformersEngine
 from models.language.codes import yes_no
-from models.language.prompts import ARGUED, argues_question, next_turn
+from models.language.prompts import ARGUED, THOUGHT, argues_question, next_turn
 
 pytestmark = pytest.mark.timeout(2400)
 
@@ -63,7 +63,7 @@ def argued_for(thoughts: list[str], labels: dict[str, str]) -> dict[str, dict[st
     engine = TransformersEngine(EngineSpec("transformers", "models/handwriting/checkpoint", max_model_len=1024))
     codes = yes_no(engine._tokenizer)
     tails = tuple(next_turn(engine._processor, argues_question(*label, codes)) for label in labels.items())
-    questions = [Question(think, engine.chat(ARGUED, 0, think), (), tails) for think in thoughts]
+    questions = [Question(think, engine.chat(ARGUED, 0, think, THOUGHT), (), tails) for think in thoughts]
     return {
         found.key: dict(zip(labels, found.logprobs[:, 0] - found.logprobs[:, 1], strict=True))
         for found in engine.classify(questions, codes)
@@ -97,7 +97,7 @@ def test_a_night_with_forty_nasty_labels(spark, clip_factory, tmp_path):
     rows = lake.rows("trace_quality")
     assert found.counts["traces_judged"] == len(rows) == 12 and {row["judged_by"] for row in rows} == {"model"}
     thought = {(row["video_id"], row["rollout_index"]): row["think"] for row in traces}
-    judged = {thought[row["video_id"], row["rollout_index"]]: row["argued"] for row in rows}
+    judged = {thought[row["video_id"], row["rollout_index"]]: row["think_label"] for row in rows}
     for think, argued in argued_for([think for think in judged if think], lake.settings().labels.labels).items():
         assert argued[judged[think]] == pytest.approx(max(argued.values()), abs=1e-3)
 

@@ -178,7 +178,7 @@ def test_a_label_without_examples_is_believed_from_its_traces_and_said_aloud(spa
             rows.append(trace(name, recipe.id, index, probs, [said], label=said))
     land(lake, traces=rows)
     done = lake.job("calibrate")
-    assert (done.counts["videos_train"], done.counts["sources_train"]) == (40, 40)
+    assert (done.counts["videos_train"], done.counts["clusters_train"]) == (40, 40)
     said = capfd.readouterr().err
     assert "fewer than 5 videos to train on with the label violence (0): there the calibrator mostly believes" in said
     for kind, of in done.results.items():

@@ -9,7 +9,7 @@ import pytest
 from support import Lake
 
 from jobs.runtime.run import Run
-from jobs.steps.scope import COLUMNS, Scope, cut, fix, of_split, oldest, parts, stage
+from jobs.steps.scope import COLUMNS, Scope, cut, fix, in_split, of_split, oldest, parts
 from lake import catalog, commit
 from schemas.splits import SPLITS
 from schemas.videos import VIDEOS
@@ -133,8 +133,8 @@ def test_a_split_is_one_stage_of_one_task_or_everything(videos, spark):
         [("a", "t", "test"), ("b", "t", "align"), ("c", "u", "test")], "video_id string, task string, split string"
     )
     rows = videos({"a": 1, "b": 2, "c": 3})
-    assert ids(of_split(rows, splits, "t", "test")) == ["a"]
-    assert ids(of_split(rows, splits, "t", None)) == ["a", "b", "c"]
+    assert ids(in_split(rows, splits, "t", "test")) == ["a"]
+    assert ids(in_split(rows, splits, "t", None)) == ["a", "b", "c"]
 
 
 def test_the_scope_of_a_stage_comes_from_the_lake(run, spark):
@@ -146,8 +146,8 @@ def test_the_scope_of_a_stage_comes_from_the_lake(run, spark):
     ]
     for table, rows in ((VIDEOS, seen), (SPLITS, given)):
         commit.note_once(table, run.lake.root, rows, "tests", "tests.w00000")
-    assert ids(stage(run, "test").videos) == ["a"]
-    assert stage(run, None).count == 3 and stage(run, "calibrate").count == 0
+    assert ids(of_split(run, "test").videos) == ["a"]
+    assert of_split(run, None).count == 3 and of_split(run, "calibrate").count == 0
 
 
 def test_what_was_said_of_videos_was_said_since_they_came(spark, run):

@@ -76,7 +76,7 @@ def test_what_tells_beats_a_constant_guess_and_noise_does_not(independent):
     spec = FeatureSpec(LABELS, 0, independent)
     for honest, better in ((1.0, True), (0.0, False)):
         found = examples(300, 3, honest, independent)
-        judged = crossfit.judge(found, crossfit.linear(spec, 0.1))
+        judged = crossfit.cross_fit(found, crossfit.linear(spec, 0.1), spec.labels)
         less = mean(judged.nll - crossfit.constant_nll(found, 3), found.cluster)
         assert (less.high < 0) == better, less
         assert judged.nll.mean() <= judged.before.mean() + 0.01
@@ -85,6 +85,6 @@ def test_what_tells_beats_a_constant_guess_and_noise_does_not(independent):
 def test_with_one_fold_there_is_no_judgement():
     found = examples(20, 4)
     alone = Examples(found.features, found.targets, np.zeros(20, dtype=np.int64), found.cluster)
-    assert crossfit.judge(alone, crossfit.linear(SPEC, 0.1)) is None
+    assert crossfit.cross_fit(alone, crossfit.linear(SPEC, 0.1), SPEC.labels) is None
     with pytest.raises(ValueError, match="two folds"):
         crossfit.out_of_fold(alone, Memory)

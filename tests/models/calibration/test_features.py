@@ -158,3 +158,18 @@ def test_a_trace_that_is_certain_of_an_independent_label_gives_finite_features(p
     assert np.isfinite(found).all()
     certain = label_probs(trace(label_logprobs=dict.fromkeys(LABELS, 1e-9)), FREE)  # rounding is no probability above 1
     assert 1 - 1e-12 < certain.max() <= 1
+
+
+def test_by_a_rule_observation_and_thinking_vote_beside_the_answer():
+    """Given traces that answer mixed whatever they saw, then what they saw and thought is counted all the same."""
+    spec = FeatureSpec(LABELS, 0, rule="models.handwriting.rule:label_argued")
+    said = [
+        trace(0, "mixed", think="1<2 2<3 3<4 so rising"),
+        trace(1, "mixed", think=None),
+        trace(2, None, "too_long", observation="4 3 2 1", think="4>3"),
+        trace(3, None, "decode_error", observation=None, think=None),
+    ]
+    found = features(*said, spec=spec)
+    assert [found[f"observation/{label}"] for label in LABELS] == [0.25, 0, 0.5]
+    assert [found[f"think/{label}"] for label in LABELS] == [0, 0, 0.25]
+    assert found["votes/mixed"] == 0.5 and len(spec.names) == len(FeatureSpec(LABELS, 0).names) + 6

@@ -1,4 +1,4 @@
-"""The linear calibrator: fits, the same every time, however its rows are cut into batches, and survives storage."""
+"""The linear calibrator: fits, the same every time, and survives storage."""
 
 from __future__ import annotations
 
@@ -24,12 +24,8 @@ def rows():
     return features, targets
 
 
-def fit(features: np.ndarray, targets: np.ndarray, size: int = 64, l2: float = 0.01) -> LinearCalibrator:
-    def batches():
-        for start in range(0, len(targets), size):
-            yield features[start : start + size], targets[start : start + size]
-
-    return fit_linear(SPEC, batches, l2)
+def fit(features: np.ndarray, targets: np.ndarray, l2: float = 0.01) -> LinearCalibrator:
+    return fit_linear(SPEC, features, targets, l2)
 
 
 def test_a_fit_separates_what_can_be_separated(rows):
@@ -43,10 +39,17 @@ def test_training_twice_gives_the_same_bytes(rows):
     assert manifest(first)["calibrator_id"] == manifest(second)["calibrator_id"]
 
 
-@pytest.mark.parametrize("size", [1, 7, 300, 1000])
-def test_how_rows_are_cut_into_batches_does_not_change_the_weights(rows, size):
-    whole, cut = fit(*rows), fit(*rows, size=size)
-    assert cut.weight == pytest.approx(whole.weight, abs=1e-5) and cut.bias == pytest.approx(whole.bias, abs=1e-5)
+@pytest.mark.parametrize("independent", [False, True])
+def test_rows_that_come_twice_change_nothing(rows, independent):
+    """The loss is a mean over rows, so l2 weighs the same whatever their number."""
+    features, targets = rows
+    spec = FeatureSpec(SPEC.labels, 0, independent)
+    targets = np.eye(3, dtype=np.int64)[targets] if independent else targets
+    once, twice = (
+        fit_linear(spec, *(np.tile(a, (n, 1)) if a.ndim > 1 else np.tile(a, n) for a in (features, targets)), 0.01)
+        for n in (1, 2)
+    )
+    assert twice.weight == pytest.approx(once.weight, abs=1e-5) and twice.bias == pytest.approx(once.bias, abs=1e-5)
 
 
 def test_the_fit_is_a_minimum_of_its_loss(rows):
@@ -123,6 +126,23 @@ def test_weights_and_temperature_have_digests_of_their_own(rows):
     assert len({each["calibrator_id"] for each in digests}) == 3
 
 
+def test_a_calibrator_keeps_to_the_rule_that_it_learned_from(rows):
+    """Given a rule in the task's file, when its code changes, then a calibrator that learned from the other one says so."""
+    spec = FeatureSpec(SPEC.labels, 0, rule="models.handwriting.rule:label_argued")
+    size = len(spec.names)
+    made = LinearCalibrator(spec, np.zeros(size), np.ones(size), np.ones((3, size)), np.zeros(3))
+    known = manifest(made)
+    assert load(known, weights(made)).spec == spec
+    with pytest.raises(ValueError, match=r"rule models\.handwriting\.rule:label_argued has changed since this calibrator"):
+        load(known | {"rule_code": "0" * 16}, weights(made))
+    with pytest.raises(ValueError, match=r"expected module:function that can be imported, found .no\.such:rule"):
+        load(known | {"rule": "no.such:rule"}, weights(made))
+    assert (
+        known["calibrator_id"]
+        != manifest(LinearCalibrator(SPEC, *(np.zeros(1),) * 2, np.ones((3, 1)), np.zeros(3)))["calibrator_id"]
+    )
+
+
 def test_an_unknown_kind_is_refused(rows):
     raw = fit(*rows)
     with pytest.raises(ValueError, match="expected linear or vote, found 'tree'"):
@@ -143,7 +163,7 @@ def free_rows():
 
 
 def fit_free(features: np.ndarray, targets: np.ndarray, spec: FeatureSpec = FREE) -> LinearCalibrator:
-    return fit_linear(spec, lambda: iter([(features[:150], targets[:150]), (features[150:], targets[150:])]), 0.01)
+    return fit_linear(spec, features, targets, 0.01)
 
 
 def test_independent_labels_are_separated_each_on_its_own(free_rows):

@@ -47,15 +47,9 @@ def rows(spec: FeatureSpec, truths: list[tuple[str, ...]]) -> tuple[np.ndarray, 
     return np.array(features), applies if spec.independent else applies.argmax(1)
 
 
-def found(
-    spec: FeatureSpec, features: np.ndarray, targets: np.ndarray, size: int = 50
-) -> tuple[StandIns, LinearCalibrator]:
-    def batches():
-        for start in range(0, len(targets), size):
-            yield features[start : start + size], targets[start : start + size]
-
-    rare = stand_ins(spec, batches)
-    return rare, fit_linear(spec, rare.beside(batches), 0.1)
+def found(spec: FeatureSpec, features: np.ndarray, targets: np.ndarray) -> tuple[StandIns, LinearCalibrator]:
+    rare = stand_ins(spec, features, targets)
+    return rare, fit_linear(spec, *rare.beside(features, targets), 0.1)
 
 
 @pytest.mark.parametrize("count", [20, 300, 2000])
@@ -74,8 +68,8 @@ def test_labels_with_enough_rows_are_learnt_from_them_alone():
     features, targets = rows(EXCLUSIVE, [("a",), ("b",)] * 20 + [("c",)] * ENOUGH)
     rare, _ = found(EXCLUSIVE, features, targets)
     assert (rare.having, rare.lacking, len(rare.targets), len(rare.features)) == ({}, {}, 0, 0)
-    plain = fit_linear(EXCLUSIVE, lambda: iter([(features, targets)]), 0.1)
-    assert weights(found(EXCLUSIVE, features, targets, size=len(targets))[1]) == weights(plain)
+    plain = fit_linear(EXCLUSIVE, features, targets, 0.1)
+    assert weights(found(EXCLUSIVE, features, targets)[1]) == weights(plain)
     assert len(found(EXCLUSIVE, features[:-1], targets[:-1])[0].targets) == 1
 
 
@@ -111,12 +105,12 @@ def test_a_stand_in_is_like_the_others_in_what_says_nothing_of_labels():
     assert one["prob/c"] == pytest.approx(0.8)
 
 
-def test_stand_ins_come_after_the_rows_in_batches():
+def test_stand_ins_come_after_the_rows_as_often_as_they_weigh():
     features, targets = rows(EXCLUSIVE, [("a",), ("b",)] * 10)
-    many = StandIns(features[:2], targets[:2], np.array([1500, 700]), {}, {})
-    parts = list(many.beside(lambda: iter([(features, targets)]))())
-    assert [len(part) for _, part in parts] == [20, 1000, 1000, 200]
-    assert parts[2][1].tolist() == [0] * 500 + [1] * 500 and (parts[3][0] == features[1]).all()
+    many = StandIns(features[:2], targets[:2], np.array([3, 2]), {}, {})
+    together, labels = many.beside(features, targets)
+    assert (together[:20] == features).all() and labels.tolist() == [*targets, 0, 0, 0, 1, 1]
+    assert (together[20:23] == features[0]).all() and (together[23:] == features[1]).all()
 
 
 def test_what_traces_named_and_was_refuted_is_evidence_too():
@@ -133,5 +127,5 @@ def test_what_traces_named_and_was_refuted_is_evidence_too():
 def test_many_rare_labels_do_not_outweigh_the_rows():
     spec = FeatureSpec(tuple(f"label{number:02d}" for number in range(40)), hashed_words=0)
     features = np.zeros((4000, len(spec.names)))
-    rare = stand_ins(spec, lambda: iter([(features, np.arange(4000) % 3)]))
+    rare = stand_ins(spec, features, np.arange(4000) % 3)
     assert len(rare.features) == 37 and 900 < rare.weights.sum() <= 1000

@@ -43,7 +43,7 @@ class Scripted:
     def __init__(self, texts=None, lose=False):
         self.texts, self.lose, self.asked, self.shown = texts or {}, lose, [], []
 
-    def chat(self, text, clips=1, said=""):
+    def chat(self, text, clips=1, said="", before=""):
         return "<video>" * clips + text + said + self.opens
 
     def generate(self, requests, sampling, scored):
@@ -108,7 +108,7 @@ def test_what_the_template_has_opened_and_how_long_the_clip_is_count_for_the_tra
 def test_the_text_beside_a_video_is_in_its_prompt_alone():
     engine, prompts = Scripted(), []
 
-    def chat(text, clips=1, said=""):
+    def chat(text, clips=1, said="", before=""):
         prompts.append(said)
         return text
 

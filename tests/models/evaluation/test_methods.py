@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.evaluation.figures import NOTHING, figures
-from models.evaluation.methods import Case, Methods
+from models.evaluation.methods import Case, Methods, Score
 
 LABELS = ("a", "b", "c")
 ONE, FREE = Methods(LABELS, False), Methods(LABELS, True)
@@ -70,21 +70,37 @@ def test_videos_of_one_source_are_one_cluster(methods):
     assert found.cluster.tolist() == (found.case // 2).tolist()
 
 
-def test_the_majority_decides_by_shares_and_ties_go_to_the_more_probable_label():
-    found = ONE.predictions(ONE.of_votes(TRACES, raw=True), CASES)
-    assert found.guess.tolist() == [1, 2, NOTHING, 1, NOTHING]  # b is the more probable one of the tie
+def test_the_majority_decides_by_shares_and_ties_go_by_slug():
+    found = ONE.predictions(ONE.of_vote_shares(TRACES), CASES)
+    assert found.guess.tolist() == [0, 2, NOTHING, 1, NOTHING]
+    backwards = Methods(("c", "b", "a"), False)  # whatever the order of the task
+    assert backwards.of_vote_shares([TIE]).guess.tolist() == [2]
     assert found.probs[1] == pytest.approx([1 / 3, 0, 2 / 3], abs=1e-9)
     assert found.probs[2] == pytest.approx([1 / 3] * 3)
-    tempered = ONE.predictions(ONE.of_votes(TRACES, raw=False), CASES, temperature=1.0)
+    tempered = ONE.predictions(ONE.of_votes(TRACES), CASES, temperature=1.0)
     assert tempered.probs[1] == pytest.approx([1.5 / 4.5, 0.5 / 4.5, 2.5 / 4.5])
     assert tempered.guess.tolist() == found.guess.tolist()
 
 
 def test_scores_speak_for_their_largest_and_ties_go_by_slug():
-    given = [{"c": 0.4, "b": 0.4, "a": 0.2}, {"a": 0.1, "b": 0.2, "c": 0.7}, None, None, None]
-    found = ONE.predictions(ONE.of_probs(given), CASES)
+    given = [Score({"c": 0.4, "b": 0.4, "a": 0.2}), Score({"a": 0.1, "b": 0.2, "c": 0.7}), None, None, None]
+    found = ONE.predictions(ONE.of_scores(given), CASES)
     assert found.guess.tolist() == [1, 2, NOTHING, NOTHING, NOTHING]
     assert found.probs[0] == pytest.approx([0.2, 0.4, 0.4])
+
+
+def test_a_score_on_traces_without_an_answer_is_no_answer_but_has_its_probabilities():
+    given = [Score({"a": 0.5, "b": 0.3, "c": 0.2}, usable=False), *[None] * 4]
+    found = ONE.predictions(ONE.of_scores(given), CASES)
+    assert found.guess[0] == NOTHING and found.probs[0] == pytest.approx([0.5, 0.3, 0.2])
+    assert FREE.of_scores(given).guess[0].tolist() == [NOTHING] * 3
+
+
+def test_the_same_votes_in_another_order_are_one_confidence():
+    """Given probabilities that differ by rounding, then they are tied: in bins, in coverage, against being right."""
+    votes = [[trace(named, None) for named in order] for order in ("aab", "bba", "cca", "bbc")]
+    found = ONE.predictions(ONE.of_votes(votes), CASES[:4], temperature=1.37)
+    assert len(set(found.confidence.tolist())) == 1
 
 
 def test_answers_without_probabilities_are_right_or_wrong():
@@ -116,12 +132,13 @@ def test_of_independent_labels_every_pair_is_a_question():
     assert found.probs[0] == pytest.approx([0.1, 0.9]) and found.probs[6] == pytest.approx([0.5, 0.5])
     ours = once(found)
     assert ours["accuracy"] == pytest.approx((5 / 2 + 0) / 6)
-    assert ours["f1/a"] == 1 and ours["f1/b"] == pytest.approx(2 * 0.5 / (1 + 0.5)) and ours["f1/c"] == 0
+    assert ours["f1/a"] == 1 and ours["f1/b"] == pytest.approx(2 * 0.5 / (1 + 0.5)) and np.isnan(ours["f1/c"])
+    assert ours["macro_f1"] == pytest.approx((1 + ours["f1/b"]) / 2)  # c is neither true nor said
 
 
 def test_the_majority_of_independent_labels_is_by_label():
     traces = [[trace(("a", "b"), (0.9, 0.6, 0.2)), trace(("a",), (0.8, 0.5, 0.1))], []]
-    found = FREE.of_votes(traces, raw=True)
-    assert found.said.tolist() == [[1, 1, 0], [NOTHING] * 3]  # of b one of two, and it is rather probable
-    scored = FREE.of_probs([{"a": 0.5, "b": 0.49, "c": 0.9}, None])
-    assert scored.said.tolist() == [[1, 0, 1], [NOTHING] * 3]
+    found = FREE.of_vote_shares(traces)
+    assert found.guess.tolist() == [[1, 1, 0], [NOTHING] * 3]  # of b one of two: as probable as not
+    scored = FREE.of_scores([Score({"a": 0.5, "b": 0.49, "c": 0.9}), None])
+    assert scored.guess.tolist() == [[1, 0, 1], [NOTHING] * 3]

@@ -6,6 +6,7 @@ import csv
 import re
 from collections import Counter
 from dataclasses import replace
+from difflib import SequenceMatcher
 from itertools import pairwise, product
 
 import numpy as np
@@ -45,12 +46,14 @@ def test_the_label_rule(shown, label):
     assert scenes.label_of(shown) == label
 
 
-def test_subsets_are_runs_of_hands_and_share_no_image():
-    rows = digits.runs()
+def test_subsets_are_runs_of_forms_and_share_no_image():
+    rows = [own for _, own in digits.runs()]
     assert np.array_equal(np.concatenate(rows), np.arange(1797))  # every image once, in the order of the data set
     numbers = {subset: [hand.number for hand in digits.hands(subset)] for subset in digits.SUBSETS}
     assert set(numbers) == {"base", "align", "refine", "calibrate", "dev", "test"}
     assert [n for own in numbers.values() for n in own] == list(range(len(rows)))
+    forms = [{hand.form for hand in digits.hands(subset)} for subset in digits.SUBSETS]
+    assert sorted(form for own in forms for form in own) == list(range(14))  # each in one subset
     data = load_digits()
     for subset in digits.SUBSETS:
         for hand in digits.hands(subset):
@@ -61,10 +64,20 @@ def test_subsets_are_runs_of_hands_and_share_no_image():
             assert all(np.array_equal(hand.ink[digit], own[digit].astype(np.float32) / 16) for digit in range(10))
 
 
+def test_forms_begin_where_the_same_text_begins_anew():
+    text = "".join(map(str, load_digits().target))
+    forms = [text[begin:end] for begin, end in pairwise((*digits.FORMS, len(text)))]
+    assert all(SequenceMatcher(None, forms[0], form).ratio() > 0.95 for form in forms)
+    off = [text[begin + 20 : end + 20] for begin, end in pairwise(digits.FORMS)]
+    assert all(SequenceMatcher(None, forms[0], form).ratio() < 0.9 for form in off)
+
+
 def test_what_a_model_meets_grows_from_subset_to_subset():
     kinds = {subset: set(mix) for subset, mix in MIX.items()}
     assert kinds["align"] < kinds["refine"] == kinds["calibrate"] == kinds["dev"] < kinds["test"] == set(KINDS)
-    assert {"turned", "rewound"} <= kinds["refine"] and not {"turned", "rewound", "written"} & kinds["base"]
+    assert {"turned", "rewound"} <= kinds["refine"] and not {"turned", "rewound"} & kinds["base"]
+    before = set().union(*(met for subset, met in kinds.items() if subset != "test"))
+    assert kinds["test"] - before == {"occluded", "written"}
     met = Counter(scenes.scene(0, "test", index).kind for index in range(0, 3 * len(MIX["test"])))
     assert met == {kind: 3 * times for kind, times in Counter(MIX["test"]).items()}
 
@@ -123,12 +136,17 @@ def test_facts_of_files_do_not_tell_the_label(many):
 
 def test_kinds_and_hands_are_in_the_labels_file_and_tell_nothing_of_the_label(many):
     _, rows = many
-    for column in ("kind", "hand"):
+    for column in ("kind", "hand", "form"):
         by_value = {row[column]: Counter() for row in rows}
         for row in rows:
             by_value[row[column]][row["label"]] += 1
         assert all(len(set(counts.values())) == 1 for counts in by_value.values())
-    assert len({row["hand"] for row in rows}) == 20 and len({row["kind"] for row in rows}) == len(KINDS)
+    assert len({row["hand"] for row in rows}) == 20 and {row["form"] for row in rows} == {
+        "form-11",
+        "form-12",
+        "form-13",
+    }
+    assert len({row["kind"] for row in rows}) == len(KINDS)
 
 
 def test_a_scene_is_a_pure_function_of_seed_subset_and_index():

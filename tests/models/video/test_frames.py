@@ -279,6 +279,8 @@ def test_shuffled_frames_are_the_same_pictures_in_another_order_at_the_times_as_
     straight, mixed = sample(data, SPEC, LIMITS), sample(data, replace(SPEC, show="shuffled"), LIMITS)
     assert mixed.times == straight.times and mixed.duration == straight.duration
     assert sorted(shown(mixed)) == shown(straight) != shown(mixed)
+    steps = [shown(mixed)[place : place + 2] for place in range(0, SPEC.count, 2)]
+    assert sorted(steps) == [shown(straight)[place : place + 2] for place in range(0, SPEC.count, 2)]
     assert shown(sample(data, replace(SPEC, show="shuffled"), LIMITS)) == shown(mixed)  # the same way each time
     with pytest.raises(ValueError, match="show: expected one of all, shuffled, none, found 'some'"):
         replace(SPEC, show="some")

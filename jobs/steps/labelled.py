@@ -15,12 +15,12 @@ from pyspark.sql import functions as F
 from jobs.runtime.run import Run
 from jobs.steps import facets, scope
 from jobs.steps.scope import Scope
-from models.evaluation.methods import Case, Trace
+from models.calibration.features import TRACE_FIELDS, Trace
+from models.evaluation.methods import Case, Score
 from schemas.scores import SCORES
 from schemas.trace_quality import TRACE_QUALITY
 
 MOST_VIDEOS = 20_000
-_OF_A_TRACE = ("rollout_index", "status", "labels", "observation", "think", "label_logprobs", "logprob_sum", "tokens")
 
 
 def labelled(run: Run, name: str, within: Scope) -> tuple[Scope, list[Case]]:
@@ -31,7 +31,7 @@ def labelled(run: Run, name: str, within: Scope) -> tuple[Scope, list[Case]]:
     if not run.label_set.independent:  # a label that the task has given up judges nothing
         truth = truth.where(F.col("labels")[0].isin(*run.labels))
     truth = truth.orderBy(F.xxhash64("video_id")).limit(MOST_VIDEOS)
-    rows = truth.join(facets.clusters(run), "video_id", "left").join(_slices(run), "video_id", "left").collect()
+    rows = truth.join(facets.clusters(run), "video_id", "left").join(facets.slices(run), "video_id", "left").collect()
     if len(rows) == MOST_VIDEOS:
         run.record.say(f"figures are of {MOST_VIDEOS:,} labelled videos, chosen by their ids")
     cases = [
@@ -40,13 +40,6 @@ def labelled(run: Run, name: str, within: Scope) -> tuple[Scope, list[Case]]:
     ]
     ids = run.lake.spark.createDataFrame([(case.video_id,) for case in cases], "video_id string")
     return scope.fix(run, name, within.videos.join(ids, "video_id", "left_semi")), cases
-
-
-def _slices(run: Run) -> DataFrame:
-    """video_id, slices: array of (name, value) of the facts in evaluate.slices."""
-    facts = run.lake.view("current_facets").where(F.col("task") == run.task)
-    wanted = facts.where(F.col("name").isin(*run.settings.evaluate.slices))
-    return wanted.groupBy("video_id").agg(F.collect_set(F.struct("name", "value")).alias("slices"))
 
 
 def _pairs(slices: Sequence[Any] | None) -> tuple[tuple[str, str], ...]:
@@ -58,15 +51,19 @@ def traces_of(run: Run, within: Scope, cases: Sequence[Case], recipe_id: str, k:
     rows = within.of(run.lake.view("current_traces")).where(
         (F.col("recipe_id") == recipe_id) & (F.col("rollout_index") < k)
     )
-    return _by_case(rows.select("video_id", *_OF_A_TRACE), cases)
+    return _by_case(rows.select("video_id", *TRACE_FIELDS), cases)
 
 
-def quality_of(run: Run, within: Scope, cases: Sequence[Case], recipe_id: str, k: int) -> list[list[Trace]]:
-    """What the table trace_quality says of the same traces."""
+def quality_of(
+    run: Run, within: Scope, cases: Sequence[Case], recipe_id: str, k: int, judged_by: str
+) -> list[list[Trace]]:
+    """What the table trace_quality says of the same traces, by one judge: observation_label, observation_right."""
     rows = within.of(run.lake.read(TRACE_QUALITY)).where(
-        (F.col("recipe_id") == recipe_id) & (F.col("rollout_index") < k)
+        (F.col("recipe_id") == recipe_id) & (F.col("rollout_index") < k) & (F.col("judged_by") == judged_by)
     )
-    return _by_case(rows.select("video_id", "rollout_index", "implied", "argued", "consistent", "observed"), cases)
+    told = F.struct("attempt", "observation_label", "observation_right")
+    latest = rows.groupBy("video_id", "rollout_index").agg(F.max_by(told, "attempt").alias("t"))
+    return _by_case(latest.select("video_id", "rollout_index", "t.*"), cases)
 
 
 def _by_case(rows: DataFrame, cases: Sequence[Case]) -> list[list[Trace]]:
@@ -76,8 +73,11 @@ def _by_case(rows: DataFrame, cases: Sequence[Case]) -> list[list[Trace]]:
     return [sorted(found[case.video_id], key=lambda trace: trace["rollout_index"]) for case in cases]
 
 
-def probs_of(run: Run, within: Scope, cases: Sequence[Case], scorer_id: str) -> list[dict[str, float] | None]:
-    """A scorer's probabilities of each case; None where it has none."""
-    rows = within.of(run.lake.read(SCORES).where(F.col("scorer_id") == scorer_id)).select("video_id", "probs")
-    found = {row["video_id"]: row["probs"] for row in rows.collect()}
+def scores_of(run: Run, within: Scope, cases: Sequence[Case], scorer_id: str) -> list[Score | None]:
+    """What a scorer says of each case; None where it has not scored it."""
+    rows = within.of(run.lake.read(SCORES).where(F.col("scorer_id") == scorer_id))
+    found = {
+        row["video_id"]: Score(row["probs"], row["rollouts_ok"] > 0)
+        for row in rows.select("video_id", "probs", "rollouts_ok").collect()
+    }
     return [found.get(case.video_id) for case in cases]

@@ -6,8 +6,9 @@ from math import log
 
 import pytest
 
-from models.handwriting.rule import told
-from models.language.quality import doubt, load_rule, of_video, repetition
+from models.handwriting.rule import label_argued
+from models.language.rule import load_rule
+from models.language.trace_quality import label_entropy, of_video, repetition
 
 
 def trace(observation, think, label, **changes):
@@ -33,22 +34,28 @@ TRACES = [
 
 
 def test_a_trace_is_held_against_itself_and_its_siblings():
-    found = of_video(TRACES, told, " 1 2  3 4")
-    assert [one.implied for one in found] == ["rising", "rising", None, "rising"]
-    assert [one.argued for one in found] == ["rising", "mixed", "falling", None]
-    assert [one.follows for one in found] == [True, True, None, None]
-    assert [one.consistent for one in found] == [True, False, True, None]
-    assert [one.observed for one in found] == [True, False, False, True]
-    assert [one.surprise for one in found] == [0.5, 0.5, None, None]
-    assert [one.dissent for one in found] == [0.5, 0.5, 1.0, None]
-    assert found[0].doubt == pytest.approx(log(2)) and found[3].doubt is None
+    found = of_video(TRACES, label_argued, " 1 2  3 4")
+    assert [one.observation_label for one in found] == ["rising", "rising", None, "rising"]
+    assert [one.think_label for one in found] == ["rising", "mixed", "falling", None]
+    assert [one.follows_observation for one in found] == [True, True, None, None]
+    assert [one.follows_think for one in found] == [True, False, True, None]
+    assert [one.observation_right for one in found] == [True, False, False, True]
+    assert [one.token_nll for one in found] == [0.5, 0.5, None, None]
+    assert [one.sibling_disagreement for one in found] == [0.5, 0.5, 1.0, None]
+    assert found[0].label_entropy == pytest.approx(log(2)) and found[3].label_entropy is None
 
 
 def test_what_nobody_knows_is_unknown():
     (found,) = of_video(TRACES[:1], None, None)
-    assert (found.implied, found.argued, found.consistent, found.observed, found.dissent) == (None,) * 5
+    assert (
+        found.observation_label,
+        found.think_label,
+        found.follows_think,
+        found.observation_right,
+        found.sibling_disagreement,
+    ) == (None,) * 5
     (asked,) = of_video(TRACES[:1], None, None, ["falling"])
-    assert (asked.argued, asked.consistent) == ("falling", False)
+    assert (asked.think_label, asked.follows_think) == ("falling", False)
 
 
 def test_repetition_is_the_share_of_threes_that_came_before():
@@ -57,14 +64,14 @@ def test_repetition_is_the_share_of_threes_that_came_before():
     assert repetition("no " * 50) == pytest.approx(47 / 48)
 
 
-def test_doubt_is_of_what_labels_share_and_certainty_has_none():
-    assert doubt({"a": log(0.2), "b": log(0.2)}) == pytest.approx(log(2))
-    assert doubt([("a", 0.0), ("b", -1e9)]) == 0
-    assert doubt({}) is None and doubt(None) is None
+def test_the_entropy_is_of_what_labels_share_and_certainty_has_none():
+    assert label_entropy({"a": log(0.2), "b": log(0.2)}) == pytest.approx(log(2))
+    assert label_entropy([("a", 0.0), ("b", -1e9)]) == 0
+    assert label_entropy({}) is None and label_entropy(None) is None
 
 
 def test_a_rule_is_named_and_found_or_said_to_be_missing():
-    assert load_rule("models.handwriting.rule:told") is told
+    assert load_rule("models.handwriting.rule:label_argued") is label_argued
     for name in ("models.handwriting.rule:absent", "no.such.module:told"):
         with pytest.raises(ValueError, match="expected module:function that can be imported"):
             load_rule(name)
@@ -87,4 +94,4 @@ def test_a_rule_is_named_and_found_or_said_to_be_missing():
     ],
 )
 def test_the_benchmarks_rule(segment, label):
-    assert told(segment) == label
+    assert label_argued(segment) == label

@@ -16,13 +16,24 @@ def metric_rows(
     run: Run,
     figures: Mapping[str, float | Interval],
     method: str,
+    *,
+    version: str | None = None,
+    minus: str = "",
     step: int = 0,
     part: str = "all",
     videos: int | None = None,
 ) -> list[dict[str, Any]]:
     """Figures as rows of the table metrics, but for those that are not defined; part: its column `slice`."""
-    now = datetime.now(UTC)
-    known = {"run_id": run.record.run_id, "method": method, "step": step, "slice": part, "videos": videos, "at": now}
+    known = {
+        "run_id": run.record.run_id,
+        "method": method,
+        "minus": minus,
+        "version": version,
+        "step": step,
+        "slice": part,
+        "videos": videos,
+        "at": datetime.now(UTC),
+    }
     rows = []
     for name, figure in figures.items():
         ends = figure.json() if isinstance(figure, Interval) else {"value": float(figure), "low": None, "high": None}
@@ -31,6 +42,6 @@ def metric_rows(
     return rows
 
 
-def note(run: Run, rows: list[dict[str, Any]]) -> None:
-    """Put a run's figures into the lake, once."""
+def write_once(run: Run, rows: list[dict[str, Any]]) -> None:
+    """Put all of a run's figures into the lake: a run does so once, a second time is without effect."""
     note_once(METRICS, run.lake.root, rows, f"{run.record.run_id}/{METRICS.name}", run.record.note_id)
