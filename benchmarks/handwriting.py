@@ -52,8 +52,8 @@ def inputs(settings: Settings) -> dict[str, Any]:
         "recipe": recipes.of_settings(settings).json,
         "clips": {"calibrate": CALIBRATE, "test": TEST, "seed": SEED},
         "code": {pattern: _code(sorted(PROJECT.glob(pattern))) for pattern in _DECIDE},
-        "calibrate": settings.calibrate.model_dump(),
-        "evaluate": settings.evaluate.model_dump(),
+        "calibrate": settings.calibrate.model_dump(mode="json"),
+        "evaluate": settings.evaluate.model_dump(mode="json"),
         "rollouts": settings.rollout.n,
     }
 
@@ -203,16 +203,16 @@ def document(kept: Mapping[str, Any]) -> str:
 prints this page's tables, from `benchmarks/results/handwriting.json` while nothing that decides them has changed, and
 measures anew otherwise ({minutes:.0f} minutes on the machine of that file). Digest of what went in: `{kept["digest"]}`.
 
-How to read them. Test clips are of three forms, so of three people whose writing nothing was trained, tuned or calibrated
-on; two kinds of clips (occluded, written) are met in the test alone. Between brackets: 95 % intervals by a bootstrap over
-hands, which are parts of forms: how far figures would move with other clips of such people. They do not cover other
-people (three say little of that: see the accuracy by form), another training of the model, or other rollouts. All rows
-are of the same clips; a rollout without a usable answer counts as wrong; of equally probable labels the first by name is
-the answer, as in decisions. Compare the probabilities of calibrators (vote, linear) with tempered rows: a raw vote share
-of 0 is taken as 1e-12. ece has {BINS} bins of equally many clips, fewer where confidences tie, and no interval: noise
-only adds to it; "ece by chance" is what a perfectly calibrated method with the same confidences stays below in 95 of 100
-draws; "debiased" is the root of the squared error less what chance adds. nll, ece, brier and aurc: smaller is better.
-greedy asks the model once for a clip, single looks at one of K samples, all others look at K.
+How to read them. Test clips are of three forms, sheets that one person each filled in, on which nothing was trained,
+tuned or calibrated; two kinds of clips (occluded, written) are met in the test alone. Between brackets: 95 % intervals by
+a bootstrap over hands, which are parts of forms: how far figures would move with other clips of these forms. They do not
+cover other people (three say little of that: see the accuracy by form), another training of the model, or other rollouts.
+All rows are of the same clips; a rollout without a usable answer counts as wrong; of equally probable labels the first by
+name is the answer, as in decisions. Compare the probabilities of calibrators (vote, linear) with tempered rows: a raw
+vote share of 0 is taken as 1e-12. ece has {BINS} bins of equally many clips, fewer where confidences tie, and no
+interval: noise only adds to it; "ece by chance" is what a perfectly calibrated method with the same confidences stays
+below in 95 of 100 draws; "debiased" is the root of the squared error less what chance adds. nll, ece, brier and aurc:
+smaller is better. greedy asks the model once for a clip, single looks at one of K samples, all others look at K.
 
 {tables(kept)}
 """

@@ -1,8 +1,8 @@
 """The handwriting itself: 1,797 real digits (scikit-learn's `load_digits`, 8 x 8 pixels), cut into forms, hands and subsets.
 
-The data set goes form by form: somebody wrote the same digits in the same order on each, so a form is of one writer. A
-subset is a run of whole forms, and no writer's form serves two. A hand is a run of neighbours on a form that has every
-digit; a clip is of one hand.
+The data set goes form by form: each is a sheet on which somebody wrote the same digits in the same order, and nearly every
+one is of another writer (there are 14, of 13 people). A subset is a run of whole forms. A hand is a run of neighbours on a
+form that has every digit; a clip is of one hand.
 """
 
 from __future__ import annotations

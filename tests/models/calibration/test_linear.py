@@ -133,7 +133,9 @@ def test_a_calibrator_keeps_to_the_rule_that_it_learned_from(rows):
     made = LinearCalibrator(spec, np.zeros(size), np.ones(size), np.ones((3, size)), np.zeros(3))
     known = manifest(made)
     assert load(known, weights(made)).spec == spec
-    with pytest.raises(ValueError, match=r"rule models\.handwriting\.rule:label_argued has changed since this calibrator"):
+    with pytest.raises(
+        ValueError, match=r"rule models\.handwriting\.rule:label_argued has changed since this calibrator"
+    ):
         load(known | {"rule_code": "0" * 16}, weights(made))
     with pytest.raises(ValueError, match=r"expected module:function that can be imported, found .no\.such:rule"):
         load(known | {"rule": "no.such:rule"}, weights(made))
