@@ -101,7 +101,7 @@ class Steps:
 
 
 def play(folder: Path, settings: Settings) -> dict[str, Any]:
-    """All steps; what `evaluate` found, with the traces' quality and the seconds that each step took."""
+    """All steps; what `evaluate` found, and the seconds that each step took."""
     folder.mkdir(parents=True, exist_ok=True)
     data, steps = folder / "data", Steps(folder, settings)
     steps.data("clips to calibrate on", demo_data.history, data, CALIBRATE)
@@ -114,29 +114,7 @@ def play(folder: Path, settings: Settings) -> dict[str, Any]:
     candidates = [of["calibrator_id"] for of in trained["results"].values()]
     judged = steps.job("evaluate", "evaluate", diagnostics=True, calibrator=candidates)
     seconds = {step: of["seconds"] for step, of in steps.done.items()}
-    return {"found": judged, "calibrate": trained["results"], "quality": quality(settings), "seconds": seconds}
-
-
-def quality(settings: Settings) -> dict[str, float]:
-    """Of the sampled traces of the test clips: shares, and means where they are known."""
-    from deltalake import DeltaTable
-
-    rows = (
-        DeltaTable(str(Path(settings.lake.root) / "tables" / "trace_quality"))
-        .to_pyarrow_dataset()
-        .to_table()
-        .to_pandas()
-    )
-    names = (
-        "follows_observation",
-        "follows_think",
-        "observation_right",
-        "repetition",
-        "token_nll",
-        "label_entropy",
-        "sibling_disagreement",
-    )
-    return {name: float(rows[name].dropna().astype(float).mean()) for name in names}
+    return {"found": judged, "calibrate": trained["results"], "seconds": seconds}
 
 
 def tables(kept: Mapping[str, Any]) -> str:
@@ -166,7 +144,7 @@ def tables(kept: Mapping[str, Any]) -> str:
         cells = [_cell("accuracy", of["methods"][name]["accuracy"]) for name in sliced]
         parts.setdefault(facet, []).append([value, str(of["videos"]), *cells])
     fitted = ", ".join(f"{name} {value:.2f}" for name, value in found["temperatures"].items())
-    traces = ", ".join(f"{name} {value:.3f}" for name, value in kept["quality"].items())
+    traces = ", ".join(f"{name} {value:.3f}" for name, value in found["trace_quality"].items())
     said = [
         _table(["method", *heads], rows),
         f"{first} minus each other method, paired:",

@@ -125,8 +125,8 @@ class Waves(Section):
 class LabelFile(Section):
     """Which column of a labels file means what, and what its values are called here.
 
-    Of independent labels a cell may list several, separated by a comma, a semicolon or a bar; none, or nothing, says that
-    no label applies.
+    Of independent labels a cell may list several, separated by a comma, a semicolon or a bar; `none` says that no label
+    applies. An empty cell says nothing: its row is refused.
     """
 
     id: str = Field(description="file name or external id")

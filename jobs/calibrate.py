@@ -24,7 +24,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
-from jobs.steps import recipes, scope, trace_quality
+from jobs.steps import recipes, scope
 from jobs.steps.facets import clusters
 from jobs.steps.metrics import metric_rows, write_once
 from jobs.steps.recipes import Recipe
@@ -95,7 +95,6 @@ def gather(run: Run, rows: DataFrame, spec: FeatureSpec) -> Examples:
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
-    trace_quality.check(run, by_model=False)
     settings, k = run.settings, run.settings.rollout.n
     recipe = recipes.of_settings(settings)
     mine = scope.of_split(run, "calibrate", recipe)
@@ -222,13 +221,18 @@ def say(run: Run, found: Mapping[str, Worth | None], best: str) -> None:
             )
         if not of.beats_constant:
             run.record.warn(
-                f"{kind}: no better than saying of every video how often each label comes (NLL "
+                f"{kind}: not known to be better than saying of every video how often each label comes (NLL "
                 f"{of.nll - of.minus_constant.value:.3f}): `promote` refuses it"
             )
         if of.minus_vote:
             what = "the best" if kind == best else _HONEST
             run.record.say(f"{kind} minus vote, NLL: {of.minus_vote}; {what}")
-    run.record.say(f"calibrator {run.record.versions['calibrator_id']} ({best}): `deepintuit promote` makes it live")
+    if (known := found[best]) and not known.beats_constant:
+        run.record.say(f"calibrator {run.record.versions['calibrator_id']} ({best}): nothing better was found")
+    else:
+        run.record.say(
+            f"calibrator {run.record.versions['calibrator_id']} ({best}): `deepintuit promote` makes it live"
+        )
 
 
 def _listed(rows: dict[str, int]) -> str:

@@ -97,7 +97,9 @@ def summary(night: Night, tonight: Run, last: Run, settings: Settings, seconds: 
         "test_videos": last.record.counts["videos"],
         "methods": {
             method: {
-                name: [round(of[name][end], 4) for end in ("value", "low", "high")] for name in FIGURES if name in of
+                name: {end: value if value is None else round(value, 4) for end, value in of[name].items()}
+                for name in FIGURES
+                if name in of
             }
             for method, of in last.record.results["methods"].items()
         },

@@ -36,6 +36,7 @@ from jobs.steps.rollouts import roll_out, say_statuses
 from jobs.steps.scope import Scope
 from jobs.steps.scorers import Scorer
 from jobs.steps.scoring import score_all
+from models.calibration.features import Trace
 from models.evaluation.methods import Case, Methods, Statements
 from schemas.splits import STAGES
 
@@ -80,6 +81,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     for scorer in compared:
         score_all(run, scorer, tested.scope)  # videos that an earlier scorer knows and this one does not
     judge = trace_quality.judge(run, rolled.recipe, rolled.k, tested.scope, arguments.judge)
+    quality = labelled.quality_of(run, tested.scope, tested.cases, rolled.recipe.id, rolled.k, judge)
     for scorer in compared:
         kind = scorer.manifest["kind"]
         name = kind if kind not in table.rows else f"{kind} {scorer.manifest['calibrator_id']}"
@@ -87,14 +89,27 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         table.add(name, table.methods.of_scores(scores), scorer.id)
     add_traces(run, table, rolled, tested, tempered_on)
     if arguments.diagnostics:
-        add_diagnostics(run, table, rolled, tested, judge)
+        add_diagnostics(run, table, rolled, tested, quality)
     result = table.result()
     write_once(run, result.metrics(run))
     run.record.versions |= live.versions  # whatever was rolled out or scored last
-    run.record.results |= result.document()
+    run.record.results |= result.document() | {"trace_quality": (known := summed(quality))}
     say_statuses(run)
     if not run.record.quiet:
         result.show(run)
+        told = ", ".join(f"{name} {value:.3f}" for name, value in known.items())
+        run.record.say(f"traces, by {judge}: {told}; each has a row in the table trace_quality")
+
+
+def summed(quality: list[list[Trace]]) -> dict[str, float]:
+    """The mean of everything that is known of traces: of what is true or false, the share."""
+    traces = [trace for own in quality for trace in own]
+    found = {}
+    for name in labelled.QUALITIES:
+        known = [float(trace[name]) for trace in traces if trace[name] is not None]
+        if known:
+            found[name] = sum(known) / len(known)
+    return found
 
 
 def _sample(run: Run, name: str, split: str, recipe: Recipe) -> Sample:
@@ -160,10 +175,9 @@ def add_traces(run: Run, table: Comparison, rolled: Rolled, tested: Sample, temp
     run.record.results["temperatures"] = temperatures
 
 
-def add_diagnostics(run: Run, table: Comparison, rolled: Rolled, tested: Sample, judge: str) -> None:
+def add_diagnostics(run: Run, table: Comparison, rolled: Rolled, tested: Sample, quality: list[list[Trace]]) -> None:
     """What the model sees, whether it follows what it sees, and what it needs to see."""
     methods, cases, version = table.methods, tested.cases, rolled.recipe.id
-    quality = labelled.quality_of(run, tested.scope, cases, version, rolled.k, judge)
     if any(trace["observation_label"] for own in quality for trace in own):
         implied = [[trace["observation_label"] and (trace["observation_label"],) for trace in own] for own in quality]
         table.add("implied by its observation", methods.of_answers(implied), version, bare=True)

@@ -56,7 +56,8 @@ def read_labels(run: Run, path: str, statements: DataFrame) -> None:
     if run.label_set.independent:
         more = statements.count() - run.record.counts["label_rows"]
         run.record.add({"labels_united": more})
-        run.record.say(f"{more} of its rows name a video again: what they say of it is united")
+        if more:
+            run.record.say(f"{more} of its rows name a video again: what they say of it is united")
 
 
 def _say(run: Run, name: str, settled: Settled) -> None:
@@ -76,6 +77,11 @@ def _say(run: Run, name: str, settled: Settled) -> None:
         f"{name}: {counts['label_rows']} rows, {counts['labels_new']} labels and {counts['splits_new']} splits new, "
         f"{sum(reasons.values())} rows refused"
     )
+    if labels.rows and not splits.rows + splits.known + settled.refused(SPLITS):
+        run.record.say(
+            f"{name}: no row says which split its video is of, so it is in none: give --split, or name the column of the "
+            "stages in ingest.labels.split, letter for letter"
+        )
     if counts["labels_without_video"]:
         names = [row["external_id"] for row in waiting.select("external_id").limit(_NAMES).collect()]
         run.record.say(

@@ -45,7 +45,8 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     run.lake.registry.promote(run.task, live)
     run.record.versions |= scorer.versions
     run.record.say(
-        f"live for {run.task}: calibrator {live['calibrator_id']} on recipe {live['recipe_id']}, rule {scorer.rule}"
+        f"live for {run.task}: scorer {scorer.id} (calibrator {live['calibrator_id']}, recipe {live['recipe_id']}), rule "
+        f"{live['rule_id']} {scorer.rule}"
     )
 
 

@@ -8,17 +8,35 @@ from __future__ import annotations
 import argparse
 import sys
 
+from pyspark.sql import functions as F
+
 from jobs.runtime import cli
 from jobs.runtime.run import Run
 from jobs.steps import recipes, scope
 from jobs.steps.rollouts import roll_out, say_statuses
 from schemas.splits import STAGES
+from schemas.videos import VIDEOS
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
     recipe = recipes.of_settings(run.settings)
-    roll_out(run, recipe, run.settings.rollout.n, scope.of_split(run, arguments.split, recipe))
+    chosen = scope.of_split(run, arguments.split, recipe)
+    if arguments.split and not chosen.count:
+        say_splits(run, arguments.split)
+    roll_out(run, recipe, run.settings.rollout.n, chosen)
     say_statuses(run)
+
+
+def say_splits(run: Run, split: str) -> None:
+    """Where the videos are, if not in a split."""
+    videos = run.lake.read(VIDEOS).select("video_id")
+    mine = run.lake.view("current_splits").where(F.col("task") == run.task)
+    counts = videos.join(mine, "video_id", "left").groupBy("split").count().collect()
+    found = ", ".join(f"{row['split'] or 'no split'} {row['count']:,}" for row in counts) or "there is none"
+    run.record.say(
+        f"no video of the task {run.task} is in the split {split} (videos by split: {found}); splits come with labels: "
+        "`deepintuit ingest --labels FILE [--split ...]`"
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

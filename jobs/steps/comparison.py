@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,7 @@ class Result:
 
 
 def _cell(name: str, found: Interval) -> str:
-    return str(found) if name in PAIRED else f"{found.value:.3f}"
+    return str(found) if name in PAIRED else "" if isnan(found.value) else f"{found.value:.3f}"
 
 
 def _grid(title: str, names: list[str], caption: str | None = None) -> Grid:

@@ -48,7 +48,9 @@ def read_statements(spark: SparkSession, path: str, ingest: Ingest, labels: Labe
         F.lit(entry.modified_at).alias("observed_at"),
         _facets(mapped.facets).alias("facets"),
     )
-    return statements(read, ingest.labels, labels, (path, mapped.label, split_column or "split"))
+    return statements(
+        read, ingest.labels, labels, (f"{path}, column '{mapped.label}'", f"{path}, column '{split_column}'")
+    )
 
 
 def of_folders(listing: DataFrame, source: str, ingest: Ingest, labels: LabelSet) -> DataFrame:
@@ -71,24 +73,25 @@ def of_folders(listing: DataFrame, source: str, ingest: Ingest, labels: LabelSet
         F.col("modified_at").alias("observed_at"),
         _facets({}).alias("facets"),
     )
-    return statements(read, ingest.labels, labels, (source, "the folder of a label", "the folder of a split"))
+    return statements(read, ingest.labels, labels, (f"{source}, folders of labels", f"{source}, folders of splits"))
 
 
-def statements(read: DataFrame, mapped: LabelFile, labels: LabelSet, where: tuple[str, str, str]) -> DataFrame:
+def statements(read: DataFrame, mapped: LabelFile, labels: LabelSet, where: tuple[str, str]) -> DataFrame:
     """Columns row, external_id, label, labels, split, source, observed_at, facets, in this project's words.
 
-    labels: what the row names, [label] or NULL; of independent labels what its cell lists, NONE among it, and no label.
-    facets: array of (name, value). where: the file or folder, and what its labels and splits are called there, for messages.
+    labels: what the row names, [label]; of independent labels what its cell lists, NONE among it, and no label; NULL where
+    the cell is empty, which says nothing.
+    facets: array of (name, value). where: its labels and its splits are, for messages.
     """
-    path, label_column, split_column = where
+    where_labels, where_splits = where
     known = (*labels.slugs, NONE) if labels.independent else labels.slugs
-    words = _Words(path, label_column, mapped.values, known, "label", "ingest.labels.values")
+    words = _Words(where_labels, mapped.values, known, "label", "ingest.labels.values")
     said = words.mapped(read, "label", several=labels.independent)
     if labels.independent:
-        label, named = F.lit(None).cast("string"), F.when(F.size(said) > 0, said).otherwise(F.array(F.lit(NONE)))
+        label, named = F.lit(None).cast("string"), F.when(F.size(said) > 0, said)
     else:
         label, named = said, F.when(said.isNotNull(), F.array(said))
-    stages = _Words(path, split_column, mapped.splits, STAGES, "split", "ingest.labels.splits")
+    stages = _Words(where_splits, mapped.splits, STAGES, "split", "ingest.labels.splits")
     return read.withColumns({"label": label, "labels": named, "split": stages.mapped(read, "split")})
 
 
@@ -121,11 +124,10 @@ def _check_text(path: str, table: DataFrame, columns: list[str]) -> None:
 class _Words:
     """How a column of a file calls what is called otherwise here.
 
-    path, column: for messages; words: of the file -> ours; known: ours; kind: what they name; setting: of `words`.
+    where: they are found, for messages; words: of the file -> ours; known: ours; kind: what they name; setting: of `words`.
     """
 
-    path: str
-    column: str
+    where: str
     words: Mapping[str, str]
     known: tuple[str, ...]
     kind: str
@@ -143,8 +145,8 @@ class _Words:
         if strange:
             listed = ", ".join(f"'{row['value']}' ({row['count']} rows)" for row in strange)
             raise UsageError(
-                f"{self.path}, column '{self.column}': expected a {self.kind} out of {', '.join(self.known)}, found "
-                f"{listed}; map it under {self.setting} or correct the file"
+                f"{self.where}: expected a {self.kind} out of {', '.join(self.known)}, found {listed}; map it under "
+                f"{self.setting} or correct it there"
             )
 
         def own(value: Column) -> Column:
@@ -159,7 +161,7 @@ def united(matched: DataFrame, slugs: tuple[str, ...]) -> DataFrame:
 
     labels: in the order of the task, NONE at their end. Rows that are refused stay, and those that contradict each other.
     """
-    fine = F.col("refused_reason").isNull() & F.col("video_id").isNotNull()
+    fine = F.col("refused_reason").isNull() & F.col("video_id").isNotNull() & F.col("labels").isNotNull()
     of_video = F.flatten(F.collect_list(F.when(fine, F.col("labels"))).over(Window.partitionBy("video_id")))
     in_order = F.filter(F.array(*[F.lit(slug) for slug in (*slugs, NONE)]), lambda slug: F.array_contains("said", slug))
     place = F.row_number().over(Window.partitionBy("video_id", "split", fine).orderBy("row"))

@@ -21,6 +21,15 @@ from schemas.scores import SCORES
 from schemas.trace_quality import TRACE_QUALITY
 
 MOST_VIDEOS = 20_000
+QUALITIES = (
+    "follows_observation",
+    "follows_think",
+    "observation_right",
+    "repetition",
+    "token_nll",
+    "label_entropy",
+    "sibling_disagreement",
+)
 
 
 def labelled(run: Run, name: str, within: Scope) -> tuple[Scope, list[Case]]:
@@ -57,11 +66,11 @@ def traces_of(run: Run, within: Scope, cases: Sequence[Case], recipe_id: str, k:
 def quality_of(
     run: Run, within: Scope, cases: Sequence[Case], recipe_id: str, k: int, judged_by: str
 ) -> list[list[Trace]]:
-    """What the table trace_quality says of the same traces, by one judge: observation_label, observation_right."""
+    """What the table trace_quality says of the same traces, by one judge: observation_label and QUALITIES."""
     rows = within.of(run.lake.read(TRACE_QUALITY)).where(
         (F.col("recipe_id") == recipe_id) & (F.col("rollout_index") < k) & (F.col("judged_by") == judged_by)
     )
-    told = F.struct("attempt", "observation_label", "observation_right")
+    told = F.struct("attempt", "observation_label", *QUALITIES)
     latest = rows.groupBy("video_id", "rollout_index").agg(F.max_by(told, "attempt").alias("t"))
     return _by_case(latest.select("video_id", "rollout_index", "t.*"), cases)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from conf.settings import Settings
+from conf.settings import Settings, Task
 from jobs.runtime.errors import UsageError
 from lake import storage
 from models import identity
@@ -17,6 +17,7 @@ from models.engines.rollouts import Plan
 from models.language import prompts
 from models.language.codes import yes_no
 from models.language.label_scores import Checks, Choice, Scored
+from models.language.rule import load_rule
 from models.video.cell import cell_of
 from models.video.container import Limits
 from models.video.frames import FrameSpec
@@ -48,12 +49,23 @@ def prompt_of(settings: Settings) -> str:
     try:
         return prompts.user_text(template, task.labels, settings.rollout.grammar, independent)
     except ValueError as error:
-        raise UsageError(f"labels/{task.task}.yaml: {error}") from None
+        raise UsageError(f"task {task.task}: {error}") from None
+
+
+def check_rule(task: Task) -> None:
+    """Raises UsageError for a rule that is not there. It is no part of a recipe, but what comes later needs it."""
+    if task.rule:
+        try:
+            load_rule(task.rule)
+        except ValueError as error:
+            raise UsageError(f"task {task.task}: {error}") from None
 
 
 def of_settings(settings: Settings) -> Recipe:
-    """The recipe that these settings describe. Raises UsageError if the model folder or the prompt will not do."""
+    """The recipe that these settings describe. Raises UsageError if the model folder, the prompt or the rule of the task
+    will not do."""
     task, rollout, model = settings.labels, settings.rollout, settings.model
+    check_rule(task)
     value = identity.recipe(
         model=model_digest(model.path),
         adapter=adapter_digest(model.adapter) if model.adapter else "",

@@ -12,9 +12,13 @@ from lake.listing import walk
 
 
 def read_table(spark: SparkSession, path: str) -> DataFrame:
-    """A CSV, or a TSV by its name, with a line of column names; cells may hold line breaks between quotes."""
+    """A CSV, or a TSV by its name, with a line of column names; cells may hold line breaks between quotes.
+
+    Rows without anything in them, as spreadsheets leave them at the end, are left out.
+    """
     separator = "\t" if path.lower().endswith(".tsv") else ","
-    return spark.read.csv(storage.absolute(path), header=True, sep=separator, multiLine=True, escape='"')
+    table = spark.read.csv(storage.absolute(path), header=True, sep=separator, multiLine=True, escape='"')
+    return table.dropna("all") if table.columns else table
 
 
 def find(flag: str, path: str) -> storage.Entry:
@@ -40,7 +44,10 @@ def check_columns(path: str, found: list[str], wanted: list[str], settings: str)
             f"{other!r}: save it as CSV with commas, or as .tsv with tabs"
         )
     if missing:
+        alike = {name.strip().casefold(): name for name in found}
+        meant = [repr(alike[name.strip().casefold()]) for name in missing if name.strip().casefold() in alike]
         raise UsageError(
-            f"{path}: expected a column {' and '.join(repr(name) for name in missing)}, found {', '.join(found)}; "
-            f"set {settings} to the columns to use"
+            f"{path}: expected a column {' and '.join(repr(name) for name in missing)}, found "
+            f"{', '.join(repr(name) for name in found)}; set {settings} to the columns to use, letter for letter"
+            + (f" (perhaps {', '.join(meant)})" if meant else "")
         )

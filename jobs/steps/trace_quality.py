@@ -15,7 +15,6 @@ from lake.waves import Work
 from lake.write import stage
 from models.language.codes import yes_no
 from models.language.prompts import argues_question, next_turn
-from models.language.rule import load_rule
 from schemas.trace_quality import TRACE_QUALITY
 from udfs.trace_quality import QUALITY_COLUMNS, Judge, judge_traces
 
@@ -40,11 +39,7 @@ def check(run: Run, by_model: bool) -> None:
         raise UsageError(
             f"--judge: the task {run.task} has {'a rule of its own' if rule else 'independent labels'}: leave it out"
         )
-    if rule:
-        try:
-            load_rule(rule)
-        except ValueError as error:
-            raise UsageError(f"labels/{run.task}.yaml: {error}") from None
+    recipes.check_rule(run.settings.labels)
 
 
 def judge(run: Run, recipe: Recipe, k: int, scope: Scope, by_model: bool) -> str:

@@ -219,7 +219,7 @@ def test_traces_that_say_nothing_of_the_labels_make_no_calibrator(spark, tmp_pat
     (tmp_path / "shuffled.csv").write_text("file,label,kind,who,seen\n" + "\n".join(rows) + "\n")
     lake.job("ingest", labels=str(tmp_path / "shuffled.csv"))
     lake.job("calibrate")
-    assert "no better than saying of every video how often each label comes" in capfd.readouterr().err
+    assert "not known to be better than saying of every video how often each label comes" in capfd.readouterr().err
     with pytest.raises(Doubted, match="not known to be better than a constant guess"):
         lake.job("promote")
 

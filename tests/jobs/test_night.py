@@ -97,9 +97,10 @@ def test_evaluate_measures_every_method_with_intervals(night):
     simple = ["greedy", "single", "majority"]
     assert live in ("vote", "linear") and others == [*simple, *(f"{name} (tempered)" for name in simple)]
     for figures in results.values():
-        for name in ("accuracy", "ece", "nll", "brier", "aurc"):
+        for name in ("accuracy", "nll", "brier", "aurc"):
             figure = figures[name]
             assert 0 <= figure["low"] <= figure["high"] and figure["value"] >= 0, (name, figure)
+        assert figures["ece"]["value"] >= 0 and figures["ece"]["low"] is None
     run_id = night.runs["evaluate"].run_id
     rows = [row for row in night.rows("metrics") if row["run_id"] == run_id and row["slice"] == "all"]
     stored = {(row["method"], row["name"]): (row["value"], row["low"], row["high"]) for row in rows}
