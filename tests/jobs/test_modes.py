@@ -55,7 +55,7 @@ def night(spark, tmp_path_factory):
         if number % 3 == 0 and len(labels) > 1:  # a row a label
             lines += [f"{name},{label},{parts[name]}" for label in reversed(labels)]
         else:
-            cell = ("", "none")[number % 2] if not labels else f'"{";,|"[number % 3].join(labels)}"'
+            cell = "none" if not labels else f'"{";,|"[number % 3].join(labels)}"'
             lines.append(f"{name},{cell},{parts[name]}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     lake.rows_in_file = len(lines) - 1

@@ -55,7 +55,7 @@ def published(spark, tmp_path, table: Table, rows, labels: LabelSet = SLUGS) -> 
     [
         ("file,label\na,rising\nb,up\nc,up\n", r"expected a label out of rising, .*found 'up' \(2 rows\); map it"),
         ("file,label,split\na,rising,train\n", r"expected a split out of align, .*found 'train' \(1 rows\)"),
-        ("name,label\na,rising\n", r"expected a column 'file', found name, label; set ingest.labels.id"),
+        ("name,label\na,rising\n", r"expected a column 'file', found 'name', 'label'; set ingest.labels.id"),
         ("name,what\na,rising\n", r"expected a column 'file' and 'label'"),
         ("\ufefffile;label\r\na;rising\r\n", r"expected columns separated by commas, found ';': save it as CSV"),
     ],
@@ -160,7 +160,7 @@ def test_facts_beside_labels_are_rows_of_their_own(spark, tmp_path):
     found = Counter((row["external_id"], row["name"], row["value"]) for row in rows)  # nothing of b, which is a riddle
     assert found == Counter([("a", "kind", "night"), ("a", "kind", "indoor"), ("a", "writer", "w1")])
     with pytest.raises(
-        UsageError, match=r"expected a column 'camera', found file, label; set ingest.labels.facets.camera"
+        UsageError, match=r"expected a column 'camera', found 'file', 'label'; set ingest.labels.facets.camera"
     ):
         read(spark, tmp_path, "file,label\na,rising\n", "ingest.labels.facets={camera: camera}")
 
@@ -178,7 +178,7 @@ def test_folders_may_name_the_label_and_the_split(spark):
         uris[2]: ("rising", "test", "folders"),
     }
     with pytest.raises(
-        UsageError, match=r"/k, column 'the folder of a label': expected a label out of .*found 'going up'"
+        UsageError, match=r"/k, folders of labels: expected a label out of .*found 'going up'"
     ):
         of_folders(listing, "/k", load(None, settings[:1]).ingest, SLUGS)
     skipped = load(None, ['ingest.labels.folders=[label, "-"]']).ingest  # a folder between label and file
@@ -278,7 +278,6 @@ def test_rows_of_independent_labels_are_united_and_none_stands_alone(spark, tmp_
     assert found == {
         "one": (None, ["rising", "mixed"]),
         "rows": (None, ["rising", "mixed"]),
-        "empty": (None, []),
         "said": (None, []),
         "again": (None, []),
     }
@@ -289,6 +288,8 @@ def test_rows_of_independent_labels_are_united_and_none_stands_alone(spark, tmp_
             ("ambiguous", "ambiguous_name"): 1,
             ("None", "video_id_is_given"): 1,
             ("rows", "key_twice"): 1,  # it is claimed for another stage, too
+            ("empty", "labels_is_given"): 1,  # an empty cell says nothing, and never that no label applies
+            ("again", "labels_is_given"): 1,
         }
     )
     held = spark.createDataFrame([], "video_id string, task string, split string")

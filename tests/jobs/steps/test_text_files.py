@@ -34,7 +34,7 @@ def test_columns_may_be_called_otherwise_and_the_others_are_left(spark, tmp_path
     ("text", "said"),
     [
         ("file,Some Title\na,b\n", "expected columns named like title or on_screen beside 'file', found 'Some Title'"),
-        ("name,title\na,b\n", "expected a column 'file', found name, title"),
+        ("name,title\na,b\n", "expected a column 'file', found 'name', 'title'"),
         ("file\na\n", "found only 'file'"),
         ("", "found an empty file"),
     ],
