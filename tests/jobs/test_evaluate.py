@@ -155,6 +155,15 @@ def test_every_sampled_trace_is_judged_once(judged):
         assert row["repetition"] == pytest.approx(1 / 4) and row["token_nll"] == pytest.approx(3 / tokens)
     again = judged.job("evaluate")
     assert "traces_judged" not in again.counts and again.counts["rollouts"] == 0
+    summed = again.results["trace_quality"]
+    assert summed["repetition"] == pytest.approx(1 / 4) and 0 < summed["observation_right"] < 1
+    # What somebody else makes of the same traces is another row of them, and no part of these figures.
+    others = [
+        row | {"judged_by": "nobody", "repetition": 1.0, "think_label": None, "follows_think": None} for row in rows
+    ]
+    land(judged, trace_quality=[row | {"observation_label": None, "follows_observation": None} for row in others])
+    assert len(judged.rows("trace_quality")) == 2 * 90 * K
+    assert judged.job("evaluate").results["trace_quality"] == summed
 
 
 def test_other_splits_and_calibrators_can_be_looked_at(judged):

@@ -177,9 +177,7 @@ def test_folders_may_name_the_label_and_the_split(spark):
         uris[1]: ("falling", "align", "folders"),
         uris[2]: ("rising", "test", "folders"),
     }
-    with pytest.raises(
-        UsageError, match=r"/k, folders of labels: expected a label out of .*found 'going up'"
-    ):
+    with pytest.raises(UsageError, match=r"/k, folders of labels: expected a label out of .*found 'going up'"):
         of_folders(listing, "/k", load(None, settings[:1]).ingest, SLUGS)
     skipped = load(None, ['ingest.labels.folders=[label, "-"]']).ingest  # a folder between label and file
     deep = spark.createDataFrame([("/k/rising/cam1/1.mp4", datetime(2026, 3, 1))], "uri string, modified_at timestamp")

@@ -98,9 +98,14 @@ def test_a_score_on_traces_without_an_answer_is_no_answer_but_has_its_probabilit
 
 def test_the_same_votes_in_another_order_are_one_confidence():
     """Given probabilities that differ by rounding, then they are tied: in bins, in coverage, against being right."""
-    votes = [[trace(named, None) for named in order] for order in ("aab", "bba", "cca", "bbc")]
-    found = ONE.predictions(ONE.of_votes(votes), CASES[:4], temperature=1.37)
-    assert len(set(found.confidence.tolist())) == 1
+    votes = [[trace(named, None) for named in order] for order in ("aaab", "bbba", "ccca", "aaac", "bbbc", "cccb")]
+    cases = [Case(str(number), ("a",), str(number)) for number in range(len(votes))]
+    by_rounding = 0
+    for temperature in np.linspace(1.0, 2.0, 20):
+        found = ONE.predictions(ONE.of_votes(votes), cases, temperature)
+        assert len(set(found.confidence.tolist())) == 1
+        by_rounding += len(set(found.probs.max(1).tolist())) > 1
+    assert by_rounding  # or there was nothing to see
 
 
 def test_answers_without_probabilities_are_right_or_wrong():
