@@ -124,13 +124,11 @@ def _promote(root: Path) -> Versions:
     drawn = LinearCalibrator(
         spec, np.zeros(size), np.ones(size), rng.normal(0, 0.1, (len(labels), size)), np.zeros(len(labels))
     )
-    manifest = calibrator.manifest(drawn) | {
+    manifest = calibrator.manifest(drawn, recipe.id, ROLLOUTS) | {
         "task": settings.task,
-        "recipe_id": recipe.id,
         "recipe": recipe.json,
         "model_path": recipe.model_path,
         "adapter_path": recipe.adapter_path,
-        "rollouts": ROLLOUTS,
         "run_id": "calibrate-19700101T000000-000000",
         "created_at": datetime(1970, 1, 1, tzinfo=UTC).isoformat(),
         "worth": None,

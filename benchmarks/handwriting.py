@@ -39,7 +39,14 @@ _DECIDE = (
     "jobs/calibrate.py",
     "jobs/evaluate.py",
     "jobs/steps/comparison.py",
+    "jobs/steps/deciding.py",
+    "jobs/steps/facets.py",
+    "jobs/steps/label_files.py",
     "jobs/steps/labelled.py",
+    "jobs/steps/scoring.py",
+    "jobs/steps/trace_quality.py",
+    "udfs/calibrator.py",
+    "udfs/trace_quality.py",
 )
 _SHOWN = ("accuracy", "macro_f1", "nll", "ece", "ece_debiased", "brier", "aurc", "auroc")
 _WITH_ENDS = ("accuracy", "macro_f1", "nll")

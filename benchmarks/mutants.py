@@ -63,7 +63,7 @@ FAULTS = (
     Fault(
         "the rows of another judge are read, too",
         "jobs/steps/labelled.py",
-        ' & (F.col("judged_by") == judged_by)',
+        ' & (F.col("judge_id") == judge_id)',
         "",
         "tests/jobs/test_evaluate.py -k judged_once",
     ),

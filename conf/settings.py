@@ -135,7 +135,8 @@ class LabelFile(Section):
     values: dict[str, Label] = Field(description="value in the file -> label slug; slugs map to themselves")
     splits: dict[str, Stage] = Field(description="value in the file -> stage; stages map to themselves")
     facets: dict[str, Slug] = Field(
-        description="column -> fact by which figures are told apart (kind, camera, ...); several in a cell between , ; or |"
+        description="column -> facet by which figures are told apart (kind, camera, ...); several between , ; or |, but one "
+        "in those that evaluate.cluster and evaluate.observation name"
     )
     folders: tuple[Literal["split", "label", "-"], ...] = Field(
         description="what the folders of --source name, the one right above a file last; []: nothing, labels come by file"

@@ -37,7 +37,8 @@ select run_id, event, counts['videos'] as videos, round(counts['videos'] / secon
 from runs where event like 'wave %' and counts['rollouts'] > 0 order by at desc;
 
 -- 10. How good were the versions at every evaluation, and how far from others?
-select r.at, m.method, m.minus, m.version, m.name, round(m.value, 4) as value, round(m.low, 4) as low,
+select r.at, r.job, m.split, m.method, m.minus, m.version, m.name, round(m.value, 4) as value, round(m.low, 4) as low,
        round(m.high, 4) as high, m.videos
 from metrics m join runs r on r.run_id = m.run_id and r.event = 'started'
-where m.slice = 'all' and m.name in ('accuracy', 'macro_f1', 'ece', 'nll') order by r.at desc, m.method, m.minus, m.name;
+where m.slice = 'all' and m.name in ('accuracy', 'macro_f1', 'ece', 'nll') and m.split is not null
+order by r.at desc, m.method, m.minus, m.name;

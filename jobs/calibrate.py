@@ -74,8 +74,7 @@ def labelled(traced: DataFrame, labels: DataFrame, shared: DataFrame, wanted: La
 def gather(run: Run, rows: DataFrame, spec: FeatureSpec) -> Examples:
     """The rows as vectors, in the order of their ids: sums in floating point depend on it."""
     made = run.path("features")
-    few = rows.orderBy(F.xxhash64("video_id")).limit(_MOST_VIDEOS)
-    few.mapInArrow(featurize(spec), from_arrow_schema(FEATURE_COLUMNS)).write.mode("overwrite").parquet(made)
+    rows.mapInArrow(featurize(spec), from_arrow_schema(FEATURE_COLUMNS)).write.mode("overwrite").parquet(made)
     parts = list(parquet.batches(made, ["video_id", "features", "targets", "fold", "cluster"]))
     ids = np.concatenate(
         [*(part.column("video_id").to_numpy(zero_copy_only=False) for part in parts), np.empty(0, object)]
@@ -98,6 +97,9 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     settings, k = run.settings, run.settings.rollout.n
     recipe = recipes.of_settings(settings)
     mine = scope.of_split(run, "calibrate", recipe)
+    if mine.count > _MOST_VIDEOS:  # about so many, always the same ones
+        share = F.pmod(F.xxhash64("video_id"), F.lit(mine.count)) < _MOST_VIDEOS
+        mine = scope.fix(run, "calibrate-on", mine.videos.where(share))
     traces = mine.of(run.lake.read(TRACES).where(F.col("recipe_id") == recipe.id))
     rows = labelled(
         traced(traces, recipe.id, k, settings.waves.max_attempts),
@@ -146,14 +148,12 @@ def worth_of(kind: str, held_out: Mapping[str, HeldOut | None], examples: Exampl
 
 
 def register(run: Run, recipe: Recipe, made: calibrator.Calibrator, found: Worth | None) -> str:
-    """Keep a candidate in the registry; returns its id."""
-    manifest = calibrator.manifest(made) | {
+    """Keep a candidate in the registry, with what is known of it now; returns its id."""
+    manifest = calibrator.manifest(made, recipe.id, run.settings.rollout.n) | {
         "task": run.task,
-        "recipe_id": recipe.id,
         "recipe": recipe.json,
         "model_path": recipe.model_path,
         "adapter_path": recipe.adapter_path,
-        "rollouts": run.settings.rollout.n,
         "run_id": run.record.run_id,
         "created_at": datetime.now(UTC).isoformat(),
         "trained_on": {name: run.record.counts[name] for name in ("videos_train", "clusters_train")},
@@ -167,11 +167,11 @@ def metrics_of(run: Run, kind: str, calibrator_id: str, found: Worth | None) -> 
     """Rows of the table metrics: a candidate's figures, and how far its NLL is from others'."""
     if found is None:
         return []
-    videos = run.record.counts["videos_train"]
-    rows = metric_rows(run, found.figures(), kind, version=calibrator_id, videos=videos)
+    known: dict[str, Any] = {"split": "calibrate", "videos": run.record.counts["videos_train"]}
+    rows = metric_rows(run, found.figures(), kind, version=calibrator_id, **known)
     for minus, less in (("constant", found.minus_constant), (VOTE, found.minus_vote)):
         if less is not None:
-            rows += metric_rows(run, {"nll": less}, kind, version=calibrator_id, minus=minus, videos=videos)
+            rows += metric_rows(run, {"nll": less}, kind, version=calibrator_id, minus=minus, **known)
     return rows
 
 

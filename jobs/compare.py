@@ -78,7 +78,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
             f"({len(a.of_video)}) and {b.side.id} ({len(b.of_video)})"
         )
     methods = Methods(run.labels, run.label_set.independent)
-    table = Comparison(methods, kept)
+    table = Comparison(methods, arguments.split, kept)
     for known in (b, a):  # the first row is held against the others
         own = [known.of_video[case.video_id] for case in kept]
         scored = known.side.kind == "scorer"

@@ -67,7 +67,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     rolled = Rolled(live.recipe, recipes.greedy(live.recipe), live.rollouts)
     tested = _sample(run, "tested", arguments.split, rolled.recipe)
     tempered_on = _sample(run, "tempered-on", "calibrate", rolled.recipe)
-    table = Comparison(Methods(run.labels, run.label_set.independent), tested.cases)
+    table = Comparison(Methods(run.labels, run.label_set.independent), arguments.split, tested.cases)
     run.record.add({"videos": len(tested.cases), "clusters": table.clusters})
     if not tested.cases:
         raise UsageError(
@@ -80,8 +80,9 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         roll_out(run, rolled.recipe, rolled.k, sample.scope)  # a video whose text has changed has none
     for scorer in compared:
         score_all(run, scorer, tested.scope)  # videos that an earlier scorer knows and this one does not
-    judge = trace_quality.judge(run, rolled.recipe, rolled.k, tested.scope, arguments.judge)
-    quality = labelled.quality_of(run, tested.scope, tested.cases, rolled.recipe.id, rolled.k, judge)
+    who = trace_quality.judged_by(run, arguments.judge)
+    trace_quality.judge(run, rolled.recipe, rolled.k, tested.scope, who)
+    quality = labelled.quality_of(run, tested.scope, tested.cases, rolled.recipe.id, rolled.k, who.id)
     for scorer in compared:
         kind = scorer.manifest["kind"]
         name = kind if kind not in table.rows else f"{kind} {scorer.manifest['calibrator_id']}"
@@ -98,7 +99,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     if not run.record.quiet:
         result.show(run)
         told = ", ".join(f"{name} {value:.3f}" for name, value in known.items())
-        run.record.say(f"traces, by {judge}: {told}; each has a row in the table trace_quality")
+        run.record.say(f"traces, judged by {who.by}: {told}; each has a row in the table trace_quality")
 
 
 def summed(quality: list[list[Trace]]) -> dict[str, float]:

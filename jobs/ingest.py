@@ -107,7 +107,10 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     if arguments.labels is not None or ingest.labels.folders:
         run.waves.must_be_open(LABELS, SPLITS, FACETS)
     if arguments.labels is not None:
-        of_file = label_files.read_statements(run.lake.spark, arguments.labels, ingest, run.label_set, arguments.split)
+        whole = (run.settings.evaluate.cluster, run.settings.evaluate.observation)
+        of_file = label_files.read_statements(
+            run.lake.spark, arguments.labels, ingest, run.label_set, arguments.split, whole
+        )
         stated.append((arguments.labels, of_file))
     if arguments.source is not None:
         listing = list_files(run, arguments.source)

@@ -13,7 +13,7 @@ import sys
 from datetime import UTC, datetime
 
 from jobs.runtime import cli
-from jobs.runtime.errors import Doubted
+from jobs.runtime.errors import Doubted, UsageError
 from jobs.runtime.run import Run
 from jobs.steps import scorers
 from models.calibration import worth
@@ -26,6 +26,11 @@ TAKES_BUDGET = False
 def run(run: Run, arguments: argparse.Namespace) -> None:
     manifest = run.lake.registry.calibrator(run.task, arguments.calibrator)
     before = {pair["calibrator_id"] for pair in run.lake.registry.promotions(run.task)}
+    if "worth" not in manifest:
+        raise UsageError(
+            f"calibrator {manifest['calibrator_id']} is of an earlier version, which noted nothing of how good it is: "
+            "`deepintuit calibrate` makes one of today's"
+        )
     known = manifest["worth"] and worth.parse(manifest["worth"])
     if (why := worth.doubt(manifest["kind"], known)) and manifest["calibrator_id"] not in before:
         if not arguments.force:
@@ -41,6 +46,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         "rule": scorer.rule,
         "promoted_at": datetime.now(UTC).isoformat(),
         "run_id": run.record.run_id,
+        "doubt": why,  # what spoke against it, "" for nothing
     }
     run.lake.registry.promote(run.task, live)
     run.record.versions |= scorer.versions

@@ -47,12 +47,10 @@ class Registry:
         return storage.join(self._root, task, "calibrators", calibrator_id)
 
     def save(self, task: str, manifest: dict[str, Any], weights: bytes) -> None:
-        """Register a candidate under manifest["calibrator_id"]; saving the same one again changes nothing."""
+        """Register a candidate under manifest["calibrator_id"]. Of one that is known what it is stays the same, by its id;
+        what its manifest tells of it (how good it is, on which videos) is the newest."""
         folder = self.folder(task, manifest["calibrator_id"])
-        storage.write(storage.join(folder, "weights.safetensors"), weights)  # the same bytes, were they not cut short
-        with suppress(storage.Damaged):
-            if self._manifest(task, manifest["calibrator_id"]) is not None:
-                return
+        storage.write(storage.join(folder, "weights.safetensors"), weights)
         self._write(storage.join(folder, "manifest.json"), manifest)
 
     def nominate(self, task: str, calibrator_id: str) -> None:

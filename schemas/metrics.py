@@ -27,6 +27,7 @@ METRICS = Table(
         Column("method", STRING, "whose figure: greedy, single, a calibrator's kind ..., or a phase of training"),
         Column("minus", STRING, "method whose figure was taken from it, on the same videos; empty for none"),
         Column("version", STRING, "recipe, calibrator or scorer that the figure is of; NULL for a training"),
+        Column("split", STRING, "stage whose videos it is of; NULL for a training"),
         Column("step", LONG, "optimisation step; 0 for an evaluation"),
         Column("slice", STRING, "which videos: all, or fact=value"),
         Column("value", DOUBLE, "the figure"),

@@ -19,6 +19,7 @@ def contract(labels: LabelSet) -> Contract:
         one_of("think_label", labels.slugs),
         one_of("judged_by", JUDGES),
         not_null("judged_by"),
+        not_null("judge_id"),
         holds(
             "think_is_known", "follows_think IS NULL OR think_label IS NOT NULL", "follows a thinking without a label"
         ),
@@ -46,6 +47,11 @@ TRACE_QUALITY = Table(
         Column("rollout_index", INT, "0 .. K-1"),
         Column("attempt", INT, "of the trace"),
         Column("judged_by", STRING, "who says what it argues for: rule (the task's own) | model | nobody"),
+        Column(
+            "judge_id",
+            STRING,
+            "judged_by with what it judged by: the rule's code, the facet that says what there is to see",
+        ),
         Column("observation_label", STRING, "label that its observation argues for; NULL where nothing is known"),
         Column("think_label", STRING, "label that its thinking argues for; NULL where nothing is known"),
         Column("follows_observation", BOOLEAN, "whether its answer is what its observation argues for"),
@@ -59,7 +65,7 @@ TRACE_QUALITY = Table(
         Column("judged_at", TIMESTAMP, "UTC"),
         Column("ingested_on", DATE, "day on which the video was ingested, UTC"),
     ),
-    key=("video_id", "recipe_id", "input_digest", "rollout_index", "attempt", "judged_by"),
+    key=("video_id", "recipe_id", "input_digest", "rollout_index", "attempt", "judge_id"),
     contract=contract,
     partition_by=("recipe_id", "ingested_on"),
 )

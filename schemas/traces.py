@@ -36,6 +36,11 @@ def contract(labels: LabelSet) -> Contract:
         some_of("labels", labels.slugs),
         holds("failed_has_no_labels", "status = 'ok' OR labels IS NULL", "labels of a rollout without an answer"),
         between("logprob_sum", None, 0.0),
+        holds(
+            "label_logprobs_are_logarithms",
+            "label_logprobs IS NULL OR forall(map_values(label_logprobs), p -> p <= 0 AND NOT isnan(p))",
+            "a label's log-probability is no logarithm of a probability",
+        ),
         between("tokens", 0),
         not_null("ingested_on"),
     )

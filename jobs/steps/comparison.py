@@ -36,6 +36,7 @@ class Comparison:
     """
 
     methods: Methods
+    split: str
     cases: list[Case]
     rows: dict[str, Predictions] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -94,15 +95,18 @@ class Result:
 
     def metrics(self, run: Run) -> list[dict[str, Any]]:
         """Rows of the table metrics."""
-        rows, videos, versions = [], len(self.comparison.cases), self.comparison.versions
+        versions = self.comparison.versions
+        known: dict[str, Any] = {"split": self.comparison.split, "videos": len(self.comparison.cases)}
+        rows: list[dict[str, Any]] = []
         for method, version in versions.items():
-            rows += metric_rows(run, self.figures(method), method, version=version, videos=videos)
+            rows += metric_rows(run, self.figures(method), method, version=version, **known)
         for method, names in self.differences().items():
             version = versions[self.first]
-            rows += metric_rows(run, names, self.first, version=version, minus=method, videos=videos)
+            rows += metric_rows(run, names, self.first, version=version, minus=method, **known)
         for part, (count, found) in self.slices.items():
             for method, names in found.figures.items():
-                rows += metric_rows(run, names, method, version=versions[method], part=part, videos=count)
+                of_part = known | {"part": part, "videos": count}
+                rows += metric_rows(run, names, method, version=versions[method], **of_part)
         return rows
 
     def document(self) -> dict[str, Any]:
@@ -112,6 +116,7 @@ class Result:
             return {name: interval.json() for name, interval in names.items()}
 
         return {
+            "split": self.comparison.split,
             "methods": {method: plain(self.figures(method)) for method in self.comparison.rows},
             "differences": {method: plain(names) for method, names in self.differences().items()},
             "chance_ece": {method: {"mean": mean, "p95": p95} for method, (mean, p95) in self.whole.chance.items()},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,18 @@ from schemas.splits import STAGES
 _BETWEEN = "[,;|]"  # what separates labels in one cell
 
 
-def read_statements(spark: SparkSession, path: str, ingest: Ingest, labels: LabelSet, split: str | None) -> DataFrame:
+def read_statements(
+    spark: SparkSession,
+    path: str,
+    ingest: Ingest,
+    labels: LabelSet,
+    split: str | None,
+    whole: Collection[str | None] = (),
+) -> DataFrame:
     """What a file says: one row for every row of it, with the columns of `statements`.
 
-    split: the stage of every row where the file has no such column. Raises UsageError for a missing file or column, a
+    split: the stage of every row where the file has no such column; whole: facets of which a cell holds one alone, whatever
+    marks are in it. Raises UsageError for a missing file or column, a
     label outside the task's set, an unknown stage.
     """
     entry = find("--labels", path)
@@ -46,7 +54,7 @@ def read_statements(spark: SparkSession, path: str, ingest: Ingest, labels: Labe
         (F.col(f"`{split_column}`") if split_column else F.lit(split).cast("string")).alias("split"),
         F.lit(Path(path).name).alias("source"),
         F.lit(entry.modified_at).alias("observed_at"),
-        _facets(mapped.facets).alias("facets"),
+        _facets(mapped.facets, whole).alias("facets"),
     )
     return statements(
         read, ingest.labels, labels, (f"{path}, column '{mapped.label}'", f"{path}, column '{split_column}'")
@@ -95,17 +103,24 @@ def statements(read: DataFrame, mapped: LabelFile, labels: LabelSet, where: tupl
     return read.withColumns({"label": label, "labels": named, "split": stages.mapped(read, "split")})
 
 
-def _facets(columns: Mapping[str, str]) -> Column:
+def _facets(columns: Mapping[str, str], whole: Collection[str | None] = ()) -> Column:
     """What some columns say of a row as an array of facts: (name, value)."""
     facts = F.array().cast("array<struct<name:string,value:string>>")
     for column, name in columns.items():
-        values = F.coalesce(_parts(F.col(f"`{column}`")), F.array().cast("array<string>"))
+        cell = F.col(f"`{column}`")
+        values = F.array_compact(F.array(_given(cell))) if name in whole else _parts(cell)
+        values = F.coalesce(values, F.array().cast("array<string>"))
         facts = F.concat(facts, F.transform(values, partial(_fact, name)))
     return facts
 
 
 def _fact(name: str, value: Column) -> Column:
     return F.struct(F.lit(name).alias("name"), value.alias("value"))
+
+
+def _given(cell: Column) -> Column:
+    """What is in a cell, NULL if that is blank."""
+    return F.nullif(F.trim(cell), F.lit(""))
 
 
 def _parts(cell: Column) -> Column:
@@ -137,7 +152,7 @@ class _Words:
         """The column in our words; of several in a cell, an array. Raises UsageError for a value that is strange."""
         # Accents may be written in two signs, as macOS does in names.
         words = {unicodedata.normalize("NFD", word): word for word in self.known} | dict(self.words)
-        cell = F.trim(F.col(column))
+        cell = _given(F.col(column))
         parts = _parts(cell) if several else F.array(cell)
         values = table.select(F.explode(parts).alias("value")).where(F.col("value").isNotNull())
         counts = values.where(~F.col("value").isin(*words, *self.known)).groupBy("value").count()
@@ -192,6 +207,8 @@ def label_rows(matched: DataFrame, task: str, labels: LabelSet) -> DataFrame:
         said, told = F.col("said"), F.col("labels")
         contradicted = (F.size("said") > 1) & F.col("label").isNotNull()
     message = F.format_string("the file says of this video: %s", F.concat_ws(", ", said))
+    empty = F.col("labels").isNull() if labels.independent else F.col("label").isNull()
+    rows = _refuse(rows, empty, "label_missing", F.lit("its cell is empty, which says nothing"))
     return _refuse(rows, contradicted, "label_contradicted", message).select(
         "video_id",
         "external_id",

@@ -21,6 +21,7 @@ from schemas.scores import SCORES
 from schemas.trace_quality import TRACE_QUALITY
 
 MOST_VIDEOS = 20_000
+_READ = [name for name in TRACE_FIELDS if name not in ("observation", "think")]  # long, and no figure needs them
 QUALITIES = (
     "follows_observation",
     "follows_think",
@@ -60,15 +61,15 @@ def traces_of(run: Run, within: Scope, cases: Sequence[Case], recipe_id: str, k:
     rows = within.of(run.lake.view("current_traces")).where(
         (F.col("recipe_id") == recipe_id) & (F.col("rollout_index") < k)
     )
-    return _by_case(rows.select("video_id", *TRACE_FIELDS), cases)
+    return _by_case(rows.select("video_id", *_READ), cases)
 
 
 def quality_of(
-    run: Run, within: Scope, cases: Sequence[Case], recipe_id: str, k: int, judged_by: str
+    run: Run, within: Scope, cases: Sequence[Case], recipe_id: str, k: int, judge_id: str
 ) -> list[list[Trace]]:
     """What the table trace_quality says of the same traces, by one judge: observation_label and QUALITIES."""
     rows = within.of(run.lake.read(TRACE_QUALITY)).where(
-        (F.col("recipe_id") == recipe_id) & (F.col("rollout_index") < k) & (F.col("judged_by") == judged_by)
+        (F.col("recipe_id") == recipe_id) & (F.col("rollout_index") < k) & (F.col("judge_id") == judge_id)
     )
     told = F.struct("attempt", "observation_label", *QUALITIES)
     latest = rows.groupBy("video_id", "rollout_index").agg(F.max_by(told, "attempt").alias("t"))

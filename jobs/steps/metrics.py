@@ -22,6 +22,7 @@ def metric_rows(
     step: int = 0,
     part: str = "all",
     videos: int | None = None,
+    split: str | None = None,
 ) -> list[dict[str, Any]]:
     """Figures as rows of the table metrics, but for those that are not defined; part: its column `slice`."""
     known = {
@@ -29,6 +30,7 @@ def metric_rows(
         "method": method,
         "minus": minus,
         "version": version,
+        "split": split,
         "step": step,
         "slice": part,
         "videos": videos,

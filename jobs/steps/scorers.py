@@ -54,13 +54,20 @@ class Scorer:
 def of_manifest(manifest: dict[str, Any], decide: Decide, labels: LabelSet) -> Scorer:
     """The scorer of a registered calibrator under a decision rule.
 
-    Raises UsageError for a calibrator that was trained when the task's labels were of the other mode.
+    Raises UsageError for a calibrator that was trained when the task's labels were others, or of the other mode.
     """
     trained = manifest.get("mode", "exclusive")
     if trained != labels.mode:
         raise UsageError(
             f"calibrator {manifest['calibrator_id']}: expected one of {labels.mode} labels, as `mode` in the task's file of "
             f"labels says, found one of {trained} labels; calibrate and promote again, or set `mode: {trained}`"
+        )
+    if set(manifest["labels"]) != set(labels.slugs):
+        gone, new = set(manifest["labels"]) - set(labels.slugs), set(labels.slugs) - set(manifest["labels"])
+        told = [f"{what} {', '.join(sorted(some))}" for what, some in (("without", gone), ("with", new)) if some]
+        raise UsageError(
+            f"calibrator {manifest['calibrator_id']}: expected one of the labels that the task has now, found one of "
+            f"others: the task is now {' and '.join(told)}; roll out, calibrate and promote again, or put the labels back"
         )
     value = identity.scorer(
         recipes=[manifest["recipe_id"]],

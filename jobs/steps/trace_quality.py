@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -13,8 +15,10 @@ from jobs.steps.scope import KEY, Scope
 from lake.staging import Wave
 from lake.waves import Work
 from lake.write import stage
+from models.identity import digest
 from models.language.codes import yes_no
 from models.language.prompts import argues_question, next_turn
+from models.language.rule import code_of
 from schemas.trace_quality import TRACE_QUALITY
 from udfs.trace_quality import QUALITY_COLUMNS, Judge, judge_traces
 
@@ -42,20 +46,33 @@ def check(run: Run, by_model: bool) -> None:
     recipes.check_rule(run.settings.labels)
 
 
-def judge(run: Run, recipe: Recipe, k: int, scope: Scope, by_model: bool) -> str:
-    """Judge the traces of a recipe that are not judged yet, and say who did: rule, model or nobody.
+@dataclass(frozen=True)
+class Judgement:
+    """Who judges traces. by: rule, model or nobody; id: the same with what it judges by, as it is now."""
 
-    by_model: the model is asked what their thinking argues for. How far a trace is from its siblings is as of the first k
+    by: str
+    id: str
+
+
+def judged_by(run: Run, by_model: bool) -> Judgement:
+    """Who judges under these settings: the task's own rule, as its code is now, or the model where it is asked."""
+    rule, seen = run.settings.labels.rule, run.settings.evaluate.observation
+    by = "rule" if rule else "model" if by_model else "nobody"
+    return Judgement(by, digest([by, code_of(rule) if rule else "", seen or ""]))
+
+
+def judge(run: Run, recipe: Recipe, k: int, scope: Scope, who: Judgement) -> None:
+    """Judge the traces of a recipe that this judge has not seen yet.
+
+    How far a trace is from its siblings is as of the first k
     that it was judged with.
     """
     settings = run.settings
-    rule = settings.labels.rule
-    who = "rule" if rule else "model" if by_model else "nobody"
     traces = scope.of(run.lake.view("current_traces")).where(
         (F.col("recipe_id") == recipe.id) & (F.col("rollout_index") < k)
     )
     known = scope.of(run.lake.read(TRACE_QUALITY)).where(
-        (F.col("recipe_id") == recipe.id) & (F.col("judged_by") == who)
+        (F.col("recipe_id") == recipe.id) & (F.col("judge_id") == who.id)
     )
     key = [*KEY, "rollout_index", "attempt"]
     new = traces.join(known.select(*key), key, "left_anti").select(*KEY).distinct()
@@ -70,18 +87,22 @@ def judge(run: Run, recipe: Recipe, k: int, scope: Scope, by_model: bool) -> str
         .join(seen.groupBy("video_id").agg(F.min("value").alias("observation")), "video_id", "left")
     )
     if todo.isEmpty():
-        return who
-    asked = _judge(run, recipe) if who == "model" else None
+        return
+    asked = _judge(run, recipe) if who.by == "model" else None
     rows = todo.coalesce(settings.engine.per_cluster) if asked else todo
-    facts = {"task": F.lit(run.task), "recipe_id": F.lit(recipe.id), "judged_at": F.current_timestamp()}
+    facts = {
+        "judge_id": F.lit(who.id),
+        "task": F.lit(run.task),
+        "recipe_id": F.lit(recipe.id),
+        "judged_at": F.current_timestamp(),
+    }
 
     def write(wave: Wave) -> Work:
-        made = rows.mapInArrow(judge_traces(rule, asked), from_arrow_schema(QUALITY_COLUMNS))
+        made = rows.mapInArrow(judge_traces(settings.labels.rule, asked), from_arrow_schema(QUALITY_COLUMNS))
         return [stage(wave, TRACE_QUALITY, made.withColumns(facts))], {}
 
     landed = run.waves.make(write, run.record.versions).landed[TRACE_QUALITY.name]
     run.record.add({"traces_judged": landed.rows})
-    return who
 
 
 def _judge(run: Run, recipe: Recipe) -> Judge:

@@ -52,8 +52,11 @@ def weights(calibrator: Calibrator) -> bytes:
     return save_tensors(calibrator.tensors())
 
 
-def manifest(calibrator: Calibrator) -> dict[str, Any]:
-    """What `load` needs beside the weights, with the digests that enter a scorer's identity."""
+def manifest(calibrator: Calibrator, recipe_id: str, rollouts: int) -> dict[str, Any]:
+    """What `load` needs beside the weights, with the digests that enter a scorer's identity.
+
+    recipe_id, rollouts: of the traces that it learned from and looks at; the same vote over others is another calibrator.
+    """
     spec = calibrator.spec
     kind: dict[str, Any] = {"kind": calibrator.kind, "labels": list(spec.labels)} | calibrator.parameters()
     kind |= {"mode": "independent"} if spec.independent else {}
@@ -63,7 +66,9 @@ def manifest(calibrator: Calibrator) -> dict[str, Any]:
         "temperature": calibrator.temperature,
         "calibrator": learned,
         "calibration": calibration,
-        "calibrator_id": identity.digest([learned, calibration]),
+        "recipe_id": recipe_id,
+        "rollouts": rollouts,
+        "calibrator_id": identity.digest([learned, calibration, recipe_id, rollouts]),
     }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from models.handwriting import teacher, tiny
-from models.handwriting.scenes import LABELS, label_of
+from models.handwriting.rule import LABELS, label_of
 from models.language import grammar
 from models.language.prompts import chat
 from models.training import alignment

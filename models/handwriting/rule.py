@@ -1,13 +1,28 @@
-"""Which label a segment of a trace argues for: the benchmark's own rule, so that traces can be held against themselves."""
+"""Which label digits have, and which a segment of a trace argues for: the benchmark's own rule, so that traces can be held
+against themselves. What learns from it names this file by its digest."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import pairwise
 
-from models.handwriting.scenes import LABELS, label_of
+LABELS = ("rising", "falling", "mixed")
 
 _COMPARISON = re.compile(r"(\d)\s*([<>=])\s*(\d)")
 _DIGITS = re.compile(r"\s*\d(\s+\d){3}\s*")
+
+
+def label_of(digits: Sequence[int]) -> str:
+    """`rising` if every digit is greater than the one before, `falling` if every one is smaller, else `mixed`.
+
+    A tie is neither a rise nor a fall: one pair of equal neighbours makes the clip mixed.
+    """
+    if all(a < b for a, b in pairwise(digits)):
+        return "rising"
+    if all(a > b for a, b in pairwise(digits)):
+        return "falling"
+    return "mixed"
 
 
 def label_argued(segment: str) -> str | None:

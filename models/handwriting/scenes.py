@@ -13,23 +13,10 @@ import numpy as np
 
 from models.handwriting.digits import SUBSETS, Hand, hands
 from models.handwriting.kinds import DIFFICULTY, KINDS, LOOKALIKES, MIX, Kind, Writing
-
-LABELS = ("rising", "falling", "mixed")
+from models.handwriting.rule import LABELS, label_of
 
 _BAR = 0.12  # height of the bar over a rewound clip, of the picture's
 _BAR_COLOR = np.array([0.9, 0.15, 0.1], np.float32)
-
-
-def label_of(digits: Sequence[int]) -> str:
-    """`rising` if every digit is greater than the one before, `falling` if every one is smaller, else `mixed`.
-
-    A tie is neither a rise nor a fall: one pair of equal neighbours makes the clip mixed.
-    """
-    if all(a < b for a, b in pairwise(digits)):
-        return "rising"
-    if all(a > b for a, b in pairwise(digits)):
-        return "falling"
-    return "mixed"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from models.handwriting.scenes import label_of
+from models.handwriting.rule import label_of
 
 _CLOSINGS = ("so", "thus", "hence")
 

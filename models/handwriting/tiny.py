@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from models.handwriting import teacher
-from models.handwriting.scenes import LABELS
+from models.handwriting.rule import LABELS
 from models.video.frames import FrameSpec
 
 PROMPT = "Four digits: rising, falling or mixed?"

@@ -23,11 +23,20 @@ def load_rule(name: str) -> Rule:
 
 
 def code_of(name: str) -> str:
-    """Digest of the module that a rule stands in, comments and layout apart: what learned from a rule needs that very one.
-    Raises ValueError where there is none."""
+    """Digest of the file that a rule stands in, comments and layout apart: what learned from a rule needs that very one.
+
+    What the rule takes from other files is not seen: let all that decides stand in one. Raises ValueError without a rule.
+    """
     return identity.digest(ast.dump(ast.parse(inspect.getsource(inspect.getmodule(load_rule(name))))))  # type: ignore[arg-type]
 
 
 def argued_by(rule: Rule | None, segment: str | None) -> str | None:
-    """What a segment argues for; None without a rule, or without a segment."""
-    return rule(segment) if rule and segment else None
+    """What a segment argues for; None without a rule, without a segment, and where a site's rule cannot take what a model
+    wrote: one odd trace is no reason to score none."""
+    if not rule or not segment:
+        return None
+    try:
+        found = rule(segment)
+    except Exception:  # whatever it is, of code that is not ours, over text that nobody has read
+        return None
+    return found if isinstance(found, str) else None

@@ -23,5 +23,5 @@ def night(spark, clip_factory, tmp_path_factory):
     runs["promote"] = lake.job("promote", force=True)  # of so few videos nothing is known to be better
     runs["nightly"] = lake.job("nightly", source=str(uploads))
     runs["labels"] = lake.job("ingest", labels=str(uploads / "labels.csv"))
-    runs["evaluate"] = lake.job("evaluate")
+    runs["evaluate"] = lake.job("evaluate", diagnostics=True)
     return lake

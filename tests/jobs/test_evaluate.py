@@ -117,6 +117,7 @@ def test_figures_with_their_intervals_are_rows_of_metrics(judged):
     assert rows["vote", "single", "all", "nll"]["value"] < 0
     versions = {method: row["version"] for (method, *_), row in rows.items()}
     live = judged.runs["promote"].versions
+    assert {row["split"] for row in rows.values()} == {"test"}
     assert (versions["vote"], versions["single"]) == (live["scorer_id"], live["recipe_id"])
     assert len(set(versions.values())) == 3 and None not in versions.values()
 
@@ -158,9 +159,8 @@ def test_every_sampled_trace_is_judged_once(judged):
     summed = again.results["trace_quality"]
     assert summed["repetition"] == pytest.approx(1 / 4) and 0 < summed["observation_right"] < 1
     # What somebody else makes of the same traces is another row of them, and no part of these figures.
-    others = [
-        row | {"judged_by": "nobody", "repetition": 1.0, "think_label": None, "follows_think": None} for row in rows
-    ]
+    unknown = {"judged_by": "nobody", "judge_id": "0" * 16, "think_label": None, "follows_think": None}
+    others = [row | unknown | {"repetition": 1.0} for row in rows]
     land(judged, trace_quality=[row | {"observation_label": None, "follows_observation": None} for row in others])
     assert len(judged.rows("trace_quality")) == 2 * 90 * K
     assert judged.job("evaluate").results["trace_quality"] == summed
@@ -176,6 +176,35 @@ def test_other_splits_and_calibrators_can_be_looked_at(judged):
         judged.job("evaluate", calibrator=["0123"])
     with pytest.raises(UsageError, match="--judge: the task animals has a rule of its own"):
         judged.job("evaluate", judge=True)
+
+
+def test_what_is_known_of_a_calibrator_is_what_was_found_last(judged):
+    """Given a calibrator of the same id, when it is told which videos belong together, then its gate looks at that."""
+    found = {}
+    for cluster in ("null", "writer"):
+        done = judged.job("calibrate", f"evaluate.cluster={cluster}")
+        manifest = judged.at_hand().registry.calibrator("animals", done.versions["calibrator_id"])
+        found[cluster] = manifest["calibrator_id"], manifest["worth"]["minus_constant"]
+        assert manifest["run_id"] == done.run_id
+    (one, alone), (same, together) = found["null"], found["writer"]
+    assert one == same and alone["value"] == together["value"]
+    assert together["high"] - together["low"] > alone["high"] - alone["low"]
+
+
+def test_a_calibrator_of_other_labels_is_refused_before_anything_starts(judged, tmp_path):
+    now = Lake(judged.root, conf=site(tmp_path, "animals", (*SLUGS[:2], "cow"), more=RULE, settings=SETTINGS))
+    for job in ("promote", "evaluate", "nightly"):
+        with pytest.raises(
+            UsageError, match="the task is now without fox and with cow; roll out, calibrate and promote"
+        ):
+            now.job(job)
+
+
+def test_what_traces_are_held_against_can_be_told_later(judged):
+    """Given traces that were judged, when a setting says what there was to see, then they are judged by that, too."""
+    blind = judged.job("evaluate", "evaluate.observation=null")
+    assert blind.counts["traces_judged"] == 90 * K and "observation_right" not in blind.results["trace_quality"]
+    assert "observation_right" in judged.job("evaluate").results["trace_quality"]
 
 
 def test_small_samples_are_said_aloud(spark, tmp_path, capfd):
@@ -213,6 +242,7 @@ def test_what_does_not_beat_the_vote_is_not_promoted_in_silence(spark, tmp_path,
     capfd.readouterr()
     lake.job("promote", calibrator=linear["calibrator_id"], force=True)
     assert "WARNING: promoted by --force: not known to be better" in capfd.readouterr().err
+    assert lake.at_hand().registry.live("animals")["doubt"].startswith("not known to be better than ")
     for way_back in (vote, linear):  # what was live before needs no force
         lake.job("promote", calibrator=way_back["calibrator_id"])
         assert lake.at_hand().registry.live("animals")["calibrator_id"] == way_back["calibrator_id"]

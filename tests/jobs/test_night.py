@@ -95,8 +95,14 @@ def test_evaluate_measures_every_method_with_intervals(night):
     results = night.runs["evaluate"].results["methods"]
     live, *others = results
     simple = ["greedy", "single", "majority"]
-    assert live in ("vote", "linear") and others == [*simple, *(f"{name} (tempered)" for name in simple)]
-    for figures in results.values():
+    methods = [*simple, *(f"{name} (tempered)" for name in simple)]
+    assert live in ("vote", "linear") and others[: len(methods)] == methods
+    seen = {name: results[name] for name in others[len(methods) :]}
+    blinded = [f"greedy, {what}" for what in ("shuffled frames", "one frame", "no frames")]
+    assert [*seen][-3:] == blinded and all(figures.keys() == {"accuracy", "answered"} for figures in seen.values())
+    assert all(0 <= figures["accuracy"]["value"] <= figures["answered"]["value"] <= 1 for figures in seen.values())
+    assert not {*blinded} & night.runs["evaluate"].results["differences"].keys()
+    for figures in (results[name] for name in (live, *methods)):
         for name in ("accuracy", "nll", "brier", "aurc"):
             figure = figures[name]
             assert 0 <= figure["low"] <= figure["high"] and figure["value"] >= 0, (name, figure)

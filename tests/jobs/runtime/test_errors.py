@@ -244,13 +244,13 @@ def test_half_a_calibrators_weights_are_told_before_any_worker_starts(tmp_path):
     one = np.ones(len(spec.names))
     made = LinearCalibrator(spec, one, one, np.ones((2, len(one))), np.ones(2))
     registry = Registry(str(tmp_path))
-    registry.save("t", manifest(made) | {"created_at": "2026-03-01"}, weights(made))
-    folder = registry.folder("t", manifest(made)["calibrator_id"])
+    registry.save("t", manifest(made, "r", 4) | {"created_at": "2026-03-01"}, weights(made))
+    folder = registry.folder("t", manifest(made, "r", 4)["calibrator_id"])
     assert open_calibrator(folder).spec == spec
     halve(Path(folder, "weights.safetensors"))
     with pytest.raises(Damaged, match=r"weights.safetensors: expected the weights of a calibrator.* writes them anew"):
         open_calibrator(folder)
-    registry.save("t", manifest(made) | {"created_at": "2026-03-02"}, weights(made))
+    registry.save("t", manifest(made, "r", 4) | {"created_at": "2026-03-02"}, weights(made))
     assert open_calibrator(folder).spec == spec
 
 

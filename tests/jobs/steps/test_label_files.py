@@ -159,6 +159,11 @@ def test_facts_beside_labels_are_rows_of_their_own(spark, tmp_path):
     rows = facet_rows(match(statements, files, "files"), "t").collect()
     found = Counter((row["external_id"], row["name"], row["value"]) for row in rows)  # nothing of b, which is a riddle
     assert found == Counter([("a", "kind", "night"), ("a", "kind", "indoor"), ("a", "writer", "w1")])
+    (tmp_path / "people.csv").write_text('file,label,who\na,rising,"Smith, Anna"\nb,rising,"Jones, Anna"\nc,rising, \n')
+    ingest = load(None, ["ingest.labels.facets={who: person}"]).ingest
+    people = read_statements(spark, str(tmp_path / "people.csv"), ingest, SLUGS, None, whole=("person", None))
+    found = {row["external_id"]: [fact["value"] for fact in row["facets"]] for row in people.collect()}
+    assert found == {"a": ["Smith, Anna"], "b": ["Jones, Anna"], "c": []}  # who belongs together is one name
     with pytest.raises(
         UsageError, match=r"expected a column 'camera', found 'file', 'label'; set ingest.labels.facets.camera"
     ):
@@ -225,7 +230,7 @@ def test_statements_meet_their_videos_and_contradictions_and_leaks_are_refused(s
             ("copy", "label_contradicted"): 1,  # the same content as known, called otherwise
             ("known", "label_contradicted"): 1,
             ("known.mp4", "label_contradicted"): 1,
-            ("gap", "label_is_given"): 1,
+            ("gap", "label_missing"): 1,
             ("gap", "label_contradicted"): 2,
             ("never", "key_twice"): 1,
         }
@@ -286,8 +291,8 @@ def test_rows_of_independent_labels_are_united_and_none_stands_alone(spark, tmp_
             ("ambiguous", "ambiguous_name"): 1,
             ("None", "video_id_is_given"): 1,
             ("rows", "key_twice"): 1,  # it is claimed for another stage, too
-            ("empty", "labels_is_given"): 1,  # an empty cell says nothing, and never that no label applies
-            ("again", "labels_is_given"): 1,
+            ("empty", "label_missing"): 1,  # an empty cell says nothing, and never that no label applies
+            ("again", "label_missing"): 1,
         }
     )
     held = spark.createDataFrame([], "video_id string, task string, split string")

@@ -36,7 +36,7 @@ def test_a_fit_separates_what_can_be_separated(rows):
 def test_training_twice_gives_the_same_bytes(rows):
     first, second = fit(*rows), fit(*rows)
     assert weights(first) == weights(second)
-    assert manifest(first)["calibrator_id"] == manifest(second)["calibrator_id"]
+    assert manifest(first, "r", 4)["calibrator_id"] == manifest(second, "r", 4)["calibrator_id"]
 
 
 @pytest.mark.parametrize("independent", [False, True])
@@ -111,7 +111,7 @@ TRACES = [
 def test_what_is_loaded_gives_the_same_probabilities(rows):
     raw = fit(*rows)
     saved = LinearCalibrator(raw.spec, raw.mean, raw.scale, raw.weight, raw.bias, temperature=1.7)
-    loaded = load(manifest(saved), weights(saved))
+    loaded = load(manifest(saved, "r", 4), weights(saved))
     assert probs(loaded, TRACES) == probs(saved, TRACES) != probs(raw, TRACES)
     assert list(probs(loaded, TRACES)) == ["a", "b", "c"] and sum(probs(loaded, TRACES).values()) == pytest.approx(1)
 
@@ -120,7 +120,7 @@ def test_weights_and_temperature_have_digests_of_their_own(rows):
     raw = fit(*rows)
     warm = LinearCalibrator(raw.spec, raw.mean, raw.scale, raw.weight, raw.bias, temperature=2.0)
     other = LinearCalibrator(raw.spec, raw.mean, raw.scale, raw.weight, raw.bias + 1)
-    digests = [manifest(each) for each in (raw, warm, other)]
+    digests = [manifest(each, "r", 4) for each in (raw, warm, other)]
     assert digests[0]["calibrator"] == digests[1]["calibrator"] != digests[2]["calibrator"]
     assert digests[0]["calibration"] == digests[2]["calibration"] != digests[1]["calibration"]
     assert len({each["calibrator_id"] for each in digests}) == 3
@@ -131,7 +131,7 @@ def test_a_calibrator_keeps_to_the_rule_that_it_learned_from(rows):
     spec = FeatureSpec(SPEC.labels, 0, rule="models.handwriting.rule:label_argued")
     size = len(spec.names)
     made = LinearCalibrator(spec, np.zeros(size), np.ones(size), np.ones((3, size)), np.zeros(3))
-    known = manifest(made)
+    known = manifest(made, "r", 4)
     assert load(known, weights(made)).spec == spec
     with pytest.raises(
         ValueError, match=r"rule models\.handwriting\.rule:label_argued has changed since this calibrator"
@@ -141,14 +141,14 @@ def test_a_calibrator_keeps_to_the_rule_that_it_learned_from(rows):
         load(known | {"rule": "no.such:rule"}, weights(made))
     assert (
         known["calibrator_id"]
-        != manifest(LinearCalibrator(SPEC, *(np.zeros(1),) * 2, np.ones((3, 1)), np.zeros(3)))["calibrator_id"]
+        != manifest(LinearCalibrator(SPEC, *(np.zeros(1),) * 2, np.ones((3, 1)), np.zeros(3)), "r", 4)["calibrator_id"]
     )
 
 
 def test_an_unknown_kind_is_refused(rows):
     raw = fit(*rows)
     with pytest.raises(ValueError, match="expected linear or vote, found 'tree'"):
-        load(manifest(raw) | {"kind": "tree"}, weights(raw))
+        load(manifest(raw, "r", 4) | {"kind": "tree"}, weights(raw))
 
 
 FREE = FeatureSpec(("a", "b", "c"), 0, independent=True)
@@ -194,8 +194,8 @@ def test_one_independent_label_alone_is_logistic_regression(free_rows):
 
 def test_a_calibrator_of_independent_labels_is_loaded_as_one(free_rows):
     saved = fit_free(*free_rows)
-    loaded = load(manifest(saved), weights(saved))
-    assert loaded.spec == FREE and manifest(saved)["mode"] == "independent"
+    loaded = load(manifest(saved, "r", 4), weights(saved))
+    assert loaded.spec == FREE and manifest(saved, "r", 4)["mode"] == "independent"
     assert probs(loaded, TRACES) == probs(saved, TRACES)
     assert abs(sum(probs(loaded, TRACES).values()) - 1) > 1e-3
 
@@ -204,5 +204,5 @@ def test_the_mode_is_no_part_of_what_names_an_exclusive_calibrator():
     """Names given out earlier stay; the same weights for independent labels are another calibrator."""
     ones = np.ones(WIDTH)
     exclusive, free = (LinearCalibrator(spec, ones, ones, np.ones((3, WIDTH)), np.ones(3)) for spec in (SPEC, FREE))
-    assert manifest(exclusive)["calibrator"] == "cdf50dc2ab27be0e" != manifest(free)["calibrator"]
-    assert "mode" not in manifest(exclusive)
+    assert manifest(exclusive, "r", 4)["calibrator"] == "cdf50dc2ab27be0e" != manifest(free, "r", 4)["calibrator"]
+    assert "mode" not in manifest(exclusive, "r", 4)

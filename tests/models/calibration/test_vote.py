@@ -50,11 +50,14 @@ def test_of_independent_labels_usable_traces_vote_for_and_against():
 @pytest.mark.parametrize("independent", [False, True])
 def test_what_is_loaded_says_the_same(independent):
     vote = VoteCalibrator(FeatureSpec(LABELS, 0, independent), 4, 1.7)
-    loaded = load(manifest(vote), weights(vote))
-    assert loaded == vote and manifest(loaded)["kind"] == "vote"
-    other = [manifest(VoteCalibrator(FeatureSpec(LABELS, 0, independent), k, t)) for k, t in ((4, 1.0), (8, 1.7))]
-    assert len({one["calibrator_id"] for one in (*other, manifest(vote))}) == 3
-    assert other[0]["calibrator"] == manifest(vote)["calibrator"] != other[1]["calibrator"]
+    loaded = load(manifest(vote, "r", 4), weights(vote))
+    assert loaded == vote and manifest(loaded, "r", 4)["kind"] == "vote"
+    assert manifest(vote, "r", 4)["calibrator_id"] != manifest(vote, "s", 4)["calibrator_id"]  # over other traces
+    other = [
+        manifest(VoteCalibrator(FeatureSpec(LABELS, 0, independent), k, t), "r", k) for k, t in ((4, 1.0), (8, 1.7))
+    ]
+    assert len({one["calibrator_id"] for one in (*other, manifest(vote, "r", 4))}) == 3
+    assert other[0]["calibrator"] == manifest(vote, "r", 4)["calibrator"] != other[1]["calibrator"]
 
 
 def test_it_reads_the_features_that_every_spec_begins_with():
