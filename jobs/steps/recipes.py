@@ -17,7 +17,7 @@ from models.engines.rollouts import Plan
 from models.language import prompts
 from models.language.codes import yes_no
 from models.language.label_scores import Checks, Choice, Scored
-from models.language.rule import load_rule
+from models.language.rule import code_of
 from models.video.cell import cell_of
 from models.video.container import Limits
 from models.video.frames import FrameSpec
@@ -56,9 +56,13 @@ def check_rule(task: Task) -> None:
     """Raises UsageError for a rule that is not there. It is no part of a recipe, but what comes later needs it."""
     if task.rule:
         try:
-            load_rule(task.rule)
+            code_of(task.rule)
         except ValueError as error:
             raise UsageError(f"task {task.task}: {error}") from None
+        except (OSError, TypeError):
+            raise UsageError(
+                f"task {task.task}: rule: expected a function in a Python file, whose code can be read; found {task.rule!r}"
+            ) from None
 
 
 def of_settings(settings: Settings) -> Recipe:

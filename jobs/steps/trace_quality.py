@@ -64,8 +64,7 @@ def judged_by(run: Run, by_model: bool) -> Judgement:
 def judge(run: Run, recipe: Recipe, k: int, scope: Scope, who: Judgement) -> None:
     """Judge the traces of a recipe that this judge has not seen yet.
 
-    How far a trace is from its siblings is as of the first k
-    that it was judged with.
+    How far a trace is from its siblings is as of the first k that it was judged with.
     """
     settings = run.settings
     traces = scope.of(run.lake.view("current_traces")).where(

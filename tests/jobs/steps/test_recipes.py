@@ -67,6 +67,21 @@ def test_pictures_at_uneven_times_need_a_model_that_is_told_each(tmp_path):
     assert found.json["frames"]["sampling"] == "scene"
 
 
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("no.such:rule", "rule: expected module:function that can be imported, found 'no.such:rule'"),
+        ("models.language.rule:absent", "rule: expected module:function that can be imported"),
+        ("math:sqrt", "rule: expected a function in a Python file, whose code can be read; found 'math:sqrt'"),
+    ],
+)
+def test_a_rule_that_is_not_there_is_told_before_anything_runs(rule, said):
+    settings = load(None)
+    task = settings.labels.model_copy(update={"rule": rule})
+    with pytest.raises(UsageError, match=f"task handwriting: {said}"):
+        recipes.of_settings(settings.model_copy(update={"labels": task}))
+
+
 def test_blinded_recipes_differ_in_what_is_shown_and_nothing_else():
     whole = recipes.greedy(recipe())
     found = recipes.blinded(whole)
