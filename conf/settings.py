@@ -55,7 +55,10 @@ class Spark(Section):
 
 
 class Model(Section):
-    path: str = Field(description="folder of the reasoning model, Hugging Face layout, quantised or not")
+    path: str = Field(
+        description="folder of the reasoning model, Hugging Face layout, quantised or not; or the name or id of a "
+        "registered one: aligned, refined"
+    )
     adapter: str | None = Field(description="folder of a LoRA adapter for it, peft's layout")
 
     @field_validator("path")
@@ -159,13 +162,47 @@ class Ingest(Section):
     texts: TextFile
 
 
+class Training(Section):
+    """What align and refine share: how they run, not what comes out."""
+
+    processes: int = Field(ge=1, description="that train one model together, each with a share of the batch")
+    threads: int | None = Field(ge=1, description="of each process; null: the host's cores, shared out")
+    checkpoint_every: int = Field(ge=1, description="steps")
+    cache_mb: int = Field(ge=1, description="decoded frames kept on disk while training")
+
+
 class Align(Section):
     steps: int = Field(ge=1, description="optimiser steps")
     batch: int = Field(ge=1, description="traces per step")
     micro_batch: int = Field(ge=1, description="traces that fit into memory at once")
     learning_rate: float = Field(gt=0)
     warmup: int = Field(ge=0, description="steps")
-    cache_mb: int = Field(ge=1, description="decoded frames kept on disk while training")
+
+
+class Refine(Section):
+    """Reinforcement learning; models/training/refinement.py and objectives.py say what the objectives are.
+
+    Rollouts are drawn at temperature 1 from the whole distribution, whatever `rollout` says: gradients are of that one.
+    """
+
+    objective: Literal["softmax", "clipped", "grpo"]
+    steps: int = Field(ge=1, description="optimiser steps")
+    groups: int = Field(ge=1, description="videos of a round")
+    rollouts: int = Field(ge=2, le=1024, description="rollouts per video (K)")
+    updates: int = Field(ge=1, description="optimiser steps of a round, each over its own part of the videos")
+    refills: int = Field(ge=0, description="times that videos which teach nothing are replaced in a round; of clipped")
+    micro_batch: int = Field(ge=1, description="rollouts that fit into memory at once")
+    learning_rate: float = Field(gt=0)
+    warmup: int = Field(ge=0, description="steps")
+    tau: float = Field(gt=0, description="temperature of the rewards' softmax; of softmax")
+    clip_low: float = Field(gt=0, lt=1, description="how far below 1 a ratio counts; of clipped and, both ways, grpo")
+    clip_high: float = Field(gt=0, description="how far above 1 a ratio counts; of clipped")
+    importance_cap: float = Field(ge=1, description="most weight of a token that the engine held for rarer; of clipped")
+    beta: float = Field(ge=0, description="weight of the distance to the model it began with; of grpo")
+    rewards: dict[str, float] = Field(
+        min_length=1, description="accuracy, format, consistency, length or module:function -> weight"
+    )
+    length: tuple[int, int] = Field(description="least and most tokens of a completion; of the reward length")
 
 
 class Calibrate(Section):
@@ -244,7 +281,9 @@ class Settings(Section):
     rollout: Rollout
     waves: Waves
     ingest: Ingest
+    training: Training
     align: Align
+    refine: Refine
     calibrate: Calibrate
     decide: Decide
     evaluate: Evaluate
@@ -340,6 +379,7 @@ _WHOLE = {
     "ingest.labels.facets",
     "ingest.texts.fields",
     "rollout.texts",
+    "refine.rewards",
 }
 
 

@@ -15,12 +15,11 @@ import argparse
 import os
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import torch
 import transformers
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -28,26 +27,25 @@ from conf.settings import NONE
 from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
-from jobs.steps import naming, recipes, scope
+from jobs.steps import naming, scope, training
 from jobs.steps.inputs import NO_INPUT, with_inputs
-from jobs.steps.metrics import metric_rows, write_once
 from jobs.steps.recipes import Recipe
-from jobs.steps.scope import Scope
 from jobs.steps.table_files import find, read_table
 from lake.staging import Wave
 from lake.waves import Work
 from lake.write import stage
 from models import identity
 from models.handwriting.train import BASE, SIGHT, train_base
-from models.training.alignment import Example, align, epochs
-from models.training.trainer import OnMetric, TrainSpec
-from models.video.cache import FrameCache
+from models.training.journal import Journal
+from models.training.trainer import TrainSpec
 from schemas.files import FILES
+from schemas.labels import LABELS
 from schemas.recipes import RECIPES
+from schemas.splits import SPLITS
 from schemas.traces import TRACES
 from schemas.videos import VIDEOS
 from udfs.imported import IMPORTED_COLUMNS, read_traces
-from udfs.reading import read_video
+from udfs.training import align
 
 TAKES_BUDGET = False
 
@@ -137,23 +135,17 @@ def take_in(run: Run, path: str, recipe: Recipe) -> None:
         )
 
 
-def taught(run: Run, recipe: Recipe, mine: Scope, direct: bool) -> list[Row]:
-    """The lessons of the split align, each with what its prompt says beside the video. Raises UsageError without any."""
+def taught(run: Run, recipe: Recipe, direct: bool) -> DataFrame:
+    """The lessons of the split align, each with what its prompt says beside the video: columns of lessons.COLUMNS."""
+    mine = scope.of_split(run, "align")
     labels = run.lake.view("current_labels").where(F.col("task") == run.task)
     asked = (
         answers(mine.videos, labels, run.label_set.independent)
         if direct
         else lessons(mine.of(run.lake.read(TRACES)), mine.videos, labels, recipe.id)
     )
-    found = with_inputs(run, list(run.settings.rollout.texts.items()), asked).orderBy("uri").collect()
-    if not found:
-        raise UsageError(
-            "align: no labelled video in the split align: ingest some with --split align"
-            if direct
-            else "align: no teacher trace of a labelled video in the split align; ingest videos with --split align and give "
-            "their traces with --teacher FILE.csv"
-        )
-    return found
+    told = asked.join(labels.select("video_id", "labels"), "video_id")
+    return with_inputs(run, list(run.settings.rollout.texts.items()), told).withColumnRenamed("input_text", "said")
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
@@ -164,56 +156,40 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     recipe = teacher_recipe(run, arguments.by)
     if arguments.teacher is not None:
         take_in(run, arguments.teacher, recipe)
-    prompt = recipes.prompt_of(run.settings)
-    rows = taught(run, recipe, scope.of_split(run, "align"), arguments.direct)
-    run.record.add({"lessons": len(rows)})
-    figures: list[dict] = []
-
-    def on_metric(phase: str, name: str, step: int, value: float) -> None:
-        figures.extend(metric_rows(run, {name: value}, phase, step=step))
-        if name.endswith("loss") and step % 50 == 0:
-            run.record.say(f"{phase}: {name} at step {step}: {value:.3f}")
-
-    out, settings = arguments.out, run.settings
-    torch.set_num_threads(os.cpu_count() or 1)
+    out, chosen, seed = arguments.out, run.settings.align, arguments.seed
+    found = training.lessons(run, out, taught(run, recipe, arguments.direct))
+    run.record.add({"lessons": len(found)})
+    if not len(found):
+        raise UsageError(
+            "align: no labelled video in the split align: ingest some with --split align"
+            if arguments.direct
+            else "align: no teacher trace of a labelled video in the split align; ingest videos with --split align and give "
+            "their traces with --teacher FILE.csv"
+        )
     began = time.monotonic()
-    start = arguments.start or base(run, out, arguments.seed, partial(on_metric, "base"))
+    start = training.model_folder(run, "--start", arguments.start) if arguments.start else base(run, out, seed)
     run.record.add({"seconds_base": round(time.monotonic() - began)})
+    training.check_disjoint(run, "align", found, start)
     began = time.monotonic()
-    spec = TrainSpec(settings.align.steps, settings.align.learning_rate, settings.align.warmup)
-    limits = recipes.limits(settings)
-    frames = FrameCache(
-        out / "frames",
-        recipes.frame_spec(settings.frames.model_dump(), str(start)),
-        limits,
-        settings.align.cache_mb << 20,
+    spec = TrainSpec(
+        chosen.steps, chosen.learning_rate, chosen.warmup, checkpoint_every=run.settings.training.checkpoint_every
     )
-
-    def example(row: Row) -> Example:
-        read = partial(read_video, row["uri"], row["video_id"], limits)
-        return Example(partial(frames.load, row["video_id"], read), prompt, row["text"], row["input_text"] or "")
-
-    align(
-        Path(start),
-        out / "model",
-        epochs([example(row) for row in rows], settings.align.batch, arguments.seed),
-        spec,
-        settings.align.micro_batch,
-        checkpoints=out / "checkpoints" / "align",
-        on_metric=partial(on_metric, "align"),
-    )
-    run.record.add(
-        {"seconds_align": round(time.monotonic() - began), "steps_align": spec.steps, "seed": arguments.seed}
-    )
-    write_once(run, figures)
-    run.record.say(f"the aligned model is in {out / 'model'}: set model.path to it")
+    told = training.facts(run, "align", start, found, seed, chosen.model_dump(exclude={"micro_batch"}))
+    work = training.training(run, out, start, spec, told)
+    training.in_processes(run, align, work, chosen.batch, chosen.micro_batch, seed)
+    run.record.add({"seconds_align": round(time.monotonic() - began), "steps_align": spec.steps, "seed": seed})
+    alias = "direct" if arguments.direct else "aligned"
+    training.register(run, out, "align", alias, start, found, told, [VIDEOS, LABELS, SPLITS, TRACES])
 
 
-def base(run: Run, out: Path, seed: int, on_metric: OnMetric) -> Path:
+def base(run: Run, out: Path, seed: int) -> Path:
     """The embedded benchmark's stand-in for a pretrained model. Raises UsageError for any other task."""
     if run.task != "handwriting":
         raise UsageError(f"align: task {run.task} needs a pretrained model to begin with: --start FOLDER")
-    train_base(out / "base", seed, on_metric, SIGHT, BASE, out / "checkpoints")
+    torch.set_num_threads(run.settings.training.threads or os.cpu_count() or 1)
+    steps = SIGHT.steps + BASE.steps
+    journal = Journal(out / training.BASE_JOURNAL, "base", steps, ("sight/loss", "loss"), run.record.quiet)
+    train_base(out / "base", seed, journal, SIGHT, BASE, out / "base-checkpoints")
     return out / "base"
 
 
@@ -223,7 +199,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--by", default="teacher", metavar="NAME", help="who wrote them: traces of two teachers stay apart"
     )
     parser.add_argument("--direct", action="store_true", help="teach the label alone, without a trace")
-    parser.add_argument("--start", type=Path, metavar="FOLDER", help="model to begin with")
+    parser.add_argument(
+        "--start", metavar="MODEL", help="model to begin with: folder, or name or id of a registered one"
+    )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="goes on where it stopped if it is there"
     )

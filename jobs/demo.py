@@ -58,7 +58,7 @@ def play(folder: Path, settings: Settings, history: int, uploads: int, seed: int
     data = folder / "data"
     night = Night(settings)
     print("== demo data: encoding clips", file=sys.stderr, flush=True)
-    words = {"history": history, "uploads": uploads, "dev": 0, "align": 0, "seed": seed}
+    words = {"history": history, "uploads": uploads, "dev": 0, "align": 0, "refine": 0, "seed": seed}
     cli.module_of("demo-data").run(Run("demo-data", settings), argparse.Namespace(out=data, **words))
     night.seconds["demo data"] = round(time.monotonic() - began, 1)
     night.job("history arrives", "ingest", source=str(data / "history"), labels=str(data / "history/labels.csv"))

@@ -8,6 +8,7 @@ OUT/uploads-labels.csv            what reviewers say of the uploads later; split
 OUT/dev/*.mp4, labels.csv         with --dev N: labelled clips of the split dev, to choose settings on
 OUT/align/*.mp4, labels.csv       with --align N: clips to teach the model on
 OUT/align-teacher.csv             and what the oracle teacher says of them
+OUT/refine/*.mp4, labels.csv      with --refine N: labelled clips of the split refine, for reinforcement learning
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ def dev(out: Path, count: int, seed: int) -> list[Path]:
     return clips.generate(out / "dev", "dev", count, seed, workers=os.cpu_count() or 1)
 
 
+def refine(out: Path, count: int, seed: int) -> list[Path]:
+    return clips.generate(out / "refine", "refine", count, seed, workers=os.cpu_count() or 1)
+
+
 def uploads(out: Path, count: int, seed: int) -> list[Path]:
     """Clips of unseen handwriting without their labels, and the two files that every real upload folder has."""
     folder = out / "uploads"
@@ -59,7 +64,7 @@ def align(out: Path, count: int, seed: int) -> list[Path]:
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
-    parts = {"history": history, "uploads": uploads, "dev": dev, "align": align}
+    parts = {"history": history, "uploads": uploads, "dev": dev, "align": align, "refine": refine}
     for name, make in parts.items():
         count = getattr(arguments, name)
         if count:
@@ -74,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--uploads", type=int, default=120, metavar="N", help="clips of tonight (default 120)")
     parser.add_argument("--dev", type=int, default=0, metavar="N", help="clips to choose settings on (default none)")
     parser.add_argument("--align", type=int, default=0, metavar="N", help="clips to teach on (default none)")
+    parser.add_argument("--refine", type=int, default=0, metavar="N", help="clips to refine it on (default none)")
     parser.add_argument("--seed", type=int, default=0)
 
 

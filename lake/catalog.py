@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 
 from lake import log, table
+from lake.models import Models
 from lake.names import run_of, wave_of
 from lake.registry import Registry
 from schemas.table import Table
@@ -41,7 +42,7 @@ class Lake:
 
     def __init__(self, root: str, session: Callable[[], SparkSession]) -> None:
         self.root, self._session = root, session
-        self.registry = Registry(root)
+        self.registry, self.models = Registry(root), Models(root)
 
     @cached_property
     def spark(self) -> SparkSession:

@@ -9,6 +9,7 @@ from schemas.metrics import METRICS
 from schemas.quality import QUALITY
 from schemas.quarantine import QUARANTINE
 from schemas.recipes import RECIPES
+from schemas.rl_rollouts import RL_ROLLOUTS
 from schemas.runs import RUNS
 from schemas.scorers import SCORERS
 from schemas.scores import SCORES
@@ -37,5 +38,6 @@ TABLES: tuple[Table, ...] = (
     QUALITY,
     RUNS,
     METRICS,
+    RL_ROLLOUTS,
 )
 BY_NAME = {table.name: table for table in TABLES}

@@ -26,6 +26,7 @@ JOBS = {
     "demo-data": "write the clips of the embedded benchmark",
     "ingest": "take in video files and labels",
     "align": "cold start: teach the model on teacher traces",
+    "refine": "reinforcement learning of the aligned model by its rewards",
     "rollout": "write reasoning traces for videos that lack them",
     "calibrate": "train a calibrator on the traces and register it",
     "promote": "make a calibrator with its recipe and rule live",

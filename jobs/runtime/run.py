@@ -31,11 +31,12 @@ class Run:
     waves: Waves  # from entering on
 
     def __init__(self, job: str, settings: Settings, budget: Budget | None = None, quiet: bool = False) -> None:
-        self.job, self.settings, self.budget = job, settings, budget or Budget()
+        self.job, self.budget = job, budget or Budget()
         self.task, self.labels = settings.task, tuple(settings.labels.labels)
         self.label_set = LabelSet(self.labels, settings.labels.mode)
         root = storage.absolute(settings.lake.root)
         self.lake = catalog.Lake(root, lambda: session.start(job, settings.spark))
+        self.settings = _with_model(settings, self.lake)
         self.record = Record(job, self.task, root, quiet)
         self._lease: Lease | None = None
         self._has_scratch = False
@@ -106,3 +107,12 @@ class Run:
         key = table.key[0]
         row = {key: id, "task": self.task, "json": identity.canonical(value), "created_at": datetime.now(UTC)}
         note_once(table, self.lake.root, [row], f"{table.name}/{id}", self.record.note_id, land=append)
+
+
+def _with_model(settings: Settings, lake: catalog.Lake) -> Settings:
+    """model.path as a folder, where it is the name or id of a registered model."""
+    found = lake.models.find(settings.task, settings.model.path)
+    if found is None:
+        return settings
+    model = settings.model.model_copy(update={"path": str(storage.local_path(found) or found)})
+    return settings.model_copy(update={"model": model})

@@ -216,6 +216,21 @@ def decoding(settings: Settings) -> DecodeSettings:
     return DecodeSettings(decode.workers, decode.timeout_seconds, decode.memory_mb << 20)
 
 
+def engine_of(settings: Settings, model: str) -> EngineSpec:
+    """The engine of these settings on a model's folder."""
+    engine = settings.engine
+    return EngineSpec(
+        kind=engine.kind,
+        model=model,
+        digest=model_digest(model),
+        dtype=engine.dtype,
+        max_model_len=engine.max_model_len,
+        max_num_seqs=engine.max_num_seqs,
+        kv_cache_bytes=engine.kv_cache_mb and engine.kv_cache_mb << 20,
+        gpus=engine.gpus,
+    )
+
+
 def plan(recipe: Recipe, settings: Settings) -> Plan:
     """What a worker needs: identity from the recipe, everything that only costs time or memory from the settings."""
     engine, value = settings.engine, recipe.json

@@ -16,7 +16,7 @@ from models.handwriting import teacher, tiny
 from models.handwriting.rule import LABELS, label_of
 from models.language import grammar
 from models.language.prompts import chat
-from models.training import alignment
+from models.training.model import load
 from models.video.clip import Clip
 from models.video.container import Limits
 from models.video.frames import sample
@@ -37,7 +37,7 @@ class Figures:
 
 def evaluate(folder: Path, files: Sequence[Path], digits: Sequence[Sequence[int]], seed: int = 0) -> Figures:
     """Watch real files with a checkpoint and compare with the digits they show."""
-    model, processor = alignment.load(folder)
+    model, processor = load(folder)
     model.eval()
     videos = [sample(path.read_bytes(), tiny.FRAMES, Limits()) for path in files]
     labels = [label_of(shown) for shown in digits]

@@ -47,8 +47,8 @@ class SightMicro:
     digit: torch.Tensor
 
     @property
-    def tokens(self) -> int:
-        return int((self.digit >= 0).sum())
+    def weight(self) -> float:
+        return float((self.digit >= 0).sum())
 
 
 def sight_loss(model: Sight, micro: SightMicro) -> torch.Tensor:

@@ -6,7 +6,6 @@ It stands in for a pretrained VLM: it can say which digits it sees and nothing e
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from models.handwriting.sight import Sight, SightMicro, sampled, sight_batch, si
 from models.training import alignment
 from models.training.ahead import Ahead
 from models.training.alignment import Example
+from models.training.model import load
 from models.training.trainer import OnMetric, TrainSpec, train
 
 SIGHT_BATCH, BATCH = 16, 24  # clips a step: of first sight, and of the whole model
@@ -42,7 +42,7 @@ def train_base(
     """
     blank, seeing = (out.with_name(f"{out.name}-{name}") for name in ("untrained", "seeing"))
     tiny.make(blank, seed)
-    model, processor = alignment.load(blank)
+    model, processor = load(blank)
     torch.manual_seed(seed)
 
     def batches(step: int) -> list[SightMicro]:
@@ -58,7 +58,7 @@ def train_base(
 
     def examples(step: int) -> list[Example]:
         scenes = _scenes(seed, sight.steps * SIGHT_BATCH + step * BATCH, BATCH, 1.0)
-        return [Example(partial(sampled, drawn), tiny.PROMPT, teacher.observation(drawn.digits)) for drawn in scenes]
+        return [Example(sampled(drawn), tiny.PROMPT, teacher.observation(drawn.digits)) for drawn in scenes]
 
     kept = checkpoints and checkpoints / "base"
     alignment.align(seeing, out, examples, base, BATCH, kept, on_metric)

@@ -1,35 +1,48 @@
 """One training loop for every stage: supervised fine-tuning, reinforcement learning and calibration.
 
 The stage brings two functions. `batches(step)` gives the micro-batches of one optimiser step, as a pure function of the
-step number, so that there is no reader to restore on resume. `loss_sum(model, micro)` gives a loss SUMMED over tokens.
-The loop adds the micro-batches' gradients, divides once by the tokens of the whole batch, clips, and steps.
+step number and, in reinforcement learning, of the weights, so that there is no reader to restore on resume.
+`loss_sum(model, micro)` gives a loss that is SUMMED, never a mean. The loop adds the gradients of all micro-batches, those
+of other processes included, divides once by the weight of the whole batch (the objective's denominator: tokens, sequences
+or videos), clips, and steps.
 
-What a checkpoint holds wins on resume: weights, optimiser state, random state, step. Everything else comes from the
-caller, so a resumed run may checkpoint more often or, knowingly, follow another schedule.
+What a checkpoint holds wins on resume: weights, optimiser state, random state, step. What the run is about (`facts`: its
+data, its settings) has to be what it was when the folder's first checkpoint was written.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import torch
 
+from models.training import parallel
+
 _DONE = "complete"  # written last: a checkpoint without it was cut short and does not count
+_FACTS = "facts.json"
+
+Fact = str | int | float | bool | None
 
 OnMetric = Callable[[str, int, float], None]
 
 
+class ResumeError(ValueError):
+    """The checkpoints of a folder are of a run over other data or with other settings; the message names what differs."""
+
+
 class Micro(Protocol):
-    """A piece of a batch that fits into memory. `tokens`: how many of its tokens count in the loss."""
+    """A piece of a batch that fits into memory. `weight`: its part of the denominator, in the unit of the objective."""
 
     @property
-    def tokens(self) -> int: ...
+    def weight(self) -> float: ...
 
 
 AnyMicro = TypeVar("AnyMicro", bound=Micro)
@@ -63,50 +76,108 @@ def train(
     spec: TrainSpec,
     checkpoints: Path | None = None,
     on_metric: OnMetric = lambda name, step, value: None,
+    facts: Mapping[str, Fact] | None = None,
 ) -> None:
     """Train `model` in place up to step `spec.steps`, going on from the newest complete checkpoint in `checkpoints`.
 
-    Reports `loss` (nats a token), `grad_norm` (before clipping), `learning_rate` and `tokens` for every step. A resumed
-    run reports exactly what the uninterrupted one would have. Raises ValueError on a batch without a token that counts
-    and FloatingPointError when the loss is not finite.
+    facts: what has to be the same for a run to go on from these checkpoints, by name. A step whose batch is empty changes
+    nothing. Reports `loss` (of the whole batch, by its weight), `grad_norm` (before clipping), `learning_rate` and `weight`
+    for every other step, and the `seconds` of each last. But for these a resumed run reports exactly what the uninterrupted
+    one would have.
+    Raises ResumeError, ValueError on a batch without weight, and FloatingPointError when the loss is not finite.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay)
-    first = resume(model, optimizer, checkpoints) if checkpoints else 0
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=spec.learning_rate, weight_decay=spec.weight_decay)
+    first = 0
+    if checkpoints:
+        check_facts(checkpoints, facts or {})
+        first = resume(model, optimizer, checkpoints)
     model.train()
     for step in range(first, spec.steps):
-        figures = _step(model, optimizer, batches(step), loss_sum, spec, step)
+        began = time.monotonic()
+        figures = _step(model, optimizer, trained, batches(step), loss_sum, spec, step)
         for name, value in figures.items():
             on_metric(name, step, value)
-        if checkpoints and ((step + 1) % spec.checkpoint_every == 0 or step + 1 == spec.steps):
+        on_metric("seconds", step, time.monotonic() - began)
+        due = (step + 1) % spec.checkpoint_every == 0 or step + 1 == spec.steps
+        if checkpoints and due and parallel.rank() == 0:
             save(model, optimizer, checkpoints, step + 1, spec.keep_checkpoints)
     model.eval()
+
+
+def accumulate(
+    model: AnyModel,
+    parameters: Sequence[torch.nn.Parameter],
+    micros: Sequence[AnyMicro],
+    loss_sum: Callable[[AnyModel, AnyMicro], torch.Tensor],
+) -> tuple[float, float] | None:
+    """Give the parameters the gradient of a batch: of its summed loss, divided by its weight. Returns loss and weight.
+
+    micros: this process's part of the batch. None, and no gradient, where no process has anything.
+    Raises ValueError where what there is has no weight.
+    """
+    weight, pieces = parallel.summed(sum(micro.weight for micro in micros), len(micros))
+    if not pieces:
+        return None
+    if weight == 0:
+        raise ValueError("nothing in the batch counts in the loss")
+    total = 0.0
+    for micro in micros:
+        loss = loss_sum(model, micro) / weight
+        loss.backward()
+        total += loss.item()
+    parallel.sum_gradients(parameters)
+    (total,) = parallel.summed(total)
+    return total, weight
 
 
 def _step(
     model: AnyModel,
     optimizer: torch.optim.Optimizer,
+    parameters: Sequence[torch.nn.Parameter],
     micros: Sequence[AnyMicro],
     loss_sum: Callable[[AnyModel, AnyMicro], torch.Tensor],
     spec: TrainSpec,
     step: int,
 ) -> dict[str, float]:
-    tokens = sum(micro.tokens for micro in micros)
-    if tokens == 0:
-        raise ValueError(f"step {step}: no token of the batch counts in the loss")
-    total = 0.0
     optimizer.zero_grad(set_to_none=True)
-    for micro in micros:
-        loss = loss_sum(model, micro) / tokens
-        loss.backward()
-        total += loss.item()
-    if not math.isfinite(total):
-        raise FloatingPointError(f"step {step}: the loss is {total}")
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), spec.clip_norm).item()
+    try:
+        found = accumulate(model, parameters, micros, loss_sum)
+    except ValueError as error:
+        raise ValueError(f"step {step}: {error}") from error
+    if found is None:
+        return {}
+    loss, weight = found
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"step {step}: the loss is {loss}")
+    norm = torch.nn.utils.clip_grad_norm_(parameters, spec.clip_norm).item()
     rate = spec.rate(step)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
-    return {"loss": total, "grad_norm": norm, "learning_rate": rate, "tokens": float(tokens)}
+    return {"loss": loss, "grad_norm": norm, "learning_rate": rate, "weight": weight}
+
+
+def check_facts(folder: Path, facts: Mapping[str, Fact]) -> None:
+    """Note what a folder's checkpoints are about, or find it there. Raises ResumeError where it is something else."""
+    path = folder / _FACTS
+    if not _complete(folder) or not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(f".{os.getpid()}")
+        aside.write_text(json.dumps(dict(facts), indent=2, sort_keys=True))
+        aside.replace(path)
+        return
+    then = json.loads(path.read_text())
+    differing = [
+        f"{name}: then {then.get(name)!r}, now {facts.get(name)!r}"
+        for name in sorted({*then, *facts})
+        if then.get(name) != facts.get(name)
+    ]
+    if differing:
+        raise ResumeError(
+            f"{folder}: the checkpoints there are of another run ({'; '.join(differing)}): give it back what it had, or "
+            "begin in another folder"
+        )
 
 
 def save(model: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Path, step: int, keep: int) -> Path:

@@ -5,46 +5,44 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from models.video.clip import Clip
-from models.video.container import Limits
-from models.video.frames import FrameSpec, sample
+from models.video.frames import FrameSpec
 
 
 class FrameCache:
     """Sampled clips by content and sampling, as .npz files; the least recently used go first when `max_bytes` is full.
 
     Safe for several processes at once: files are written aside and renamed, and a file that another process dropped is
-    simply decoded again.
+    simply missing.
     """
 
-    def __init__(self, folder: Path, spec: FrameSpec, limits: Limits, max_bytes: int) -> None:
-        self.folder, self.spec, self.limits, self.max_bytes = folder, spec, limits, max_bytes
+    def __init__(self, folder: Path, spec: FrameSpec, max_bytes: int) -> None:
+        self.folder, self.max_bytes = folder, max_bytes
         self._sampling = hashlib.sha256(repr(sorted(asdict(spec).items())).encode()).hexdigest()[:12]
         folder.mkdir(parents=True, exist_ok=True)
         self._bytes = sum(path.stat().st_size for path in folder.glob("*.npz"))
 
-    def load(self, video_id: str, read: Callable[[], bytes]) -> Clip:
-        """What the model sees of one video; `read` gives its bytes and is called only on a miss.
+    def get(self, video_id: str) -> Clip | None:
+        """What the model sees of one video; None where it is not here, or damaged.
 
-        video_id: the hash of the content, hence a valid file name. Raises what `read` and `frames.sample` raise.
+        video_id: the hash of the content, hence a valid file name.
         """
-        path = self.folder / f"{video_id}-{self._sampling}.npz"
+        path = self._path(video_id)
         try:
             clip = _read(path)
             os.utime(path)
             return clip
         except (FileNotFoundError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-            clip = sample(read(), self.spec, self.limits)
-            self._store(path, clip)
-            return clip
+            return None
 
-    def _store(self, path: Path, clip: Clip) -> None:
+    def put(self, video_id: str, clip: Clip) -> None:
+        """Keep what the model sees of one video."""
+        path = self._path(video_id)
         aside = path.with_suffix(f".{os.getpid()}.tmp")
         with aside.open("wb") as file:
             np.savez(file, pixels=clip.pixels, times=np.array(clip.times, np.float64), duration=clip.duration)
@@ -52,6 +50,9 @@ class FrameCache:
         aside.replace(path)
         if self._bytes > self.max_bytes:
             self._evict()
+
+    def _path(self, video_id: str) -> Path:
+        return self.folder / f"{video_id}-{self._sampling}.npz"
 
     def _evict(self) -> None:
         """Drop the least recently used files until nine tenths of the cap are left, so that not every miss has to."""

@@ -64,11 +64,11 @@ def test_the_model_is_a_folder_with_a_digest_of_its_own(taught):
 
 def test_labels_alone_are_taught_without_any_trace(taught):
     out = taught.out.parent / "direct"
-    done = taught.job("align", direct=True, start=taught.out / "base", out=out, seed=0)
+    done = taught.job("align", direct=True, start=str(taught.out / "base"), out=out, seed=0)
     assert done.counts["lessons"] == 9  # every labelled video, whatever a teacher says of it
     assert model_digest(str(out / "model")) not in {model_digest(str(taught.out / name)) for name in ("base", "model")}
     with pytest.raises(UsageError, match="--direct teaches no traces; leave --teacher out"):
-        taught.job("align", direct=True, teacher="traces.csv", start=taught.out / "base", out=out)
+        taught.job("align", direct=True, teacher="traces.csv", start=str(taught.out / "base"), out=out)
 
 
 def test_what_is_taught_without_traces_is_the_answer_as_a_grammar_reads_it(spark):
@@ -86,4 +86,4 @@ def test_what_is_taught_without_traces_is_the_answer_as_a_grammar_reads_it(spark
 
 def test_another_task_needs_a_model_to_begin_with(taught):
     with pytest.raises(UsageError, match="--start FOLDER"):
-        align.base(type("Run", (), {"task": "multihateclip"})(), taught.out, 0, print)
+        align.base(type("Run", (), {"task": "multihateclip"})(), taught.out, 0)

@@ -11,7 +11,7 @@ from benchmarks import families, parity
 from models.engines.folder import check_folder
 from models.engines.promise import EngineSpec, Sampling
 from models.engines.transformers import TransformersEngine
-from models.training import alignment
+from models.training.model import load
 from models.training.objectives import next_token_logprobs
 from models.video.clip import Clip
 from models.video.frames import FrameSpec
@@ -40,7 +40,7 @@ def test_engines_agree_token_for_token_and_in_every_log_probability(both, shape)
 
 def test_the_trainer_computes_what_the_engine_drew(both):
     """In one pass over prompt and completion, as it trains: 64 rollouts, up to where one draws a picture or clip."""
-    model, processor = alignment.load(both.folder)
+    model, processor = load(both.folder)
     asked = {request.key: request for request in parity.requests(both.serving, both.family, SHAPES[1], clips=8, n=8)}
     drawn = list(both.serving.generate(iter(asked.values()), Sampling(max_tokens=24), token_logprobs=True))
     assert len(drawn) == 64

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +13,8 @@ from models.handwriting import clips, scenes, teacher, tiny
 from models.handwriting.sight import Sight, sampled, sight_batch, steps_of
 from models.training import alignment
 from models.training.alignment import Example
+from models.training.batches import collate
+from models.training.model import load
 from models.training.trainer import TrainSpec
 from models.video.clip import Clip
 from models.video.container import Limits
@@ -30,38 +31,39 @@ def blank(tmp_path_factory):
 def examples(count: int) -> list[Example]:
     frames = np.random.default_rng(0).integers(0, 255, (count, 8, 56, 56, 3), np.uint8)
     traces = [teacher.trace((3, 5, 2, n), n) for n in range(count)]
-    return [Example(lambda n=n: Clip.even(frames[n], 4.0), tiny.PROMPT, traces[n]) for n in range(count)]
+    return [Example(Clip.even(frames[n], 4.0), tiny.PROMPT, traces[n]) for n in range(count)]
 
 
 def test_exactly_the_completion_counts_in_the_loss(blank):
-    _, processor = alignment.load(blank)
+    _, processor = load(blank)
     due = examples(3)
-    micro = alignment.collate(processor, due)
-    for row, example in enumerate(due):
-        counted = micro.inputs["input_ids"][row, 1:][micro.keep[row]]
-        assert processor.decode(counted) == example.completion + "<|im_end|>"
-        before = micro.inputs["input_ids"][row, : int(micro.keep[row].int().argmax()) + 1]
-        assert processor.decode(before).endswith("<|im_start|>assistant\n")
-    assert micro.tokens == micro.keep.sum()
+    (micro,) = alignment.micros(processor, due, 3)
+    ids, keep = micro.batch.inputs["input_ids"], micro.batch.keep
+    said = {processor.decode(ids[row, -micro.batch.places :][keep[row]]) for row in range(3)}
+    assert said == {example.completion + "<|im_end|>" for example in due}
+    for row in range(3):
+        first = ids.shape[1] - micro.batch.places + int(keep[row].int().argmax())
+        assert processor.decode(ids[row, :first]).endswith("<|im_start|>assistant\n")
+    assert micro.weight == keep.sum()
 
 
 def test_what_the_template_has_opened_is_not_taught_again(blank):
-    _, processor = alignment.load(blank)
+    _, processor = load(blank)
     opened = "<|im_start|>assistant\n<think>"
     processor.chat_template = processor.chat_template.replace("<|im_start|>assistant\n", opened)
     (example,) = examples(1)
-    taught = Example(example.frames, example.prompt, "<think>so</think><answer>mixed</answer>")
-    micro = alignment.collate(processor, [taught])
-    assert processor.decode(micro.inputs["input_ids"][0]).endswith(
+    taught = Example(example.clip, example.prompt, "<think>so</think><answer>mixed</answer>")
+    batch = collate(processor, alignment.samples(processor, [taught]))
+    assert processor.decode(batch.inputs["input_ids"][0]).endswith(
         f"{opened}so</think><answer>mixed</answer><|im_end|>"
     )
-    counted = processor.decode(micro.inputs["input_ids"][0, 1:][micro.keep[0]])
+    counted = processor.decode(batch.inputs["input_ids"][0, -batch.places :][batch.keep[0]])
     assert counted == "so</think><answer>mixed</answer><|im_end|>"
 
 
 def test_the_video_becomes_64_tokens_at_half_a_second_a_step(blank):
-    _, processor = alignment.load(blank)
-    inputs = alignment.collate(processor, examples(2)).inputs
+    _, processor = load(blank)
+    inputs = collate(processor, alignment.samples(processor, examples(2))).inputs
     video = processor.tokenizer.convert_tokens_to_ids("<|video_pad|>")
     assert (inputs["input_ids"] == video).sum(1).tolist() == [64, 64]
     assert inputs["video_grid_thw"].tolist() == [[4, 8, 8]] * 2
@@ -69,23 +71,25 @@ def test_the_video_becomes_64_tokens_at_half_a_second_a_step(blank):
 
 
 def test_clips_of_any_size_and_length_share_a_batch_and_keep_their_own_steps_and_times(blank):
-    model, processor = alignment.load(blank)
+    model, processor = load(blank)
     shapes = [(8, 56, 56), (8, 28, 56), (3, 42, 14), (1, 14, 14)]
     made = [Clip.even(np.full((*shape, 3), 100, np.uint8), 2.0 + n) for n, shape in enumerate(shapes)]
-    due = [Example(lambda clip=clip: clip, tiny.PROMPT, "rising") for clip in made]
-    together = alignment.collate(processor, due)
-    assert together.inputs["video_grid_thw"].tolist() == [[4, 8, 8], [4, 4, 8], [2, 6, 2], [1, 2, 2]]
-    assert together.inputs["second_per_grid_ts"].tolist() == pytest.approx([1.0, 2 / 3, 0.5, 0.2], abs=1e-3)
-    alone = [alignment.sft_loss(model, alignment.collate(processor, [example])).item() for example in due]
+    due = [Example(clip, tiny.PROMPT, "rising") for clip in made]
+    (together,) = alignment.micros(processor, due, 4)
+    inputs = together.batch.inputs
+    assert inputs["video_grid_thw"].tolist() == [[4, 8, 8], [4, 4, 8], [2, 6, 2], [1, 2, 2]]
+    assert list(inputs["second_per_grid_ts"]) == pytest.approx([1.0, 2 / 3, 0.5, 0.2], abs=1e-3)
+    alone = [alignment.sft_loss(model, micro).item() for micro in alignment.micros(processor, due, 1)]
+    assert len(alone) == 4
     assert alignment.sft_loss(model, together).item() == pytest.approx(sum(alone), rel=1e-4)
 
 
 def test_no_two_time_steps_of_a_clip_share_a_position(blank):
-    model, processor = alignment.load(blank)
+    model, processor = load(blank)
     video = processor.tokenizer.convert_tokens_to_ids("<|video_pad|>")
     for index in range(30):
         scene = scenes.scene(0, "base", index)
-        inputs = alignment.collate(processor, [Example(lambda scene=scene: sampled(scene), "?", "x")]).inputs
+        inputs = collate(processor, alignment.samples(processor, [Example(sampled(scene), "?", "x")])).inputs
         places, _ = model.model.get_rope_index(**{k: v for k, v in inputs.items() if k != "pixel_values_videos"})
         steps = places[0, 0][inputs["input_ids"][0] == video].unique()
         seconds = scene.frames / scene.fps
@@ -107,26 +111,21 @@ def test_training_lowers_the_loss_and_writes_bfloat16(blank, tmp_path):
     assert losses[-1] < losses[0] - 1
     with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
         assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}  # noqa: SIM118
-    model, _ = alignment.load(tmp_path / "out")
+    model, _ = load(tmp_path / "out")
     assert next(model.parameters()).dtype == torch.float32
 
 
-def test_every_example_comes_once_an_epoch_in_another_order():
-    at = alignment.epochs(examples(10), batch=4, seed=0)
-    first, second = ([e.completion for step in steps for e in at(step)] for steps in (range(3), range(3, 6)))
-    assert [len(at(step)) for step in range(3)] == [4, 4, 2]
-    assert Counter(first) == Counter(second) == Counter(e.completion for e in examples(10))
-    assert first != second
-    assert [e.completion for e in at(4)] == [e.completion for e in alignment.epochs(examples(10), 4, 0)(4)]
-
-
-def test_no_examples_are_refused():
-    with pytest.raises(ValueError, match="no examples"):
-        alignment.epochs([], 4, 0)
+def test_padding_is_kept_small_by_putting_like_lengths_together(blank):
+    _, processor = load(blank)
+    clip = Clip.even(np.zeros((2, 14, 14, 3), np.uint8), 4.0)
+    lengths = (30, 1, 29, 2)
+    due = [Example(clip, tiny.PROMPT, "7" * length) for length in lengths]
+    made = alignment.micros(processor, due, 2)
+    assert [micro.batch.keep.sum(1).tolist() for micro in made] == [[2, 3], [30, 31]]  # each with its end token
 
 
 def test_tags_digits_and_labels_are_single_ordinary_tokens(blank):
-    _, processor = alignment.load(blank)
+    _, processor = load(blank)
     tokenizer = processor.tokenizer
     for piece in ("<observation>", "</observation>", "<think>", "</think>", "<answer>", "</answer>", *"0123456789"):
         assert len(tokenizer(piece)["input_ids"]) == 1, piece
@@ -139,19 +138,19 @@ def test_tags_digits_and_labels_are_single_ordinary_tokens(blank):
 
 
 def test_first_sight_knows_which_digit_each_step_shows(blank):
-    _, processor = alignment.load(blank)
+    _, processor = load(blank)
     for scene in (scenes.scene(0, "base", n) for n in range(30)):
         seen = [digit for digit in steps_of(scene) if digit >= 0]
         assert set(seen) <= set(scene.digits) and len(seen) >= 1
     even = scenes.scene(0, "base", 0, difficulty=0.0)
     assert steps_of(even) == list(even.digits)
     micro = sight_batch(processor, [even], [Clip.even(np.zeros((8, 56, 56, 3), np.uint8), 4.0)])
-    assert micro.digit.tolist() == list(even.digits) and micro.tokens == 4
+    assert micro.digit.tolist() == list(even.digits) and micro.weight == 4
     assert micro.pixels.shape == (256, 3 * 2 * 7 * 7)
 
 
 def test_first_sight_reads_each_step_of_clips_of_different_sizes_by_itself(blank):
-    model, processor = alignment.load(blank)
+    model, processor = load(blank)
     sight, drawn = Sight(model).eval(), [scenes.scene(0, "base", n) for n in range(8)]
     videos = [sampled(scene) for scene in drawn]
     assert len({clip.pixels.shape for clip in videos}) > 1

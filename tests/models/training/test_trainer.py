@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
 from models.training.objectives import next_token_logprobs, sft_loss_sum
-from models.training.trainer import TrainSpec, train
+from models.training.trainer import ResumeError, TrainSpec, train
 
 SPEC = TrainSpec(steps=12, learning_rate=0.05, warmup=3, checkpoint_every=4)
 
@@ -20,7 +21,7 @@ class Texts:
     keep: torch.Tensor
 
     @property
-    def tokens(self) -> int:
+    def weight(self) -> float:
         return int(self.keep.sum())
 
 
@@ -95,12 +96,49 @@ def test_a_checkpoint_that_was_cut_short_does_not_count(tmp_path):
 
 def test_only_the_newest_checkpoints_stay(tmp_path):
     losses_of(folder=tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000008", "step-00000012"]
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000008", "step-00000012"]
 
 
 def test_a_finished_run_has_nothing_to_do(tmp_path):
     losses_of(folder=tmp_path)
     assert losses_of(folder=tmp_path) == {}
+
+
+def test_a_step_with_nothing_to_learn_changes_nothing():
+    model = calm_model()
+    before = [parameter.clone() for parameter in model.parameters()]
+    assert losses_of(replace(SPEC, steps=1), batches=lambda step: [], model=model) == {}
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_going_on_over_other_data_or_settings_is_refused_by_name(tmp_path):
+    facts = {"lessons": 12, "rate": 0.1, "start": "abc"}
+
+    def go(facts, steps):
+        train(make_model(), lambda step: [draw(step)], loss_sum, replace(SPEC, steps=steps), tmp_path, facts=facts)
+
+    go(facts, 4)
+    go(facts, 8)  # further, of the same
+    for changed, said in (
+        (facts | {"rate": 0.2}, "rate: then 0.1, now 0.2"),
+        (facts | {"lessons": 13, "start": "x"}, "lessons: then 12, now 13; start: then 'abc', now 'x'"),
+        ({"rate": 0.1, "start": "abc"}, "lessons: then 12, now None"),
+    ):
+        with pytest.raises(ResumeError, match=re.escape(said)):
+            go(changed, 12)
+    go(facts, 12)
+
+
+def test_facts_of_a_run_that_never_reached_a_checkpoint_bind_nobody(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            make_model(), lambda step: [draw(step)], loss_sum, SPEC, tmp_path, facts={"rate": 1}, on_metric=interrupted
+        )
+    train(make_model(), lambda step: [draw(step)], loss_sum, SPEC, tmp_path, facts={"rate": 2})
+
+
+def interrupted(name, step, value):
+    raise KeyboardInterrupt
 
 
 def test_eight_pieces_of_one_and_one_of_eight_give_one_loss_curve():
@@ -127,7 +165,7 @@ def test_the_rate_rises_then_falls_to_zero():
 
 def test_a_batch_without_a_counting_token_is_refused():
     nothing = Texts(torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, 3, dtype=torch.bool))
-    with pytest.raises(ValueError, match="step 0: no token"):
+    with pytest.raises(ValueError, match="step 0: nothing in the batch counts"):
         losses_of(batches=lambda step: [nothing])
 
 

@@ -1,0 +1,121 @@
+"""refine: stage 2, reinforcement learning of the reasoning model by rule rewards on the split `refine`.
+
+    deepintuit refine --out build/refined --conf conf/local.yaml [--start aligned]
+
+Labels are all it needs: the model writes the traces. Begins with the model that `align` registered, unless --start names
+another. Goes on where it stopped if OUT is there; what it drew is in the table rl_rollouts, its figures in metrics. The
+result is registered as `refined`. Uses the settings refine, training, frames and decode.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pyspark.sql import functions as F
+
+from jobs.runtime import cli
+from jobs.runtime.errors import UsageError
+from jobs.runtime.run import Run
+from jobs.steps import recipes, scope, training
+from jobs.steps.rounds import Rounds
+from models.engines.promise import Sampling
+from models.language.rule import load_rule
+from models.training.refinement import RefineSpec, Task
+from models.training.rewards import RewardError, rewards
+from models.training.trainer import TrainSpec
+from schemas.labels import LABELS
+from schemas.splits import SPLITS
+from schemas.videos import VIDEOS
+from udfs.training import refine
+
+TAKES_BUDGET = False
+
+
+def task_of(run: Run) -> Task:
+    """What the rollouts are asked and judged by. Raises UsageError for a reward that cannot be had."""
+    settings, chosen = run.settings, run.settings.refine
+    try:
+        judged_by = rewards(chosen.rewards, *chosen.length)
+    except RewardError as error:
+        raise UsageError(str(error)) from None
+    return Task(
+        recipes.prompt_of(settings),
+        settings.rollout.grammar,
+        run.labels,
+        run.label_set.independent,
+        load_rule(settings.labels.rule) if settings.labels.rule else None,
+        judged_by,
+        Sampling(1.0, 1.0, settings.rollout.max_tokens, settings.rollout.stop),
+    )
+
+
+def run(run: Run, arguments: argparse.Namespace) -> None:
+    settings, chosen, out = run.settings, run.settings.refine, arguments.out
+    start = training.model_folder(run, "--start", arguments.start)
+    task = task_of(run)
+    mine = scope.of_split(run, "refine")
+    labels = run.lake.view("current_labels").where((F.col("task") == run.task) & F.col("labels").isNotNull())
+    rows = mine.videos.join(labels.select("video_id", "labels"), "video_id").select(
+        "video_id", "uri", F.col("input_text").alias("said"), F.lit(None).cast("string").alias("text"), "labels"
+    )
+    lessons = training.lessons(run, out, rows)
+    run.record.add({"lessons": len(lessons)})
+    if not len(lessons):
+        raise UsageError("refine: no labelled video in the split refine: ingest some with --split refine")
+    training.check_disjoint(run, "refine", lessons, start)
+    told = training.facts(run, "refine", start, lessons, arguments.seed, chosen.model_dump(exclude={"micro_batch"}))
+    spec = TrainSpec(
+        chosen.steps,
+        chosen.learning_rate,
+        chosen.warmup,
+        weight_decay=0.0,
+        checkpoint_every=settings.training.checkpoint_every,
+    )
+    rounds = Rounds(run.lake.root, training.training_id(run, out), run.record.run_id, run.record.note_id)
+    training.in_processes(
+        run,
+        refine,
+        training.training(run, out, start, spec, told),
+        RefineSpec(
+            chosen.objective,
+            chosen.groups,
+            chosen.rollouts,
+            chosen.updates,
+            chosen.refills,
+            chosen.tau,
+            chosen.clip_low,
+            chosen.clip_high,
+            chosen.importance_cap,
+            chosen.clip_low,
+            chosen.beta,
+            chosen.micro_batch,
+            arguments.seed,
+        ),
+        task,
+        recipes.engine_of(settings, str(start)),
+        rounds,
+    )
+    training.register(run, out, "refine", "refined", start, lessons, told, [VIDEOS, LABELS, SPLITS])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--start",
+        default="aligned",
+        metavar="MODEL",
+        help="folder, or name or id of a registered model (default aligned)",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="goes on where it stopped if it is there"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def main() -> int:
+    return cli.main(["refine", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Rounds of reinforcement learning in the table rl_rollouts: one append each, once and for all. Needs no Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from lake import table
+from lake.commit import append, note_once
+from models.training.refinement import Drawn
+from schemas.rl_rollouts import RL_ROLLOUTS
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """refinement.Store of one training; picklable. note_id: of the run that draws, see Record."""
+
+    root: str
+    training_id: str
+    run_id: str
+    note_id: str
+
+    def published(self, step: int) -> list[Drawn] | None:
+        rows = self._rows(step)
+        return [_drawn(row) for row in sorted(rows, key=lambda row: row["place"])] if rows else None
+
+    def publish(self, step: int, drawn: Sequence[Drawn]) -> None:
+        now = datetime.now(UTC)
+        rows = [
+            {
+                "training_id": self.training_id,
+                "step": step,
+                "video_id": one.video_id,
+                "rollout_index": one.index,
+                "place": place,
+                "text": one.text,
+                "labels": None if one.labels is None else list(one.labels),
+                "consistent": one.consistent,
+                "finish_reason": one.finish_reason,
+                "token_ids": list(one.token_ids),
+                "token_logprobs": list(one.logprobs),
+                "old_logprobs": None if one.old is None else list(one.old),
+                "rewards": list(one.rewards.items()),
+                "reward": one.reward,
+                "group_success": one.success,
+                "run_id": self.run_id,
+                "created_at": now,
+            }
+            for place, one in enumerate(drawn)
+        ]
+        if rows:
+            note_once(RL_ROLLOUTS, self.root, rows, f"{self.training_id}/{step}", self.note_id, land=append)
+
+    def _rows(self, step: int) -> list[dict[str, Any]]:
+        found = table.open_table(RL_ROLLOUTS, self.root).to_pyarrow_table(
+            partitions=[("training_id", "=", self.training_id)], filters=[("step", "=", step)]
+        )
+        return found.to_pylist()
+
+
+def _drawn(row: dict[str, Any]) -> Drawn:
+    return Drawn(
+        row["video_id"],
+        row["rollout_index"],
+        tuple(row["token_ids"]),
+        tuple(row["token_logprobs"]),
+        row["text"],
+        row["finish_reason"],
+        None if row["labels"] is None else tuple(row["labels"]),
+        row["consistent"],
+        dict(_pairs(row["rewards"])),
+        row["reward"],
+        row["group_success"],
+        None if row["old_logprobs"] is None else tuple(row["old_logprobs"]),
+    )
+
+
+def _pairs(found: Any) -> Iterable[tuple[str, float]]:
+    return found.items() if isinstance(found, dict) else found

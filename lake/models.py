@@ -1,0 +1,87 @@
+"""Versions of the reasoning model, as plain folders in Hugging Face layout under <lake>/registry/.
+
+<task>/models/<id>/config.json, *.safetensors, ...   written once, as the trainer left them
+<task>/models/<id>/trained_on.txt                    ids of the videos that it learned from, sorted, one a line
+<task>/models/<id>/manifest.json                     what it is; written last: without it nothing is registered
+<task>/models/aliases.json                           name -> id: aligned, refined, ...
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lake import storage
+
+_MANIFEST, _ALIASES, _TRAINED_ON = "manifest.json", "aliases.json", "trained_on.txt"
+
+
+class Models:
+    """The models of one lake. Its methods raise storage.Damaged for a file that was cut short."""
+
+    def __init__(self, root: str) -> None:
+        self._root = storage.join(root, "registry")
+
+    def folder(self, task: str, model_id: str) -> str:
+        return storage.join(self._root, task, "models", model_id)
+
+    def save(self, task: str, local: Path, manifest: dict[str, Any], trained_on: Iterable[str], alias: str) -> None:
+        """Register the model in a local folder under manifest["model_id"], and give it a name that an older one may have.
+
+        One that is known already stays as it is. Raises StoreError, and nothing is registered then.
+        """
+        model_id = manifest["model_id"]
+        if self.manifest(task, model_id) is None:
+            folder = self.folder(task, model_id)
+            for path in sorted(path for path in local.rglob("*") if path.is_file()):
+                self._copy(path, storage.join(folder, *path.relative_to(local).parts))
+            storage.write(storage.join(folder, _TRAINED_ON), "".join(f"{id}\n" for id in trained_on).encode())
+            storage.write(storage.join(folder, _MANIFEST), _json(manifest))
+        aliases = self.aliases(task) | {alias: model_id}
+        storage.write(storage.join(self._root, task, "models", _ALIASES), _json(aliases))
+
+    def aliases(self, task: str) -> dict[str, str]:
+        """Name -> id of the models that have a name."""
+        return _read(storage.join(self._root, task, "models", _ALIASES)) or {}
+
+    def find(self, task: str, name: str) -> str | None:
+        """The folder of a model by its name or id; None where there is none."""
+        model_id = self.aliases(task).get(name, name)
+        return self.folder(task, model_id) if self.manifest(task, model_id) else None
+
+    def manifest(self, task: str, model_id: str) -> dict[str, Any] | None:
+        """What is known of a model; None where none of that id is registered."""
+        return _read(storage.join(self.folder(task, model_id), _MANIFEST))
+
+    def ancestry(self, task: str, model_id: str) -> list[dict[str, Any]]:
+        """Manifests of a model and of what it was made from, as far as they are registered; newest first."""
+        found: list[dict[str, Any]] = []
+        while (manifest := self.manifest(task, model_id)) and manifest not in found:
+            found.append(manifest)
+            model_id = manifest["parent"]
+        return found
+
+    def trained_on(self, task: str, model_id: str) -> list[str]:
+        """Ids of the videos that one stage learned from, sorted."""
+        return storage.read_bytes(storage.join(self.folder(task, model_id), _TRAINED_ON)).decode().split()
+
+    @staticmethod
+    def _copy(path: Path, uri: str) -> None:
+        local = storage.scratch(uri)
+        with storage.doing("written", uri):
+            shutil.copyfile(path, local)
+        storage.put(local, uri)
+
+
+def _read(uri: str) -> Any:
+    try:
+        return storage.read_json(uri)
+    except FileNotFoundError:
+        return None
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=2, sort_keys=True).encode()

@@ -1,0 +1,47 @@
+"""The clips of a batch while training: from the local cache, or decoded by the pool with its limits.
+
+A file that cannot be decoded, or that kills its decoder, costs that file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from types import TracebackType
+
+from models.training.lessons import Lesson
+from models.video.cache import FrameCache
+from models.video.clip import Clip
+from models.video.container import MediaError
+from models.video.pool import DecodePool, DecodeSettings
+
+
+class Clips:
+    """A context manager: its decoders end with it.
+
+    decode: gives the clip of (uri, video_id), in a child process; see DecodePool.
+    """
+
+    def __init__(self, cache: FrameCache, decode: Callable[[tuple[str, str]], Clip], settings: DecodeSettings) -> None:
+        self._cache, self._pool = cache, DecodePool(decode, settings)
+
+    def of(self, lessons: Sequence[Lesson]) -> list[Clip | MediaError]:
+        """What the model is shown of each, or why there is nothing to show."""
+        found: dict[str, Clip | MediaError] = {}
+        for lesson in lessons:
+            if (held := self._cache.get(lesson.video_id)) is not None:
+                found[lesson.video_id] = held
+        missing = {lesson.video_id: lesson for lesson in lessons if lesson.video_id not in found}
+        for lesson, clip in self._pool.map(missing.values(), argument=attrgetter("uri", "video_id")):
+            found[lesson.video_id] = clip
+            if isinstance(clip, Clip):
+                self._cache.put(lesson.video_id, clip)
+        return [found[lesson.video_id] for lesson in lessons]
+
+    def __enter__(self) -> Clips:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.close()

@@ -1,0 +1,101 @@
+"""What a stage learns from, as one local file that is mapped into memory: any row at once, however many there are.
+
+Rows are in the order of their video ids, so that the order in which they are drawn depends on a seed and on ids alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import pyarrow as pa
+
+COLUMNS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("uri", pa.string()),
+        ("said", pa.string()),  # what came with the video in words; NULL for nothing
+        ("text", pa.string()),  # the completion to learn; NULL where the stage writes its own
+        ("labels", pa.list_(pa.string())),  # the video's own labels, in the task's order
+    ]
+)
+_DIGEST = b"digest"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One row, see COLUMNS."""
+
+    video_id: str
+    uri: str
+    said: str
+    text: str
+    labels: tuple[str, ...]
+
+
+def write(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write lessons, sorted by video id and text, to a file; one batch is in memory at a time.
+
+    Where a video lies is no part of what the file's digest names. Raises ValueError where the rows are not in order.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside, digest, last = path.with_suffix(".part"), hashlib.sha256(), ("", "")
+    with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, COLUMNS) as file:
+        for batch in batches:
+            batch = batch.select(COLUMNS.names).cast(COLUMNS)
+            for row in batch.drop_columns(["uri"]).to_pylist():
+                place = (row["video_id"], row["text"] or "")
+                if place < last:
+                    raise ValueError(f"lessons: expected rows in the order of their ids, found {place} after {last}")
+                last = place
+                digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+            file.write_batch(batch)
+    path.with_suffix(".digest").write_text(digest.hexdigest()[:16])
+    aside.replace(path)
+
+
+class Lessons(Sequence[Lesson]):
+    """The rows of a file that `write` wrote. digest: names its content."""
+
+    def __init__(self, path: Path) -> None:
+        self.digest = path.with_suffix(".digest").read_text()
+        self._file = pa.memory_map(str(path))
+        self._table = pa.ipc.open_file(self._file).read_all()
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    @overload
+    def __getitem__(self, at: int) -> Lesson: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Lesson]: ...
+
+    def __getitem__(self, at):
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        (row,) = self._table.slice(at, 1).to_pylist()
+        return Lesson(row["video_id"], row["uri"], row["said"] or "", row["text"] or "", tuple(row["labels"] or ()))
+
+    def ids(self) -> Iterator[str]:
+        """Video ids, in order."""
+        for chunk in self._table["video_id"].chunks:
+            yield from chunk.to_pylist()
+
+
+def in_epochs(count: int, batch: int, seed: int, step: int) -> np.ndarray:
+    """Numbers of the rows that a step takes, of `count` rows that are shuffled anew every epoch.
+
+    Every row comes once an epoch; the last batch is shorter where `batch` does not divide their number. Raises ValueError on
+    no rows.
+    """
+    if not count:
+        raise ValueError("no examples to train on")
+    epoch, place = divmod(step, -(-count // batch))
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    return order[place * batch : (place + 1) * batch]

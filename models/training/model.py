@@ -1,0 +1,37 @@
+"""A model folder while it is trained: loaded in float32, saved in bfloat16, handed to a running engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers.core_model_loading import revert_weight_conversion
+
+from models.language.positions import use_serving_positions
+from models.video.processors import check_processors
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Model and processor of a checkpoint folder, positions as they are served; nothing is looked up on the network."""
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    use_serving_positions(model)
+    processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    check_processors(str(folder), processor)
+    return model, processor
+
+
+def save_bfloat16(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
+    """Write a checkpoint folder with weights rounded to bfloat16; engines load it as float32. Leaves `model` alone."""
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
+    declared, model.config.dtype = model.config.dtype, torch.bfloat16
+    model.save_pretrained(folder, state_dict=weights)
+    model.config.dtype = declared
+    processor.save_pretrained(folder)
+
+
+def served(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights under the names that the model's folder has them by, as `Engine.replace_weights` takes them."""
+    with torch.no_grad():
+        yield from revert_weight_conversion(model, {n: t.detach() for n, t in model.state_dict().items()}).items()

@@ -1,0 +1,392 @@
+"""Stage 2, `refine`: reinforcement learning of the reasoning model by rule rewards (DeepIntuit; GRPO).
+
+A round draws videos, lets the engine write K rollouts of each under the newest weights, gives each rollout its rewards, and
+teaches by them. What a round drew is published before anything is learned from it: a run that goes on after a kill reads
+what is there instead of drawing again.
+
+Three objectives, each over its own denominator:
+
+    softmax   -sum_k w_k log g(R_k, y_k | x), w the softmax of a group's rewards     videos       the paper as printed
+    clipped   PPO's clipped ratio times z-scored rewards                             tokens       its public code (DAPO)
+    grpo      the same per sequence, with a distance to the aligned model            sequences    DeepSeekMath
+
+Beside `clipped`: groups whose rewards are all equal teach nothing, so others are drawn in their place (`refills` times at
+most), and rollouts that the token limit cut are not learned from, whichever the objective.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, ProcessorMixin
+
+from models.engines.promise import Completion, Engine, Request, Sampling
+from models.engines.rollouts import seed_of
+from models.language.prompts import begun, chat
+from models.language.rule import Rule
+from models.training import parallel
+from models.training.batches import Batch, Sample, collate, completion_logprobs
+from models.training.drawing import Past, draw
+from models.training.lessons import Lesson, Lessons
+from models.training.model import served
+from models.training.objectives import (
+    clipped_loss_sum,
+    group_advantages,
+    grpo_loss_sum,
+    softmax_loss_sum,
+    softmax_weights,
+)
+from models.training.rewards import Judged, Rewards, judge
+from models.training.trainer import OnMetric
+from models.video.clip import Clip
+from models.video.container import MediaError
+
+Objective = Literal["softmax", "clipped", "grpo"]
+
+
+@dataclass(frozen=True)
+class RefineSpec:
+    """groups: videos of a round; rollouts: K; updates: optimiser steps of a round, each over its own part of the groups;
+    refills: times that groups which teach nothing are replaced (clipped). tau: of softmax; low, high, cap: of clipped, see
+    objectives; clip, beta: of grpo. micro_batch: sequences in memory at once."""
+
+    objective: Objective
+    groups: int
+    rollouts: int
+    updates: int = 1
+    refills: int = 2
+    tau: float = 0.5
+    low: float = 0.2
+    high: float = 0.28
+    cap: float = 2.0
+    clip: float = 0.2
+    beta: float = 0.04
+    micro_batch: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rollouts < 2:
+            raise ValueError(
+                f"refine.rollouts: expected at least 2, for objective {self.objective} compares the rollouts of a video; "
+                f"found {self.rollouts}"
+            )
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One rollout of a round. logprobs: of the engine that drew it, by token; old: of the trainer's model at that time,
+    where a round has several updates. rewards: by name; success: share of its group that answers right."""
+
+    video_id: str
+    index: int
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    finish_reason: str
+    labels: tuple[str, ...] | None
+    consistent: bool
+    rewards: dict[str, float]
+    reward: float
+    success: float
+    old: tuple[float, ...] | None = None
+
+
+class Store(Protocol):
+    """Where rounds are kept."""
+
+    def published(self, step: int) -> list[Drawn] | None:
+        """What the round of this step drew, in order; None where it has not been drawn."""
+        ...
+
+    def publish(self, step: int, drawn: Sequence[Drawn]) -> None:
+        """Keep a round, once and for all."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a rollout is asked and read by; rule: the task's own, where it has one."""
+
+    prompt: str
+    grammar: str
+    labels: tuple[str, ...]
+    several: bool
+    rule: Rule | None
+    rewards: Rewards
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Micro:
+    """A piece of a batch. gain: [B], softmax weight or advantage of each sequence; sampled, old: log-probabilities [B, n]."""
+
+    batch: Batch
+    gain: torch.Tensor
+    sampled: torch.Tensor
+    old: torch.Tensor | None
+    weight: float
+
+
+class Refinement:
+    """The two functions that the loop needs: `batches` and `loss_sum`.
+
+    clips: gives what the model is shown of each video, or why there is nothing to show. reference: the model to stay near
+    to (grpo). on_metric: figures of each round.
+    """
+
+    def __init__(
+        self,
+        spec: RefineSpec,
+        task: Task,
+        lessons: Lessons,
+        clips: Callable[[Sequence[Lesson]], list[Clip | MediaError]],
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        engine: Engine,
+        store: Store,
+        reference: PreTrainedModel | None = None,
+        on_metric: OnMetric = lambda name, step, value: None,
+    ) -> None:
+        self._spec, self._task, self._lessons, self._clips = spec, task, lessons, clips
+        self._model, self._processor, self._engine, self._store = model, processor, engine, store
+        self._reference, self._on_metric = reference, on_metric
+        self._past = Past(len(lessons))
+        self._noted = 0  # rounds whose outcome `_past` has
+        self._place = {video_id: place for place, video_id in enumerate(lessons.ids())}
+        self._prompts: dict[str, str] = {}
+        config = model.config
+        self._strays = {config.video_token_id, config.image_token_id}
+        self._round: tuple[int, list[Drawn]] = (-1, [])
+
+    def batches(self, step: int) -> list[Micro]:
+        """The pieces of one optimiser step; none where the round taught nothing."""
+        first = step - step % self._spec.updates
+        if self._round[0] != first:
+            self._round = first, self._drawn(first)
+        groups = _groups(self._round[1])
+        learned = [group for group in groups if self._teaches(group)]
+        return self._micros(learned[step - first :: self._spec.updates])
+
+    def loss_sum(self, model: PreTrainedModel, micro: Micro) -> torch.Tensor:
+        """The objective, summed over a piece."""
+        spec, logprobs = self._spec, completion_logprobs(model, micro.batch)
+        keep, gain = micro.batch.keep.to(logprobs.device), micro.gain.to(logprobs)
+        old = logprobs.detach() if micro.old is None else micro.old.to(logprobs)
+        if spec.objective == "softmax":
+            return softmax_loss_sum(logprobs, keep, gain)
+        if spec.objective == "clipped":
+            sampled = micro.sampled.to(logprobs)
+            return clipped_loss_sum(logprobs, old, sampled, keep, gain, spec.low, spec.high, spec.cap)
+        with torch.no_grad():
+            near = completion_logprobs(self._reference, micro.batch)
+        return grpo_loss_sum(logprobs, old, near, keep, gain, spec.clip, spec.beta)
+
+    def _drawn(self, step: int) -> list[Drawn]:
+        """The round of a step: read where it is published, else drawn and published."""
+        for before in range(self._noted, step, self._spec.updates):  # a resumed run learns what came of them
+            self._note(self._published(before) or [])
+        self._noted = step + self._spec.updates
+        began = time.monotonic()
+        drawn = self._published(step)
+        if drawn is None:
+            drawn = self._draw(step)
+            if parallel.rank() == 0:
+                self._store.publish(step, drawn)
+        self._note(drawn)
+        self._report(step, drawn, time.monotonic() - began)
+        return drawn
+
+    def _published(self, step: int) -> list[Drawn] | None:
+        return parallel.told(self._store.published(step) if parallel.rank() == 0 else None)
+
+    def _draw(self, step: int) -> list[Drawn]:
+        """Rollouts under the newest weights, until enough groups teach something or `refills` are used up."""
+        spec, made, wanted = self._spec, list[Drawn](), self._spec.groups
+        order = iter(draw(self._past, (spec.seed, step)))
+        self._engine.replace_weights(served(self._model))
+        for _ in range(1 + (spec.refills if spec.objective == "clipped" else 0)):
+            rows = [place for place, _ in zip(order, range(wanted), strict=False)]
+            drawn = self._roll_out(step, [self._lessons[int(place)] for place in rows])
+            made += drawn
+            wanted -= sum(self._teaches(group) for group in _groups(drawn))
+            if wanted <= 0 or not rows:
+                break
+        return made if spec.updates == 1 else self._with_old(made)
+
+    def _roll_out(self, step: int, lessons: Sequence[Lesson]) -> list[Drawn]:
+        """K rollouts of each video that can be shown, videos in the order given; each process makes those of its share."""
+        lessons = parallel.share(lessons)
+        shown = {
+            lesson.video_id: (lesson, clip)
+            for lesson, clip in zip(lessons, self._clips(lessons), strict=True)
+            if isinstance(clip, Clip)
+        }
+        found: dict[str, dict[int, Completion]] = {video_id: {} for video_id in shown}
+        for request in self._requests(step, shown):
+            self._engine.submit(request, self._task.sampling, token_logprobs=True)
+        # All at once, then to the end: what is computed together, and so the last digit, depends on no clock.
+        while self._engine.unfinished:
+            for done in self._engine.step():
+                if isinstance(done, Completion):
+                    found[done.key][done.index] = done
+        groups = [
+            self._judged(shown[video_id][0], [completions[index] for index in sorted(completions)])
+            for video_id, completions in found.items()
+        ]
+        return [drawn for group in parallel.gathered(groups) for drawn in group]
+
+    def _requests(self, step: int, shown: dict[str, tuple[Lesson, Clip]]) -> Iterator[Request]:
+        for video_id, (lesson, clip) in shown.items():
+            seed = seed_of(self._spec.seed, f"{video_id}/{step}", 0)
+            yield Request(video_id, self._prompt(lesson), (clip,), 0, self._spec.rollouts, seed)
+
+    def _prompt(self, lesson: Lesson) -> str:
+        if lesson.said not in self._prompts:
+            if len(self._prompts) > 1000:
+                self._prompts.clear()
+            self._prompts[lesson.said] = chat(self._processor, self._task.prompt, said=lesson.said)
+        return self._prompts[lesson.said]
+
+    def _judged(self, lesson: Lesson, completions: Sequence[Completion]) -> list[Drawn]:
+        """A group with its rewards."""
+        task = self._task
+        opened = begun(self._prompt(lesson))
+        judged = [
+            judge(
+                done.text,
+                task.grammar,
+                done.finish_reason,
+                len(done.token_ids),
+                lesson.labels,
+                task.labels,
+                task.several,
+                opened,
+                task.rule,
+            )
+            for done in completions
+        ]
+        success = sum(_right(each) for each in judged) / len(judged)
+        made = []
+        for done, each in zip(completions, judged, strict=True):
+            rewards = task.rewards.of(each)
+            consistent = each.think_label is not None and each.parsed.labels == (each.think_label,)
+            made.append(
+                Drawn(
+                    lesson.video_id,
+                    done.index,
+                    done.token_ids,
+                    done.token_logprobs or (),
+                    done.text,
+                    done.finish_reason,
+                    each.parsed.labels,
+                    consistent,
+                    rewards,
+                    task.rewards.total(rewards),
+                    success,
+                )
+            )
+        return made
+
+    def _teaches(self, group: Sequence[Drawn]) -> bool:
+        """Whether anything can be learned from a group."""
+        if not any(self._counts(drawn) for drawn in group):
+            return False
+        return self._spec.objective == "softmax" or any(group_advantages([drawn.reward for drawn in group]))
+
+    def _counts(self, drawn: Drawn) -> bool:
+        """Whether a rollout is learned from: it ended by itself, and holds no token that stands for pictures."""
+        return drawn.finish_reason == "stop" and not self._strays & set(drawn.token_ids)
+
+    def _micros(self, groups: Sequence[Sequence[Drawn]]) -> list[Micro]:
+        """This process's part of some groups, in pieces, sequences of like length together."""
+        spec = self._spec
+        gains: list[tuple[Drawn, float]] = []
+        for group in groups:
+            rewards = [drawn.reward for drawn in group]
+            gain = softmax_weights(rewards, spec.tau) if spec.objective == "softmax" else group_advantages(rewards)
+            gains += [(drawn, own) for drawn, own in zip(group, gain, strict=True) if self._counts(drawn)]
+        gains = parallel.share(sorted(gains, key=lambda item: len(item[0].token_ids)))
+        shown = self._shown([drawn for drawn, _ in gains])
+        made = []
+        for at in range(0, len(gains), spec.micro_batch):
+            piece = gains[at : at + spec.micro_batch]
+            batch = self._batch([drawn for drawn, _ in piece], shown)
+            old = None if piece[0][0].old is None else batch.align([drawn.old or () for drawn, _ in piece])
+            weight = {
+                "softmax": len(batch) / spec.rollouts,
+                "clipped": float(batch.keep.sum()),
+                "grpo": float(len(batch)),
+            }[spec.objective]
+            own = torch.tensor([gain for _, gain in piece])
+            made.append(Micro(batch, own, batch.align([drawn.logprobs for drawn, _ in piece]), old, weight))
+        return made
+
+    def _shown(self, drawn: Sequence[Drawn]) -> dict[str, tuple[Lesson, Clip]]:
+        """Lesson and clip of the videos of these rollouts; one that cannot be decoded any more is left out."""
+        lessons = [self._lessons[self._place[video_id]] for video_id in dict.fromkeys(one.video_id for one in drawn)]
+        pairs = zip(lessons, self._clips(lessons), strict=True)
+        return {lesson.video_id: (lesson, clip) for lesson, clip in pairs if isinstance(clip, Clip)}
+
+    def _batch(self, drawn: Sequence[Drawn], shown: dict[str, tuple[Lesson, Clip]]) -> Batch:
+        samples = [Sample(self._prompt(shown[one.video_id][0]), shown[one.video_id][1], one.token_ids) for one in drawn]
+        return collate(self._processor, samples)
+
+    def _with_old(self, drawn: Sequence[Drawn]) -> list[Drawn]:
+        """The same with the trainer's own log-probabilities: later updates of the round are held against them."""
+        usable = sorted(
+            (place for place, one in enumerate(drawn) if self._counts(one)),
+            key=lambda place: len(drawn[place].token_ids),
+        )
+        mine, found, shown = parallel.share(usable), list[tuple[float, ...]](), self._shown(drawn)
+        for at in range(0, len(mine), self._spec.micro_batch):
+            batch = self._batch([drawn[place] for place in mine[at : at + self._spec.micro_batch]], shown)
+            with torch.no_grad():
+                values = completion_logprobs(self._model, batch).cpu()
+            found += [tuple(own[keep].tolist()) for own, keep in zip(values, batch.keep, strict=True)]
+        old = dict(zip(usable, parallel.gathered(found), strict=True))
+        return [replace(one, old=old.get(place)) for place, one in enumerate(drawn)]
+
+    def _note(self, drawn: Sequence[Drawn]) -> None:
+        """Keep what came of a round for the draws after it."""
+        for group in _groups(drawn):
+            self._past.note(self._place[group[0].video_id], group[0].success)
+
+    def _report(self, step: int, drawn: Sequence[Drawn], seconds: float) -> None:
+        groups = _groups(drawn)
+        tokens = sum(len(one.token_ids) for one in drawn)
+        figures = {
+            "reward": np.mean([one.reward for one in drawn]),
+            **{
+                f"reward/{name}": np.mean([one.rewards[name] for one in drawn])
+                for name in (drawn[0].rewards if drawn else ())
+            },
+            "success": np.mean([group[0].success for group in groups]),
+            "collapse": np.mean([not any(group_advantages([one.reward for one in group])) for group in groups]),
+            "consistency": np.mean([one.consistent for one in drawn]),
+            "entropy": -np.sum([np.sum(one.logprobs) for one in drawn]) / max(1, tokens),
+            "length": tokens / max(1, len(drawn)),
+            "parsed": np.mean([one.labels is not None for one in drawn]),
+            "cut": np.mean([one.finish_reason == "length" for one in drawn]),
+            "rollouts": len(drawn),
+            "groups": sum(self._teaches(group) for group in groups),
+            "rollout_tokens_per_second": tokens / max(seconds, 1e-9),
+        }
+        for name, value in figures.items():
+            self._on_metric(name, step, float(value))
+
+
+def _right(judged: Judged) -> bool:
+    return judged.parsed.labels == judged.truth
+
+
+def _groups(drawn: Sequence[Drawn]) -> list[list[Drawn]]:
+    """The rollouts of each video, videos in the order in which they come."""
+    found: dict[str, list[Drawn]] = {}
+    for one in drawn:
+        found.setdefault(one.video_id, []).append(one)
+    return list(found.values())

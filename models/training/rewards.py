@@ -1,0 +1,158 @@
+"""Rewards: small functions of one rollout, each a number from 0 to 1, added up by the weights in the settings.
+
+A site adds its own as `module:function` with the same signature.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+
+from models.language import grammar
+from models.language.grammar import Parsed
+from models.language.rule import Rule, argued_by
+
+
+class RewardError(ValueError):
+    """A reward that cannot be found, or gave no finite number; the message names its setting."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One rollout as rewards see it.
+
+    truth: the video's labels, in the task's order; labels: all of the task; observation_label, think_label: the label that
+    its observation, its reasoning argues for, None where none is known; tokens: generated ones.
+    """
+
+    text: str
+    parsed: Parsed
+    truth: tuple[str, ...]
+    labels: tuple[str, ...]
+    observation_label: str | None
+    think_label: str | None
+    tokens: int
+
+
+Reward = Callable[[Judged], float]
+
+
+def judge(
+    text: str,
+    name: str,
+    finish_reason: str,
+    tokens: int,
+    truth: tuple[str, ...],
+    labels: tuple[str, ...],
+    several: bool = False,
+    begun: str = "",
+    rule: Rule | None = None,
+) -> Judged:
+    """Read one completion of a grammar `name`; arguments as of `grammar.parse`. rule: the task's own, where it has one; else
+    the reasoning argues for the label that it names last."""
+    parsed = grammar.parse(text, name, labels, finish_reason, several, begun)
+    argued = argued_by(rule, parsed.think) if rule else _named_last(parsed.think or "", labels)
+    return Judged(text, parsed, truth, labels, argued_by(rule, parsed.observation), argued, tokens)
+
+
+def accuracy(judged: Judged) -> float:
+    """1 where the answer is the video's own labels, letter for letter but for case (DeepIntuit, stage 2)."""
+    return float(judged.parsed.labels == judged.truth)
+
+
+def format(judged: Judged) -> float:
+    """1 where the whole completion matches the grammar, with something in it (DeepIntuit, stage 2).
+
+    Nothing comes of tags that are repeated, nested or foreign, of segments that are blank, of reasoning that only names
+    labels, and of an observation that names one: what is seen is to be described before it is judged.
+    """
+    parsed = judged.parsed
+    words = set(re.findall(r"\w[\w-]*|[<>=]", (parsed.think or "").casefold()))
+    reasons = bool(words - {label.casefold() for label in judged.labels})
+    sees = parsed.observation is None or bool(parsed.observation)
+    judges = parsed.observation is not None and _named_last(parsed.observation, judged.labels) is not None
+    return float(parsed.status == grammar.OK and parsed.well_formed and reasons and sees and not judges)
+
+
+def consistency(judged: Judged) -> float:
+    """1 where the reasoning argues for the answer that follows it, right or wrong (think-answer consistency, Video-R2)."""
+    return float(judged.think_label is not None and judged.parsed.labels == (judged.think_label,))
+
+
+def grounding(judged: Judged) -> float:
+    """1 where the observation alone argues for the answer, right or wrong, by the task's rule (VideoP2R rewards what is seen
+    by whether it is evidence enough). Nothing comes of tasks without a rule."""
+    return float(judged.observation_label is not None and judged.parsed.labels == (judged.observation_label,))
+
+
+def length(judged: Judged, least: int, most: int) -> float:
+    """1 where a right and well-formed completion has `least` to `most` tokens (VideoP2R gives its bonus so)."""
+    return float(least <= judged.tokens <= most and accuracy(judged) > 0 and format(judged) > 0)
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """Named rewards with their weights."""
+
+    parts: Mapping[str, tuple[Reward, float]]
+
+    def of(self, judged: Judged) -> dict[str, float]:
+        """Each reward by name. Raises RewardError for one that is no finite number."""
+        found = {}
+        for name, (reward, _) in self.parts.items():
+            value = reward(judged)
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise RewardError(f"refine.rewards.{name}: expected a finite number for a rollout, found {value!r}")
+            found[name] = float(value)
+        return found
+
+    def total(self, found: Mapping[str, float]) -> float:
+        """The weighted sum."""
+        return sum(weight * found[name] for name, (_, weight) in self.parts.items())
+
+
+def rewards(weights: Mapping[str, float], least: int, most: int) -> Rewards:
+    """The rewards that the settings name, built in or `module:function`. Raises RewardError for an unknown one.
+
+    least, most: tokens, of the reward `length`.
+    """
+    known: dict[str, Reward] = {
+        "accuracy": accuracy,
+        "format": format,
+        "consistency": consistency,
+        "grounding": grounding,
+        "length": partial(length, least=least, most=most),
+    }
+    return Rewards({name: (known.get(name) or _load(name, list(known)), weight) for name, weight in weights.items()})
+
+
+def _load(name: str, known: list[str]) -> Reward:
+    module, separator, function = name.partition(":")
+    try:
+        if not separator:
+            raise ImportError("no such reward")
+        return getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise RewardError(
+            f"refine.rewards.{name}: expected {', '.join(known)}, or module:function that can be imported: {error}"
+        ) from None
+
+
+def _named_last(segment: str, labels: tuple[str, ...]) -> str | None:
+    """The label that a text names last, as a word of its own."""
+    folded = segment.casefold()
+    places = {label: _last_place(folded, label.casefold()) for label in labels}
+    found = max(places, key=lambda label: places[label])
+    return found if places[found] >= 0 else None
+
+
+def _last_place(text: str, word: str) -> int:
+    """Where a word begins last, -1 for nowhere; letters, digits, - and _ around it make it another word."""
+    found = -1
+    for match in re.finditer(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text):
+        found = match.start()
+    return found

@@ -1,0 +1,58 @@
+"""Lessons on a disk: any row at once, a digest of what they say, an order that knows no paths."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pyarrow as pa
+import pytest
+
+from models.training.lessons import COLUMNS, Lesson, Lessons, in_epochs, write
+
+
+def rows(count: int, folder: str = "/a"):
+    return [
+        {"video_id": f"{n:03}", "uri": f"{folder}/{n}", "said": None, "text": f"t{n}", "labels": ["x", "y"][: n % 3]}
+        for n in range(count)
+    ]
+
+
+def batches(values, size=4):
+    return [pa.RecordBatch.from_pylist(values[at : at + size], COLUMNS) for at in range(0, len(values), size)]
+
+
+def test_rows_come_back_by_number(tmp_path):
+    write(tmp_path / "l.arrow", batches(rows(10)))
+    found = Lessons(tmp_path / "l.arrow")
+    assert len(found) == 10 and list(found.ids()) == [f"{n:03}" for n in range(10)]
+    assert found[7] == Lesson("007", "/a/7", "", "t7", ("x",)) and found[-3:][0].video_id == "007"
+    assert [lesson.labels for lesson in found[:3]] == [(), ("x",), ("x", "y")]
+
+
+def test_the_digest_is_of_what_is_said_and_not_of_where_videos_lie(tmp_path):
+    digests = set()
+    for name, values, size in (("a", rows(9), 4), ("b", rows(9, "/elsewhere"), 2)):
+        write(tmp_path / name, batches(values, size))
+        digests.add(Lessons(tmp_path / name).digest)
+    assert len(digests) == 1
+    write(tmp_path / "c", batches([row | {"text": "other"} if row["video_id"] == "004" else row for row in rows(9)]))
+    assert Lessons(tmp_path / "c").digest not in digests
+
+
+def test_rows_out_of_order_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="in the order of their ids"):
+        write(tmp_path / "l", batches(rows(5)[::-1]))
+
+
+def test_no_rows_are_no_lessons(tmp_path):
+    write(tmp_path / "l", [])
+    assert len(Lessons(tmp_path / "l")) == 0
+    with pytest.raises(ValueError, match="no examples"):
+        in_epochs(0, 4, 0, 0)
+
+
+def test_every_row_comes_once_an_epoch_in_another_order():
+    first, second = ([row for step in steps for row in in_epochs(10, 4, 0, step)] for steps in (range(3), range(3, 6)))
+    assert [len(in_epochs(10, 4, 0, step)) for step in range(3)] == [4, 4, 2]
+    assert Counter(first) == Counter(second) == Counter(range(10)) and first != second
+    assert list(in_epochs(10, 4, 0, 4)) == list(in_epochs(10, 4, 0, 4)) != list(in_epochs(10, 4, 1, 4))
