@@ -44,7 +44,8 @@ tiny: setup  ## train the embedded model and its direct baseline again from noth
 	rm -rf build/tiny
 	$(BIN)/deepintuit demo-data --out build/tiny/data --history 0 --uploads 0 --dev 300 --align 2400
 	$(BIN)/deepintuit ingest $(TINY) --source build/tiny/data/align --labels build/tiny/data/align/labels.csv
-	$(BIN)/deepintuit align $(TINY) --teacher build/tiny/data/align-teacher.csv --out build/tiny/aligned | tee build/tiny/align.json
+	$(BIN)/deepintuit teach $(TINY) --file build/tiny/data/align-teacher.csv
+	$(BIN)/deepintuit align $(TINY) --out build/tiny/aligned | tee build/tiny/align.json
 	$(BIN)/deepintuit align $(TINY) --direct --start build/tiny/aligned/base --out build/tiny/direct | tee build/tiny/direct.json
 	$(BIN)/python -m models.handwriting.report --work build/tiny --out models/handwriting/checkpoint
 

@@ -166,6 +166,7 @@ class Training(Section):
     """What align and refine share: how they run, not what comes out."""
 
     processes: int = Field(ge=1, description="that train one model together, each with a share of the batch")
+    parallel: Literal["ddp", "fsdp"] = Field(description="each has the whole model, or a part of every layer")
     threads: int | None = Field(ge=1, description="of each process; null: the host's cores, shared out")
     checkpoint_every: int = Field(ge=1, description="steps")
     cache_mb: int = Field(ge=1, description="decoded frames kept on disk while training")
@@ -186,6 +187,9 @@ class Refine(Section):
     """
 
     objective: Literal["softmax", "clipped", "grpo"]
+    credit: Literal["trace", "segment"] = Field(
+        description="each reward teaches all tokens, or those that it is about: what is seen, what is made of it"
+    )
     steps: int = Field(ge=1, description="optimiser steps")
     groups: int = Field(ge=1, description="videos of a round")
     rollouts: int = Field(ge=2, le=1024, description="rollouts per video (K)")

@@ -54,13 +54,20 @@ def uploads(out: Path, count: int, seed: int) -> list[Path]:
 def align(out: Path, count: int, seed: int) -> list[Path]:
     """Clips to teach on, and the teacher's trace of each."""
     written = clips.generate(out / "align", "align", count, seed, workers=os.cpu_count() or 1)
-    with (out / "align" / "labels.csv").open(newline="") as file:
+    write_teacher(out / "align", out / "align-teacher.csv")
+    return written
+
+
+def write_teacher(clips: Path, out: Path, length: str = "medium") -> None:
+    """What the oracle teacher says of every clip in a folder, in traces of one length."""
+    with (clips / "labels.csv").open(newline="") as file:
         digits = {row["file"]: [int(digit) for digit in row["digits"].split()] for row in csv.DictReader(file)}
-    with (out / "align-teacher.csv").open("w", newline="") as file:
+    with out.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("file", "trace"))
-        writer.writerows((path.name, teacher.trace(digits[path.name], index)) for index, path in enumerate(written))
-    return written
+        writer.writerows(
+            (name, teacher.trace(digits[name], index, length)) for index, name in enumerate(sorted(digits))
+        )
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:

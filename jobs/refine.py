@@ -80,6 +80,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         training.training(run, out, start, spec, told),
         RefineSpec(
             chosen.objective,
+            chosen.credit,
             chosen.groups,
             chosen.rollouts,
             chosen.updates,

@@ -107,9 +107,15 @@ def recipe(
     return value | {name: part for name, part in rare.items() if part}
 
 
-def teacher_recipe(*, teacher: str, source: str, labels: list[str], grammar: str) -> dict[str, Any]:
-    """Traces that somebody else wrote: who, for the videos of which source, and how they are read."""
-    return {"origin": "teacher", "teacher": teacher, "source": source, "labels": labels, "grammar": grammar}
+def teacher_recipe(
+    *, teacher: str, source: str, labels: list[str], grammar: str, version: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Traces that somebody else wrote: who, for the videos of which source, how they are read, and what they come from.
+
+    version: what names that source as it is now, such as the digest of a file; left out where nothing is known of it.
+    """
+    value = {"origin": "teacher", "teacher": teacher, "source": source, "labels": labels, "grammar": grammar}
+    return value | ({"version": version} if version else {})
 
 
 def _without_neutral(part: str, value: dict[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,8 @@ import pyarrow as pa
 
 from models.language import grammar
 
-IMPORTED_COLUMNS = pa.schema(
+_READ = pa.schema(
     [
-        ("video_id", pa.string()),
-        ("ingested_on", pa.date32()),
-        ("text", pa.string()),
         ("status", pa.string()),
         ("observation", pa.string()),
         ("think", pa.string()),
@@ -22,20 +19,30 @@ IMPORTED_COLUMNS = pa.schema(
         ("well_formed", pa.bool_()),
     ]
 )
+IMPORTED_COLUMNS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("ingested_on", pa.date32()),
+        ("split", pa.string()),
+        ("rollout_index", pa.int32()),
+        ("text", pa.string()),
+        *_READ,
+    ]
+)
 
 
 def read_traces(
     kind: str, labels: tuple[str, ...], several: bool
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """For mapInArrow: video_id, ingested_on, text in; IMPORTED_COLUMNS out, a row for every row. several: labels an answer
-    may name any number of."""
+    """For mapInArrow: the columns of IMPORTED_COLUMNS before `status`, and duration_s, in; IMPORTED_COLUMNS out, a row for
+    every row. several: labels an answer may name any number of."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             rows = []
             for row in batch.to_pylist():
-                found = grammar.parse(row["text"] or "", kind, labels, several=several)
-                rows.append(row | {name: getattr(found, name) for name in IMPORTED_COLUMNS.names[3:]})
+                found = grammar.parse(row["text"] or "", kind, labels, several=several, seconds=row["duration_s"])
+                rows.append(row | {name: getattr(found, name) for name in _READ.names})
             yield pa.RecordBatch.from_pylist(rows, IMPORTED_COLUMNS)
 
     return run

@@ -6,10 +6,11 @@ What they take is plain and picklable; importing this module starts nothing.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.engines.promise import EngineSpec
 from models.video.container import Limits
@@ -23,13 +24,18 @@ if TYPE_CHECKING:
     from models.training.trainer import Fact, OnMetric, TrainSpec
     from models.video.clip import Clip
 
-JOURNAL = "figures.jsonl"
+JOURNAL, FAILURE = "figures.jsonl", "failure.txt"
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True)
 class Training:
-    """What every stage needs. folder: the training's own, `model` in it is what comes out; start: the model to begin with;
-    prompt: the instruction of the user's turn; cache_bytes: of decoded frames on this host; threads: of this process."""
+    """What every stage needs.
+
+    folder: the training's own, `model` in it is what comes out; start: the model to begin with; prompt: the instruction of
+    the user's turn; cache_bytes: of decoded frames on this host; threads: of this process; sharded: see
+    models/training/parallel.py.
+    """
 
     folder: Path
     start: Path
@@ -43,6 +49,7 @@ class Training:
     cache_bytes: int
     threads: int
     quiet: bool
+    sharded: bool = False
 
     def clips(self) -> Clips:
         from models.training.clips import Clips
@@ -50,6 +57,52 @@ class Training:
 
         cache = FrameCache(self.folder / "frames", self.frames, self.cache_bytes)
         return Clips(cache, partial(_sample, self.frames, self.limits), self.decoding)
+
+
+class CannotTrain(ValueError):
+    """What stopped a training, in words for whoever asked for it; from whichever process."""
+
+
+def attempt(folder: Path, process: Callable[..., None], *arguments: Any) -> None:
+    """Run a process. What somebody has to change is left in the folder, too: of several processes it is lost else.
+
+    Raises CannotTrain for settings, data and memory; anything else as it comes.
+    """
+    import torch
+
+    from models.training.clips import NothingDecodes
+    from models.training.rewards import RewardError
+    from models.training.trainer import ResumeError
+
+    try:
+        process(*arguments)
+        return
+    except (ResumeError, RewardError, NothingDecodes) as error:
+        said = str(error)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in _NO_MEMORY):
+            raise
+        said = (
+            f"{process.__name__}: out of memory ({str(error).splitlines()[0][:200]}): lower {process.__name__}.micro_batch, "
+            "rollout.max_tokens or frames.max_pixels; what was learned up to the last checkpoint is kept"
+        )
+    (folder / FAILURE).write_text(said)
+    raise CannotTrain(said)
+
+
+def joined(folder: Path, process: Callable[..., None], *arguments: Any) -> None:
+    """`attempt` as one of several processes, whose numbers and meeting place are in the environment (torchrun)."""
+    import torch
+    from torch import distributed
+
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        attempt(folder, process, *arguments)
+    finally:
+        distributed.destroy_process_group()
 
 
 def align(training: Training, batch: int, micro_batch: int, seed: int) -> None:
@@ -81,6 +134,7 @@ def align(training: Training, batch: int, micro_batch: int, seed: int) -> None:
             training.folder / "checkpoints",
             journal,
             training.facts,
+            training.sharded,
         )
 
 
@@ -103,6 +157,7 @@ def refine(training: Training, spec: RefineSpec, task: Task, engine: EngineSpec,
     os.sched_setaffinity(0, cores)
     _prepare(training.threads)
     model, processor = load(training.start)
+    model = parallel.sharded(model) if training.sharded else model
     reference = load(training.start)[0].requires_grad_(False) if spec.objective == "grpo" else None
     journal = _journal(training, "refine", ("success", "reward", "loss"))
     torch.manual_seed(spec.seed)
@@ -111,8 +166,7 @@ def refine(training: Training, spec: RefineSpec, task: Task, engine: EngineSpec,
         stage = Refinement(spec, task, lessons, clips.of, model, processor, running, store, reference, journal)
         checkpoints = training.folder / "checkpoints"
         train(model, stage.batches, stage.loss_sum, training.spec, checkpoints, journal, training.facts)
-    if parallel.rank() == 0:
-        save_bfloat16(model, processor, training.folder / "model")
+    save_bfloat16(model, processor, training.folder / "model")
 
 
 def _prepare(threads: int) -> None:

@@ -25,6 +25,7 @@ JOBS = {
     "demo": "one night end to end on this machine",
     "demo-data": "write the clips of the embedded benchmark",
     "ingest": "take in video files and labels",
+    "teach": "take in a teacher's traces of the videos to align on, filtered",
     "align": "cold start: teach the model on teacher traces",
     "refine": "reinforcement learning of the aligned model by its rewards",
     "rollout": "write reasoning traces for videos that lack them",

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from pyspark.sql import DataFrame
 
 from jobs.runtime.errors import UsageError
@@ -20,9 +21,9 @@ from lake import parquet, storage
 from models import identity
 from models.training import journal
 from models.training.lessons import COLUMNS, Lessons, write
-from models.training.trainer import Fact, ResumeError, TrainSpec
+from models.training.trainer import Fact, TrainSpec
 from schemas.table import Table
-from udfs.training import JOURNAL, Training
+from udfs.training import FAILURE, JOURNAL, CannotTrain, Training, attempt, joined
 
 _NAMES = 5  # ids in a message
 BASE_JOURNAL = "base.jsonl"
@@ -107,21 +108,29 @@ def training(run: Run, folder: Path, start: Path, spec: TrainSpec, told: dict[st
         cache_bytes=settings.training.cache_mb << 20,
         threads=cores,
         quiet=run.record.quiet,
+        sharded=settings.training.parallel == "fsdp",
     )
 
 
-def in_processes(run: Run, process: Callable[..., None], *arguments: Any) -> None:
-    """Run a training process, alone here or as several. Raises UsageError where it cannot go on from what is there."""
-    number = run.settings.training.processes
+def in_processes(run: Run, process: Callable[..., None], training: Training, *arguments: Any) -> None:
+    """Run a training process, alone here or as several on this host. Raises UsageError for what somebody has to change."""
+    number, failure = run.settings.training.processes, training.folder / FAILURE
+    failure.unlink(missing_ok=True)
     try:
         if number == 1:
-            process(*arguments)
+            attempt(training.folder, process, training, *arguments)
             return
         from pyspark.ml.torch.distributor import TorchDistributor
 
-        TorchDistributor(num_processes=number, local_mode=True, use_gpu=False).run(process, *arguments)
-    except ResumeError as error:
+        on_gpu = torch.cuda.is_available()
+        distributor = TorchDistributor(num_processes=number, local_mode=True, use_gpu=on_gpu)
+        distributor.run(joined, training.folder, process, training, *arguments)
+    except CannotTrain as error:
         raise UsageError(str(error)) from None
+    except RuntimeError:
+        if failure.exists():
+            raise UsageError(failure.read_text()) from None
+        raise
 
 
 def training_id(run: Run, folder: Path) -> str:

@@ -21,7 +21,7 @@ _CPU_ENVIRONMENT = {
     "TORCH_COMPILE_DISABLE": "1",  # else the first request with log-probabilities compiles for 15 s
     "OMP_NUM_THREADS": "1",  # on a CPU one parallelises by processes: threads under load collapse
 }
-_CPU_KV_CACHE_BYTES = 1 << 30
+CPU_KV_CACHE_BYTES = 1 << 30
 _CPU_BATCHED_TOKENS = 8192
 
 
@@ -60,7 +60,7 @@ def start(spec: EngineSpec, witness: Witness) -> Any:
 def _options(spec: EngineSpec) -> dict[str, Any]:
     on_cpu, options = _is_cpu_build(), dict[str, Any]()
     if spec.kv_cache_bytes or on_cpu:
-        options["kv_cache_memory_bytes"] = spec.kv_cache_bytes or _CPU_KV_CACHE_BYTES
+        options["kv_cache_memory_bytes"] = spec.kv_cache_bytes or CPU_KV_CACHE_BYTES
     if on_cpu:
         options |= {
             "enforce_eager": True,

@@ -75,7 +75,7 @@ def complete(
     texts: dict[int, list[str]] = {}
     for due in _alike([video.pixels.shape for video in videos], batch):
         inputs = processor(text=[prompt] * len(due), **processor_inputs([videos[i] for i in due]), return_tensors="pt")
-        tokens = model.generate(**inputs, max_new_tokens=64, num_return_sequences=n, **how)
+        tokens = model.generate(**inputs.to(model.device), max_new_tokens=64, num_return_sequences=n, **how)
         spoken = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         texts |= {video: spoken[place * n : (place + 1) * n] for place, video in enumerate(due)}
     return [texts[i] for i in range(len(videos))]

@@ -82,6 +82,7 @@ def align(
     checkpoints: Path | None = None,
     on_metric: OnMetric = lambda name, step, value: None,
     facts: Mapping[str, Fact] | None = None,
+    sharded: bool = False,
 ) -> None:
     """Fine-tune the checkpoint in `start` and write the result to `out` in bfloat16.
 
@@ -89,11 +90,11 @@ def align(
     as of `trainer.train`.
     """
     model, processor = load(start)
+    model = parallel.sharded(model) if sharded else model
 
     def batches(step: int) -> list[SftMicro]:
         return micros(processor, examples(step), micro_batch)
 
     with Ahead(batches, spec.steps) as ahead:
         train(model, ahead, sft_loss, spec, checkpoints, on_metric, facts)
-    if parallel.rank() == 0:
-        save_bfloat16(model, processor, out)
+    save_bfloat16(model, processor, out)

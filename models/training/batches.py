@@ -78,10 +78,14 @@ def collate(processor: ProcessorMixin, samples: Sequence[Sample]) -> Batch:
 
 
 def completion_logprobs(model: Any, batch: Batch) -> torch.Tensor:
-    """log p of the tokens that `batch.keep` is about, natural log: float [B, n]. Logits of no other place are made."""
+    """log p of the tokens that `batch.keep` is about, natural log: float [B, n]. Logits of no other place are made.
+
+    On a GPU in bfloat16, the weights staying as they are.
+    """
     device = next(model.parameters()).device
     inputs = batch.inputs.to(device)
-    logits = model(**inputs, use_cache=False, logits_to_keep=batch.places + 1).logits
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        logits = model(**inputs, use_cache=False, logits_to_keep=batch.places + 1).logits
     return next_token_logprobs(logits, inputs["input_ids"][:, -batch.places - 1 :])
 
 

@@ -1,10 +1,11 @@
 """The clips of a batch while training: from the local cache, or decoded by the pool with its limits.
 
-A file that cannot be decoded, or that kills its decoder, costs that file.
+A file that cannot be decoded, or that kills its decoder, costs that file, and is named once.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from types import TracebackType
@@ -16,6 +17,10 @@ from models.video.container import MediaError
 from models.video.pool import DecodePool, DecodeSettings
 
 
+class NothingDecodes(ValueError):
+    """Not one of the first files can be decoded: that is no file's fault."""
+
+
 class Clips:
     """A context manager: its decoders end with it.
 
@@ -24,9 +29,10 @@ class Clips:
 
     def __init__(self, cache: FrameCache, decode: Callable[[tuple[str, str]], Clip], settings: DecodeSettings) -> None:
         self._cache, self._pool = cache, DecodePool(decode, settings)
+        self._any, self._named = False, set[str]()
 
     def of(self, lessons: Sequence[Lesson]) -> list[Clip | MediaError]:
-        """What the model is shown of each, or why there is nothing to show."""
+        """What the model is shown of each, or why there is nothing to show. Raises NothingDecodes."""
         found: dict[str, Clip | MediaError] = {}
         for lesson in lessons:
             if (held := self._cache.get(lesson.video_id)) is not None:
@@ -36,7 +42,21 @@ class Clips:
             found[lesson.video_id] = clip
             if isinstance(clip, Clip):
                 self._cache.put(lesson.video_id, clip)
-        return [found[lesson.video_id] for lesson in lessons]
+        made = [found[lesson.video_id] for lesson in lessons]
+        self._tell(lessons, made)
+        return made
+
+    def _tell(self, lessons: Sequence[Lesson], made: Sequence[Clip | MediaError]) -> None:
+        self._any = self._any or any(isinstance(clip, Clip) for clip in made)
+        for lesson, clip in zip(lessons, made, strict=True):
+            if isinstance(clip, MediaError) and not self._any:
+                raise NothingDecodes(
+                    f"expected frames of {len(lessons)} videos to begin with, found none; the first, {lesson.uri}: "
+                    f"{clip.reason}: {clip}"
+                )
+            if isinstance(clip, MediaError) and lesson.video_id not in self._named:
+                self._named.add(lesson.video_id)
+                print(f"left out of the training: {lesson.uri}: {clip.reason}: {clip}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Clips:
         return self

@@ -79,6 +79,8 @@ class Lessons(Sequence[Lesson]):
     def __getitem__(self, at):
         if isinstance(at, slice):
             return [self[i] for i in range(*at.indices(len(self)))]
+        if not 0 <= at < len(self):
+            raise IndexError(at)
         (row,) = self._table.slice(at, 1).to_pylist()
         return Lesson(row["video_id"], row["uri"], row["said"] or "", row["text"] or "", tuple(row["labels"] or ()))
 

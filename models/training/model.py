@@ -10,21 +10,32 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 from transformers.core_model_loading import revert_weight_conversion
 
 from models.language.positions import use_serving_positions
+from models.training import parallel
 from models.video.processors import check_processors
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Model and processor of a checkpoint folder, positions as they are served; nothing is looked up on the network."""
+    """Model and processor of a checkpoint folder, positions as they are served; nothing is looked up on the network.
+
+    On a GPU where there is one; there activations are computed anew on the way back instead of being kept.
+    """
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, local_files_only=True)
     use_serving_positions(model)
+    if torch.cuda.is_available():
+        model.to("cuda").gradient_checkpointing_enable({"use_reentrant": False})
     processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     check_processors(str(folder), processor)
     return model, processor
 
 
 def save_bfloat16(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
-    """Write a checkpoint folder with weights rounded to bfloat16; engines load it as float32. Leaves `model` alone."""
-    weights = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
+    """Write a checkpoint folder with weights rounded to bfloat16; engines load it as float32. Leaves `model` alone.
+
+    Of several processes all have to call, and the first one writes.
+    """
+    weights = {name: parallel.whole(tensor).to(torch.bfloat16) for name, tensor in model.state_dict().items()}
+    if parallel.rank() > 0:
+        return
     declared, model.config.dtype = model.config.dtype, torch.bfloat16
     model.save_pretrained(folder, state_dict=weights)
     model.config.dtype = declared
@@ -34,4 +45,5 @@ def save_bfloat16(model: PreTrainedModel, processor: ProcessorMixin, folder: Pat
 def served(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
     """The weights under the names that the model's folder has them by, as `Engine.replace_weights` takes them."""
     with torch.no_grad():
-        yield from revert_weight_conversion(model, {n: t.detach() for n, t in model.state_dict().items()}).items()
+        held = {name: parallel.whole(tensor.detach()) for name, tensor in model.state_dict().items()}
+        yield from revert_weight_conversion(model, held).items()

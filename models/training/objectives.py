@@ -4,6 +4,7 @@ Every loss is a SUM, never a mean: the loop divides once by the denominator of t
 states, so that cutting a batch into pieces of unequal length, or spreading it over processes, changes nothing.
 
 `keep` is bool [B, T - 1], True where the predicted token counts in the loss (the completion), False on prompt and padding.
+`gain`, a softmax weight or an advantage, is float [B], or [B, T - 1] where tokens of one sequence differ.
 What stands in places that do not count is looked at by no function here, be it infinite or NaN.
 """
 
@@ -58,13 +59,13 @@ def group_advantages(rewards: Sequence[float]) -> list[float]:
     return ((values - values.mean()) / (values.std(correction=0) + _SPREAD)).tolist()
 
 
-def softmax_loss_sum(logprobs: torch.Tensor, keep: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def softmax_loss_sum(logprobs: torch.Tensor, keep: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
     """-sum_k w_k log g(R_k, y_k | x) (DeepIntuit, stage 2: objective `softmax`).
 
-    weights: [B], those of `softmax_weights`. Denominator: videos; a piece's weight is its number of sequences / K.
+    gain: those of `softmax_weights`. Denominator: videos; a piece's weight is its number of sequences / K.
     """
     _check_shapes(keep, logprobs=logprobs)
-    return -(weights * logprobs.masked_fill(~keep, 0.0).sum(1)).sum()
+    return -(_by_token(gain) * logprobs.masked_fill(~keep, 0.0)).sum()
 
 
 def clipped_loss_sum(
@@ -72,7 +73,7 @@ def clipped_loss_sum(
     old: torch.Tensor,
     sampled: torch.Tensor,
     keep: torch.Tensor,
-    advantages: torch.Tensor,
+    gain: torch.Tensor,
     low: float,
     high: float,
     cap: float,
@@ -81,12 +82,12 @@ def clipped_loss_sum(
     (objective `clipped`: DAPO, as in DeepIntuit's public code).
 
     old: log-probabilities [B, T - 1] of the trainer's model as it drew; sampled: those that the engine drew by, which may
-    compute a little differently; advantages: [B]. Neither of the two is differentiated. Denominator: kept tokens.
+    compute a little differently; gain: advantages. None of them is differentiated. Denominator: kept tokens.
     """
     _check_shapes(keep, logprobs=logprobs, old=old, sampled=sampled)
     new, was, drawn = (values.masked_fill(~keep, 0.0) for values in (logprobs, old.detach(), sampled))
     importance = (was - drawn).exp().clamp(max=cap)
-    return (importance * _surrogate(new - was, advantages, low, high)).masked_fill(~keep, 0.0).sum()
+    return (importance * _surrogate(new - was, gain, low, high)).masked_fill(~keep, 0.0).sum()
 
 
 def grpo_loss_sum(
@@ -94,7 +95,7 @@ def grpo_loss_sum(
     old: torch.Tensor,
     reference: torch.Tensor,
     keep: torch.Tensor,
-    advantages: torch.Tensor,
+    gain: torch.Tensor,
     clip: float,
     beta: float,
 ) -> torch.Tensor:
@@ -107,14 +108,18 @@ def grpo_loss_sum(
     _check_shapes(keep, logprobs=logprobs, old=old, reference=reference)
     new, was, near = (values.masked_fill(~keep, 0.0) for values in (logprobs, old.detach(), reference.detach()))
     distance = (near - new).exp() - (near - new) - 1.0
-    by_token = (_surrogate(new - was, advantages, clip, clip) + beta * distance).masked_fill(~keep, 0.0)
+    by_token = (_surrogate(new - was, gain, clip, clip) + beta * distance).masked_fill(~keep, 0.0)
     return (by_token.sum(1) / keep.sum(1).clamp(min=1)).sum()
 
 
-def _surrogate(log_ratio: torch.Tensor, advantages: torch.Tensor, low: float, high: float) -> torch.Tensor:
+def _surrogate(log_ratio: torch.Tensor, gain: torch.Tensor, low: float, high: float) -> torch.Tensor:
     """PPO's clipped loss of every token: [B, T - 1]."""
-    ratio, gain = log_ratio.exp(), advantages[:, None]
-    return -torch.minimum(ratio * gain, ratio.clamp(1.0 - low, 1.0 + high) * gain)
+    ratio, advantage = log_ratio.exp(), _by_token(gain)
+    return -torch.minimum(ratio * advantage, ratio.clamp(1.0 - low, 1.0 + high) * advantage)
+
+
+def _by_token(gain: torch.Tensor) -> torch.Tensor:
+    return gain if gain.dim() == 2 else gain[:, None]
 
 
 def _check_shapes(keep: torch.Tensor, **values: torch.Tensor) -> None:

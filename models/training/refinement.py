@@ -19,6 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -31,6 +32,7 @@ from models.language.prompts import begun, chat
 from models.language.rule import Rule
 from models.training import parallel
 from models.training.batches import Batch, Sample, collate, completion_logprobs
+from models.training.credit import Credit, by_token, gains
 from models.training.drawing import Past, draw
 from models.training.lessons import Lesson, Lessons
 from models.training.model import served
@@ -46,16 +48,35 @@ from models.training.trainer import OnMetric
 from models.video.clip import Clip
 from models.video.container import MediaError
 
+# What is told of every round: shares and means over its rollouts; groups counts those that taught something.
+SHOWN = (
+    "reward",
+    "success",
+    "collapse",
+    "consistency",
+    "entropy",
+    "length",
+    "parsed",
+    "cut",
+    "rollouts",
+    "groups",
+    "rollout_tokens_per_second",
+)
+
 Objective = Literal["softmax", "clipped", "grpo"]
 
 
 @dataclass(frozen=True)
 class RefineSpec:
-    """groups: videos of a round; rollouts: K; updates: optimiser steps of a round, each over its own part of the groups;
-    refills: times that groups which teach nothing are replaced (clipped). tau: of softmax; low, high, cap: of clipped, see
-    objectives; clip, beta: of grpo. micro_batch: sequences in memory at once."""
+    """What a refinement is.
+
+    credit: see credit.py. groups: videos of a round; rollouts: K; updates: optimiser steps of a round, each over its own
+    part of the groups; refills: times that groups which teach nothing are replaced (clipped). tau: of softmax; low, high,
+    cap: of clipped, see objectives; clip, beta: of grpo. micro_batch: sequences in memory at once.
+    """
 
     objective: Objective
+    credit: Credit
     groups: int
     rollouts: int
     updates: int = 1
@@ -123,7 +144,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Micro:
-    """A piece of a batch. gain: [B], softmax weight or advantage of each sequence; sampled, old: log-probabilities [B, n]."""
+    """A piece of a batch. gain: softmax weight or advantage of each token; sampled, old: log-probabilities; all [B, n]."""
 
     batch: Batch
     gain: torch.Tensor
@@ -159,6 +180,7 @@ class Refinement:
         self._noted = 0  # rounds whose outcome `_past` has
         self._place = {video_id: place for place, video_id in enumerate(lessons.ids())}
         self._prompts: dict[str, str] = {}
+        self._tokenizer = processor.tokenizer
         config = model.config
         self._strays = {config.video_token_id, config.image_token_id}
         self._round: tuple[int, list[Drawn]] = (-1, [])
@@ -296,7 +318,13 @@ class Refinement:
         """Whether anything can be learned from a group."""
         if not any(self._counts(drawn) for drawn in group):
             return False
-        return self._spec.objective == "softmax" or any(group_advantages([drawn.reward for drawn in group]))
+        return self._spec.objective == "softmax" or any(any(gain) for gain in self._gains(group))
+
+    def _gains(self, group: Sequence[Drawn]) -> list[tuple[float, float]]:
+        """How much what each rollout of a group sees is to gain, and what it makes of it."""
+        spec = self._spec
+        of_group = partial(softmax_weights, tau=spec.tau) if spec.objective == "softmax" else group_advantages
+        return gains(spec.credit, self._task.rewards, [drawn.rewards for drawn in group], of_group)
 
     def _counts(self, drawn: Drawn) -> bool:
         """Whether a rollout is learned from: it ended by itself, and holds no token that stands for pictures."""
@@ -305,16 +333,15 @@ class Refinement:
     def _micros(self, groups: Sequence[Sequence[Drawn]]) -> list[Micro]:
         """This process's part of some groups, in pieces, sequences of like length together."""
         spec = self._spec
-        gains: list[tuple[Drawn, float]] = []
+        found: list[tuple[Drawn, tuple[float, float]]] = []
         for group in groups:
-            rewards = [drawn.reward for drawn in group]
-            gain = softmax_weights(rewards, spec.tau) if spec.objective == "softmax" else group_advantages(rewards)
-            gains += [(drawn, own) for drawn, own in zip(group, gain, strict=True) if self._counts(drawn)]
-        gains = parallel.share(sorted(gains, key=lambda item: len(item[0].token_ids)))
-        shown = self._shown([drawn for drawn, _ in gains])
+            pairs = zip(group, self._gains(group), strict=True)
+            found += [(drawn, gain) for drawn, gain in pairs if self._counts(drawn)]
+        found = parallel.share(sorted(found, key=lambda item: len(item[0].token_ids)))
+        shown = self._shown([drawn for drawn, _ in found])
         made = []
-        for at in range(0, len(gains), spec.micro_batch):
-            piece = gains[at : at + spec.micro_batch]
+        for at in range(0, len(found), spec.micro_batch):
+            piece = found[at : at + spec.micro_batch]
             batch = self._batch([drawn for drawn, _ in piece], shown)
             old = None if piece[0][0].old is None else batch.align([drawn.old or () for drawn, _ in piece])
             weight = {
@@ -322,7 +349,7 @@ class Refinement:
                 "clipped": float(batch.keep.sum()),
                 "grpo": float(len(batch)),
             }[spec.objective]
-            own = torch.tensor([gain for _, gain in piece])
+            own = batch.align([by_token(self._tokenizer, one.token_ids, one.text, gain) for one, gain in piece])
             made.append(Micro(batch, own, batch.align([drawn.logprobs for drawn, _ in piece]), old, weight))
         return made
 
@@ -357,19 +384,18 @@ class Refinement:
             self._past.note(self._place[group[0].video_id], group[0].success)
 
     def _report(self, step: int, drawn: Sequence[Drawn], seconds: float) -> None:
+        if not drawn:
+            return
         groups = _groups(drawn)
         tokens = sum(len(one.token_ids) for one in drawn)
         figures = {
             "reward": np.mean([one.reward for one in drawn]),
-            **{
-                f"reward/{name}": np.mean([one.rewards[name] for one in drawn])
-                for name in (drawn[0].rewards if drawn else ())
-            },
+            **{f"reward/{name}": np.mean([one.rewards[name] for one in drawn]) for name in drawn[0].rewards},
             "success": np.mean([group[0].success for group in groups]),
-            "collapse": np.mean([not any(group_advantages([one.reward for one in group])) for group in groups]),
+            "collapse": np.mean([len({tuple(one.rewards.items()) for one in group}) == 1 for group in groups]),
             "consistency": np.mean([one.consistent for one in drawn]),
             "entropy": -np.sum([np.sum(one.logprobs) for one in drawn]) / max(1, tokens),
-            "length": tokens / max(1, len(drawn)),
+            "length": tokens / len(drawn),
             "parsed": np.mean([one.labels is not None for one in drawn]),
             "cut": np.mean([one.finish_reason == "length" for one in drawn]),
             "rollouts": len(drawn),

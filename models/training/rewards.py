@@ -39,6 +39,8 @@ class Judged:
 
 
 Reward = Callable[[Judged], float]
+# What a reward is about; None: the whole of it.
+OBSERVATION, REASONING = "observation", "reasoning"
 
 
 def judge(
@@ -84,9 +86,19 @@ def consistency(judged: Judged) -> float:
 
 
 def grounding(judged: Judged) -> float:
-    """1 where the observation alone argues for the answer, right or wrong, by the task's rule (VideoP2R rewards what is seen
-    by whether it is evidence enough). Nothing comes of tasks without a rule."""
+    """1 where the answer is the one that the observation argues for, right or wrong, by the task's rule.
+
+    An answer that is right against what was seen was guessed. In a task without a rule it is always 0.
+    """
     return float(judged.observation_label is not None and judged.parsed.labels == (judged.observation_label,))
+
+
+def evidence(judged: Judged) -> float:
+    """1 where the observation alone argues for the video's own label, by the task's rule, whatever the answer says.
+
+    VideoP2R rewards what is seen so, by whether it is evidence enough. In a task without a rule it is always 0.
+    """
+    return float(judged.observation_label is not None and judged.truth == (judged.observation_label,))
 
 
 def length(judged: Judged, least: int, most: int) -> float:
@@ -96,23 +108,27 @@ def length(judged: Judged, least: int, most: int) -> float:
 
 @dataclass(frozen=True)
 class Rewards:
-    """Named rewards with their weights."""
+    """Named rewards: function, weight, and what it is about."""
 
-    parts: Mapping[str, tuple[Reward, float]]
+    parts: Mapping[str, tuple[Reward, float, str | None]]
 
     def of(self, judged: Judged) -> dict[str, float]:
         """Each reward by name. Raises RewardError for one that is no finite number."""
         found = {}
-        for name, (reward, _) in self.parts.items():
+        for name, (reward, _, _) in self.parts.items():
             value = reward(judged)
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise RewardError(f"refine.rewards.{name}: expected a finite number for a rollout, found {value!r}")
             found[name] = float(value)
         return found
 
-    def total(self, found: Mapping[str, float]) -> float:
-        """The weighted sum."""
-        return sum(weight * found[name] for name, (_, weight) in self.parts.items())
+    def total(self, found: Mapping[str, float], part: str | None = None) -> float:
+        """The weighted sum: of all, or of those about a part and about the whole."""
+        return sum(
+            weight * found[name]
+            for name, (_, weight, about) in self.parts.items()
+            if part is None or about in (None, part)
+        )
 
 
 def rewards(weights: Mapping[str, float], least: int, most: int) -> Rewards:
@@ -120,14 +136,19 @@ def rewards(weights: Mapping[str, float], least: int, most: int) -> Rewards:
 
     least, most: tokens, of the reward `length`.
     """
-    known: dict[str, Reward] = {
-        "accuracy": accuracy,
-        "format": format,
-        "consistency": consistency,
-        "grounding": grounding,
-        "length": partial(length, least=least, most=most),
+    known: dict[str, tuple[Reward, str | None]] = {
+        "accuracy": (accuracy, REASONING),
+        "format": (format, None),
+        "consistency": (consistency, REASONING),
+        "grounding": (grounding, REASONING),
+        "evidence": (evidence, OBSERVATION),
+        "length": (partial(length, least=least, most=most), REASONING),
     }
-    return Rewards({name: (known.get(name) or _load(name, list(known)), weight) for name, weight in weights.items()})
+    parts = {}
+    for name, weight in weights.items():
+        reward, about = known.get(name) or (_load(name, list(known)), None)
+        parts[name] = (reward, weight, about)
+    return Rewards(parts)
 
 
 def _load(name: str, known: list[str]) -> Reward:

@@ -100,7 +100,7 @@ def train(
             on_metric(name, step, value)
         on_metric("seconds", step, time.monotonic() - began)
         due = (step + 1) % spec.checkpoint_every == 0 or step + 1 == spec.steps
-        if checkpoints and due and parallel.rank() == 0:
+        if checkpoints and due:
             save(model, optimizer, checkpoints, step + 1, spec.keep_checkpoints)
     model.eval()
 
@@ -121,9 +121,14 @@ def accumulate(
         return None
     if weight == 0:
         raise ValueError("nothing in the batch counts in the loss")
-    total = 0.0
-    for micro in micros:
-        loss = loss_sum(model, micro) / weight
+    total, passes = 0.0, len(micros)
+    if parallel.is_sharded(model):  # whose passes are made by all processes together
+        passes = int(parallel.most(len(micros)))
+        if not micros:
+            raise ValueError("expected something to learn from in every process: more in a batch, or fewer processes")
+    for number in range(passes):
+        counts = number < len(micros)
+        loss = loss_sum(model, micros[number if counts else -1]) / weight * (1.0 if counts else 0.0)
         loss.backward()
         total += loss.item()
     parallel.sum_gradients(parameters)
@@ -180,17 +185,21 @@ def check_facts(folder: Path, facts: Mapping[str, Fact]) -> None:
         )
 
 
-def save(model: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Path, step: int, keep: int) -> Path:
-    """Write the checkpoint of `step` finished steps aside, rename it, mark it complete; then drop all but `keep`."""
+def save(model: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Path, step: int, keep: int) -> None:
+    """Write the checkpoint of `step` finished steps aside, rename it, mark it complete; then drop all but `keep`.
+
+    Of several processes the first one writes.
+    """
+    held = parallel.state(model, optimizer)
+    if parallel.rank() > 0:
+        return
     final = folder / f"step-{step:08d}"
     aside = folder / f".{final.name}.{os.getpid()}"
     for stale in (aside, final):
         shutil.rmtree(stale, ignore_errors=True)
     aside.mkdir(parents=True)
-    state = {
+    state = held | {
         "step": step,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
         "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state_all(),
     }
@@ -203,7 +212,6 @@ def save(model: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Path,
     for old in _complete(folder)[:-keep]:
         (old / _DONE).unlink()  # first, so that a kill in the middle leaves nothing that looks whole
         shutil.rmtree(old)
-    return final
 
 
 def resume(model: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> int:
@@ -212,8 +220,7 @@ def resume(model: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Pat
     if not found:
         return 0
     state = torch.load(found[-1] / "state.pt", weights_only=True, map_location="cpu")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    parallel.set_state(model, optimizer, state)
     torch.set_rng_state(state["random"])
     if state["random_cuda"]:
         torch.cuda.set_rng_state_all(state["random_cuda"])

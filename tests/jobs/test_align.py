@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+from datetime import timedelta
+
 import pytest
 from support import Lake
+from synthetic import NOW, land, trace, video_id, videos
 
 from jobs import align, demo_data
 from jobs.runtime.errors import UsageError
+from jobs.runtime.run import Run
+from jobs.steps import teachers
+from jobs.steps.inputs import NO_INPUT
+from models import identity
 from models.handwriting import train
 from models.identity import model_digest
 from models.language.grammar import parse
@@ -20,35 +28,105 @@ def taught(spark, tmp_path_factory):
     lake = Lake(tmp_path_factory.mktemp("align") / "lake", "align.steps=3", "align.batch=4")
     data = lake.root.parent / "data"
     demo_data.align(data, 9, seed=0)
-    teacher = data / "align-teacher.csv"
-    rows = teacher.read_text().splitlines()
-    # one trace that never closes its answer, one that names another label, one of a file that is not there
+    lake.teacher = data / "align-teacher.csv"
+    whole = lake.teacher.read_text()
+    rows = whole.splitlines()
     rows[1] = rows[1].replace("</answer>", "")
-    wrong = "falling" if "rising</answer>" in rows[2] else "rising"
-    rows[2] = rows[2].rpartition("<answer>")[0] + f"<answer>{wrong}</answer>"
-    rows.append("no-such-file.mp4,<observation>1</observation><think>x</think><answer>mixed</answer>")
-    teacher.write_text("\n".join(rows) + "\n")
+    lake.teacher.write_text("\n".join(rows) + "\n")
     lake.job("ingest", source=str(data / "align"), labels=str(data / "align" / "labels.csv"))
+    lake.former = lake.job("teach", file=str(lake.teacher))
+    lake.teacher.write_text(whole)  # somebody has corrected the file
+    lake.newest = lake.job("teach", file=str(lake.teacher))
     lake.out = lake.root.parent / "aligned"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(align, "SIGHT", FEW)
         patch.setattr(align, "BASE", FEW)
         patch.setattr(train, "BATCH", 2)
         patch.setattr(train, "SIGHT_BATCH", 2)
-        lake.run = lake.job("align", teacher=str(teacher), out=lake.out, seed=0)
+        lake.run = lake.job("align", out=lake.out, seed=0)
     return lake
 
 
-def test_every_teacher_trace_of_a_known_video_is_a_row(taught):
-    traces = taught.rows("traces")
-    assert len(traces) == 9 and {row["engine"] for row in traces} == {"teacher"}
-    assert sorted(row["status"] for row in traces) == ["ok"] * 8 + ["parse_error"]
-    assert taught.run.counts["teacher_traces_without_video"] == 1
-    assert taught.run.counts["teacher_traces_known"] == 0
+def lessons(lake: Lake, recipe_id: str | None = None, *overrides: str) -> dict[str, list[str]]:
+    """What would be taught now: texts by video."""
+    run = Run("tests", lake.settings(*overrides), quiet=True)
+    found: dict[str, list[str]] = {}
+    for row in align.taught(run, teachers.chosen(run, recipe_id)).collect():
+        found.setdefault(row["video_id"], []).append(row["text"])
+    run.drop_scratch()
+    return found
 
 
-def test_only_right_and_well_formed_traces_are_taught(taught):
-    assert taught.run.counts["lessons"] == 7
+def test_the_newest_traces_are_taught_and_named(taught):
+    assert taught.newest.versions["teacher"] != taught.former.versions["teacher"]
+    assert taught.run.versions["teacher"] == taught.newest.versions["teacher"]
+    assert taught.run.counts["lessons"] == 9
+
+
+def test_others_are_taught_where_they_are_named(taught):
+    former = lessons(taught, taught.former.versions["teacher"])
+    assert len(former) == 8 and former.items() < lessons(taught).items()
+    with pytest.raises(UsageError, match=r"--traces 0123: expected the recipe of a teacher .* found [0-9a-f]{16}, "):
+        lessons(taught, "0123")
+
+
+def test_traces_that_were_read_otherwise_are_not_taught(taught):
+    with pytest.raises(UsageError, match="with the grammar think_answer, found observation in"):
+        lessons(taught, None, "rollout.grammar=think_answer")
+
+
+def test_without_a_teacher_there_is_nothing_to_learn_from(lake):
+    land(lake, **videos(["a"]))
+    with pytest.raises(
+        UsageError, match="expected teacher traces of the task handwriting, found none: `deepintuit teach`"
+    ):
+        lake.job("align", out=lake.root.parent / "out")
+
+
+def test_what_is_taught_is_right_and_about_the_video_as_it_is_now(spark, lake):
+    """Labels and texts may have changed since a teacher wrote; of videos without a label all that was kept is taught."""
+    recipe = identity.teacher_recipe(
+        teacher="t",
+        source="files",
+        labels=["rising", "falling", "mixed"],
+        grammar="observation",
+        version={"model": "m"},
+    )
+    recipe_id = identity.digest(recipe)
+    names = ["right", "corrected", "unlabelled", "retitled", "untitled"]
+    digests = {"retitled": hashlib.sha256(b"title: old").hexdigest()[:16]}
+    good = {"label": "rising", "labels": ["rising"], "well_formed": True}
+    said = [
+        trace(name, "handwriting", recipe_id, 0, {}, **good, text=name)
+        | {"input_digest": digests.get(name, NO_INPUT), "label_logprobs": None}
+        for name in names
+    ]
+    said.append(said[0] | {"rollout_index": 1, "well_formed": False})
+    about = {"task": "handwriting", "source": "s", "observed_at": NOW}
+    land(
+        lake,
+        **videos(names),
+        recipes=[
+            {"recipe_id": recipe_id, "task": "handwriting", "json": identity.canonical(recipe), "created_at": NOW}
+        ],
+        splits=[
+            {"video_id": video_id(name), "split": "align", "task": "handwriting", "assigned_at": NOW} for name in names
+        ],
+        labels=[
+            {"video_id": video_id(name), "label": label, "labels": [label]} | about
+            for name in names
+            if name != "unlabelled"
+            for label in ["falling" if name == "corrected" else "rising"]
+        ],
+        texts=[{"video_id": video_id("retitled"), "field": "title", "text": "old", "source": "s", "observed_at": NOW}],
+        traces=said,
+    )
+    texts = "rollout.texts={title: 20}"
+    expected = {video_id(name): [name] for name in ("right", "unlabelled", "untitled", "retitled")}
+    assert lessons(lake, None, texts) == expected
+    later = {"video_id": video_id("retitled"), "field": "title", "text": "new", "source": "s"}
+    land(lake, texts=[later | {"observed_at": NOW + timedelta(days=1)}])
+    assert lessons(lake, None, texts) == {id: of for id, of in expected.items() if of != ["retitled"]}
 
 
 def test_both_phases_leave_their_losses(taught):
@@ -67,8 +145,8 @@ def test_labels_alone_are_taught_without_any_trace(taught):
     done = taught.job("align", direct=True, start=str(taught.out / "base"), out=out, seed=0)
     assert done.counts["lessons"] == 9  # every labelled video, whatever a teacher says of it
     assert model_digest(str(out / "model")) not in {model_digest(str(taught.out / name)) for name in ("base", "model")}
-    with pytest.raises(UsageError, match="--direct teaches no traces; leave --teacher out"):
-        taught.job("align", direct=True, teacher="traces.csv", start=str(taught.out / "base"), out=out)
+    with pytest.raises(UsageError, match="--direct teaches no traces; leave --traces out"):
+        taught.job("align", direct=True, traces="0123", start=str(taught.out / "base"), out=out)
 
 
 def test_what_is_taught_without_traces_is_the_answer_as_a_grammar_reads_it(spark):

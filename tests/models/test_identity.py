@@ -102,9 +102,19 @@ def test_what_is_at_its_neutral_value_is_left_out_nested_parts_included():
 def test_a_teachers_recipe_names_teacher_and_source():
     value = {"teacher": "gpt", "source": "files", "labels": ["yes", "no"], "grammar": "observation"}
     known = identity.digest(identity.teacher_recipe(**value))
-    assert known == "3886761d6e9c54c4"
-    for change in ({"teacher": "human"}, {"source": "other"}, {"labels": ["no", "yes"]}, {"grammar": "thinker"}):
+    assert known == "3886761d6e9c54c4" == identity.digest(identity.teacher_recipe(**value, version={}))
+    for change in (
+        *({"teacher": "human"}, {"source": "other"}, {"labels": ["no", "yes"]}, {"grammar": "thinker"}),
+        *({"version": {"file": "a" * 16}}, {"version": {"model": "b" * 16, "n": 2}}),
+    ):
         assert identity.digest(identity.teacher_recipe(**value | change)) != known
+
+
+def test_a_corrected_source_of_traces_is_another_teacher():
+    value = {"teacher": "gpt", "source": "files", "labels": ["yes", "no"], "grammar": "observation"}
+    of_file = identity.teacher_recipe(**value, version={"file": "a" * 16})
+    assert identity.digest(of_file) == "585eaade66cf71d6"
+    assert identity.digest(identity.teacher_recipe(**value, version={"file": "b" * 16})) != identity.digest(of_file)
 
 
 def test_how_many_rollouts_are_drawn_is_not_part_of_a_recipe():

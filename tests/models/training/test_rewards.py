@@ -7,7 +7,17 @@ import math
 import pytest
 
 from models.handwriting.rule import label_argued
-from models.training.rewards import RewardError, accuracy, consistency, format, grounding, judge, length, rewards
+from models.training.rewards import (
+    RewardError,
+    accuracy,
+    consistency,
+    evidence,
+    format,
+    grounding,
+    judge,
+    length,
+    rewards,
+)
 
 LABELS = ("rising", "falling", "mixed")
 GOOD = "<observation>3 5 7 9</observation><think>3<5 5<7 7<9 so rising</think><answer>rising</answer>"
@@ -21,7 +31,7 @@ def judged(
 
 def test_a_good_trace_has_all_of_it():
     one = judged(GOOD)
-    assert (accuracy(one), format(one), consistency(one), grounding(one)) == (1, 1, 1, 1)
+    assert (accuracy(one), format(one), consistency(one), evidence(one), grounding(one)) == (1,) * 5
 
 
 @pytest.mark.parametrize("answer", ["rising", " Rising ", "RISING", '"rising."'])
@@ -64,11 +74,13 @@ def test_what_the_token_limit_cut_is_neither_right_nor_well_formed():
 
 def test_an_answer_against_its_own_reasoning_or_observation_is_not_consistent():
     against = judged(GOOD.replace("<answer>rising", "<answer>mixed"), truth=("mixed",))
-    assert accuracy(against) == 1 and consistency(against) == 0 and grounding(against) == 0
+    assert accuracy(against) == 1 and consistency(against) == 0 and evidence(against) == 0
     copied_wrong = judged(
         GOOD.replace("3<5 5<7 7<9 so rising", "9>5 5>3 3>1 so falling").replace(">rising<", ">falling<")
     )
-    assert consistency(copied_wrong) == 1 and grounding(copied_wrong) == 0
+    assert (
+        consistency(copied_wrong) == 1 and evidence(copied_wrong) == 1 and grounding(copied_wrong) == 0
+    )  # it saw right, and answered otherwise
 
 
 def test_without_a_rule_the_reasoning_argues_for_the_label_it_names_last():
@@ -78,7 +90,7 @@ def test_without_a_rule_the_reasoning_argues_for_the_label_it_names_last():
     other = judged(
         words.replace("it is hateful", "it is non-hateful"), ("hateful",), "think_answer", rule=None, labels=labels
     )
-    assert consistency(other) == 0 and grounding(other) == 0  # a part of a word is another word
+    assert consistency(other) == 0 and evidence(other) == 0  # a part of a word is another word
 
 
 def test_independent_labels_are_right_as_a_set():
@@ -126,6 +138,6 @@ def test_a_reward_that_is_no_number_is_named(name, shown):
 @pytest.mark.parametrize("name", ["acuracy", "no.such.module:f", f"{__name__}:no_such"])
 def test_an_unknown_reward_is_refused_with_what_there_is(name):
     with pytest.raises(
-        RewardError, match=f"refine.rewards.{name}: expected accuracy, format, consistency, grounding, length"
+        RewardError, match=f"refine.rewards.{name}: expected accuracy, format, consistency, grounding, evidence, length"
     ):
         rewards({name: 1.0}, 1, 99)
