@@ -71,9 +71,12 @@ class Models:
     @staticmethod
     def _copy(path: Path, uri: str) -> None:
         local = storage.scratch(uri)
-        with storage.doing("written", uri):
-            shutil.copyfile(path, local)
-        storage.put(local, uri)
+        try:
+            with storage.doing("written", uri):
+                shutil.copyfile(path, local)
+            storage.put(local, uri)
+        finally:
+            local.unlink(missing_ok=True)  # what is left of a copy that failed would be one more file of the model
 
 
 def _read(uri: str) -> Any:
