@@ -4,7 +4,8 @@
 
 Every model begins with the same `base` and learns by the jobs `align` and `refine` on one lake: 600 clips with teacher
 traces, 2,400 with labels alone. Each is then asked K = 4 times about 600 clips on which temperatures and the light
-calibrator are fitted, and about 1,008 test clips of forms and kinds that nothing was trained on. One model and seed is one file in
+calibrator are fitted, and about 1,008 test clips of forms and kinds that nothing was trained on.
+One model and seed is one file in
 benchmarks/results/ablation; what is there is not computed again, unless --fresh. --quick: the models behind rows 1, 2 and 4
 to 6, one seed. Prints the table of what is known and writes docs/ablation.md.
 """

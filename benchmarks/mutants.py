@@ -371,8 +371,8 @@ FAULTS = (
     Fault(
         "an infinite loss is learnt from",
         "models/training/trainer.py",
-        "if not math.isfinite(total):",
-        "if math.isnan(total):",
+        "if not math.isfinite(loss):",
+        "if math.isnan(loss):",
         "tests/models/training/test_trainer.py",
     ),
     Fault(

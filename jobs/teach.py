@@ -88,6 +88,8 @@ def of_file(run: Run, path: str, by: str) -> Said:
         .join(splits, "video_id", "left")
         .withColumn("rollout_index", place - 1)
     )
+    if lost := [row["external_id"] for row in rows.where("video_id IS NULL").select("external_id").head(_NAMES)]:
+        run.record.say(f"without exactly one video of their name, for example: {', '.join(map(str, lost))}")
     version = {"file": hashlib.sha256(storage.read_bytes(storage.absolute(path))).hexdigest()[:16]}
     return Said(version, table.count(), _read(run, rows, by))
 
@@ -181,6 +183,8 @@ def publish(run: Run, said: Said, recipe: Recipe) -> None:
     fixed = run.lake.spark.read.parquet(path)
     lost = F.col("video_id").isNull().alias("lost")
     fates = fixed.groupBy("is_new", "refused_reason", lost).count().collect()
+    if (found := sum(row["count"] for row in fates)) != said.number:
+        raise RuntimeError(f"{said.number} traces of the teacher became {found} judged ones: rows were lost or doubled")
     run.register(RECIPES, recipe.id, recipe.json)
     settled = None
     if any(row["is_new"] for row in fates):
@@ -203,7 +207,10 @@ def account(run: Run, said: Said, fates: list[Row], settled: Settled | None) -> 
     landed = settled.landed[TRACES.name] if settled else Landed(0, 0, 0)
     found.update({"kept": landed.rows + landed.known} | (settled.reasons[TRACES.name] if settled else {}))
     reasons = {reason: count for reason, count in sorted(found.items()) if reason not in ("kept", "lost")}
-    told = f"{found['kept']} kept + {sum(reasons.values())} refused + {found['lost']} without exactly one video"
+    listed = ", ".join(f"{count} as {reason}" for reason, count in reasons.items()) or "none"
+    told = (
+        f"{found['kept']} kept + {sum(reasons.values())} refused ({listed}) + {found['lost']} without exactly one video"
+    )
     if found.total() != said.number:
         raise RuntimeError(f"{said.number} traces of the teacher are not {told}: rows were lost or doubled")
     run.record.add(
@@ -216,8 +223,7 @@ def account(run: Run, said: Said, fates: list[Row], settled: Settled | None) -> 
         }
         | {f"refused_{reason}": count for reason, count in reasons.items()}
     )
-    listed = "".join(f", {count} as {reason}" for reason, count in reasons.items())
-    run.record.say(f"{said.number} traces = {told}{listed}; {landed.rows} of them are new; see the table quarantine")
+    run.record.say(f"{said.number} traces = {told}; {landed.rows} of those that are kept are new")
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import random
 import shutil
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -17,6 +18,7 @@ from jobs import align, demo_data, teach
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps import recipes, rollouts, teachers
+from lake.commit import Landed
 from models.engines.rollouts import seed_of
 from models.handwriting.rule import LABELS, label_of
 from models.handwriting.teacher import erring, trace
@@ -163,8 +165,27 @@ def test_rows_that_are_lost_or_doubled_end_the_run(taught, monkeypatch):
     doubled = lambda rows, *rest: judged(rows, *rest).unionByName(judged(rows, *rest))  # noqa: E731
     judged = teach.judged
     monkeypatch.setattr(teach, "judged", doubled)
-    with pytest.raises(RuntimeError, match=r"12 traces of the teacher are not .*: rows were lost or doubled"):
+    with pytest.raises(RuntimeError, match="12 traces of the teacher became 24 judged ones: rows were lost or doubled"):
         taught.job("teach", file=str(taught.file))
+
+
+def test_so_do_rows_that_did_not_land():
+    record = SimpleNamespace(add=lambda counts: None, say=lambda text: None)
+    landed = SimpleNamespace(landed={"traces": Landed(1, 1, 0)}, reasons={"traces": {"teacher_leak": 2}})
+    fates = [
+        {"lost": False, "is_new": True, "refused_reason": None, "count": 2},
+        {"lost": False, "is_new": True, "refused_reason": "teacher_leak", "count": 2},
+        {"lost": False, "is_new": False, "refused_reason": "teacher_leak", "count": 1},
+        {"lost": False, "is_new": False, "refused_reason": None, "count": 3},
+        {"lost": True, "is_new": False, "refused_reason": None, "count": 1},
+    ]
+    run = SimpleNamespace(record=record)
+    teach.account(run, teach.Said({}, 9, None), fates, landed)
+    with pytest.raises(
+        RuntimeError, match=r"not 4 kept \+ 3 refused \(3 as teacher_leak\) \+ 1 without exactly one video"
+    ):
+        landed.landed["traces"] = Landed(0, 1, 0)
+        teach.account(run, teach.Said({}, 9, None), fates, landed)
 
 
 def test_a_second_time_nothing_changes(taught):
