@@ -1,13 +1,14 @@
 """What each stage of training is worth on the embedded benchmark: make ablation
 
-    python -m benchmarks.ablation [--folder build/ablation] [--fresh] [--quick] [--models NAME,...]
+    python -m benchmarks.ablation [--missing | --fresh] [--quick] [--models NAME,...] [--folder build/ablation]
+
+Prints the table of what is known. --missing computes what is not, --fresh all of it, --quick of it the models behind rows
+1, 2 and 4 to 6 with one seed; either goes on where it was stopped.
 
 Every model begins with the same `base` and learns by the jobs `align` and `refine` on one lake: 600 clips with teacher
 traces, 2,400 with labels alone. Each is then asked K = 4 times about 600 clips on which temperatures and the light
-calibrator are fitted, and about 1,008 test clips of forms and kinds that nothing was trained on.
-One model and seed is one file in
-benchmarks/results/ablation; what is there is not computed again, unless --fresh. --quick: the models behind rows 1, 2 and 4
-to 6, one seed. Prints the table of what is known and writes docs/ablation.md.
+calibrator are fitted, and about 1,008 test clips of forms and kinds that nothing was trained on. One model and seed is one
+file in benchmarks/results/ablation.
 """
 
 from __future__ import annotations
@@ -45,7 +46,6 @@ from udfs.training import JOURNAL
 
 PROJECT = Path(__file__).resolve().parent.parent
 RESULTS = PROJECT / "benchmarks" / "results" / "ablation"
-DOCUMENT = PROJECT / "docs" / "ablation.md"
 ALIGN, REFINE, CALIBRATE, TEST, SEED, K = 600, 2400, 600, 1008, 7, 4
 ONLY_TESTED = ("occluded", "written")  # kinds of clips
 _FOLDS = 5
@@ -296,18 +296,20 @@ def _cell(values: Sequence[float]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=PROJECT / "build" / "ablation", help="lake, clips and models")
-    parser.add_argument("--fresh", action="store_true", help="compute what is known, too")
+    compute = parser.add_mutually_exclusive_group()
+    compute.add_argument("--missing", action="store_true", help="compute what is not known")
+    compute.add_argument("--fresh", action="store_true", help="compute all of it, what is known, too")
     parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)} alone, one seed")
     parser.add_argument("--models", default="", metavar="NAME,...", help="these alone")
     asked = parser.parse_args()
     names = asked.models.split(",") if asked.models else list(QUICK if asked.quick else MODELS)
     wanted = [(seed, name) for name in names for seed in range(1 if asked.quick else MODELS[name].seeds)]
-    RESULTS.mkdir(parents=True, exist_ok=True)
     bench = Bench(asked.folder.resolve())
-    for seed, name in sorted(wanted, key=lambda item: item[0]):
+    for seed, name in sorted(wanted, key=lambda item: item[0]) if asked.missing or asked.fresh else ():
         path = RESULTS / f"{name}-{seed}.json"
         if asked.fresh or not path.exists():
             print(f"== {name}, seed {seed}", file=sys.stderr, flush=True)
+            RESULTS.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(bench.measured(name, seed), indent=1) + "\n")
     print(table(known()))
     return 0
