@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _pressed = threading.Event()
+_waiting = threading.Event()  # whether a Ctrl-C is only noted for now
 
 
 def on_ctrl_c() -> None:
@@ -19,11 +20,19 @@ def on_ctrl_c() -> None:
 
 @contextmanager
 def heard() -> Iterator[None]:
-    """Around what may lose a Ctrl-C: Python swallows what is raised in the callbacks of a fork, and PySpark's context puts a
-    handler of its own into this place. Raises KeyboardInterrupt at the end if one was pressed meanwhile."""
+    """Around what may lose a Ctrl-C: Python swallows, aloud, what is raised in the callbacks of a fork, and PySpark's context
+    puts a handler of its own into this place. Raises KeyboardInterrupt at the end if one was pressed meanwhile, whatever
+    failed for it: a JVM that comes up is pressed, too."""
     _pressed.clear()
-    yield
-    on_ctrl_c()
+    _waiting.set()
+    try:
+        yield
+    except Exception:
+        if not _pressed.is_set():
+            raise
+    finally:
+        _waiting.clear()
+        on_ctrl_c()
     if _pressed.is_set():
         raise KeyboardInterrupt
 
@@ -31,4 +40,5 @@ def heard() -> Iterator[None]:
 def _interrupted(*_: object) -> None:
     _pressed.set()
     logging.disable(logging.CRITICAL)  # py4j would log the traceback of the call that was under way
-    raise KeyboardInterrupt
+    if not _waiting.is_set():
+        raise KeyboardInterrupt
