@@ -20,9 +20,9 @@ def on_ctrl_c() -> None:
 
 @contextmanager
 def heard() -> Iterator[None]:
-    """Around what may lose a Ctrl-C: Python swallows, aloud, what is raised in the callbacks of a fork, and PySpark's context
-    puts a handler of its own into this place. Raises KeyboardInterrupt at the end if one was pressed meanwhile, whatever
-    failed for it: a JVM that comes up is pressed, too."""
+    """Around what may lose a Ctrl-C: Python swallows, aloud, what is raised in the callbacks of a fork, and PySpark's
+    context puts a handler of its own into this place. Raises KeyboardInterrupt at the end if one was pressed meanwhile,
+    whatever failed for it: a JVM that comes up is pressed, too."""
     _pressed.clear()
     _waiting.set()
     try:
