@@ -56,6 +56,7 @@ def sharded(model: Any) -> Any:
         for part in model.modules():
             if isinstance(part, FSDPModule):
                 part.set_gradient_divide_factor(1.0)  # sums, not means
+                part.set_force_sum_reduction_for_comms(True)  # gloo knows no other way to divide by one
     return model
 
 
