@@ -196,6 +196,9 @@ class Refine(Section):
     updates: int = Field(ge=1, description="optimiser steps of a round, each over its own part of the videos")
     refills: int = Field(ge=0, description="times that videos which teach nothing are replaced in a round; of clipped")
     micro_batch: int = Field(ge=1, description="rollouts that fit into memory at once")
+    kv_cache_mb: int | None = Field(
+        ge=16, description="of the engine that draws, which has a trainer beside it; null: engine.kv_cache_mb"
+    )
     learning_rate: float = Field(gt=0)
     warmup: int = Field(ge=0, description="steps")
     tau: float = Field(gt=0, description="temperature of the rewards' softmax; of softmax")
@@ -300,16 +303,7 @@ def load(conf: str | None = None, overrides: list[str] | tuple[str, ...] = ()) -
 
     Raises SettingsError with every mistake found.
     """
-    origin: dict[str, str] = {}
-    mistakes: list[str] = []
-    layers = [] if conf is None else [(conf, partial(_read, Path(conf)))]
-    layers += [(f"--set {text}", partial(_parse, text)) for text in overrides]
-    merged = _read(CONF / "base.yaml")
-    for where, read in layers:
-        try:
-            merged = _merge(merged, read(), origin, where)
-        except SettingsError as error:
-            mistakes.append(str(error))
+    merged, origin, mistakes = _layers(conf, overrides)
     if "labels" in merged:
         where = origin.get("labels", "base.yaml")
         mistakes.append(f"{where}: unknown setting 'labels'; the labels of a task are in labels/<task>.yaml")
@@ -326,6 +320,28 @@ def load(conf: str | None = None, overrides: list[str] | tuple[str, ...] = ()) -
     if mistakes:
         raise SettingsError("\n".join(mistakes))
     return settings
+
+
+def origins(conf: str | None = None, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, str]:
+    """The file or flag that gave a setting, by its dotted name; what is not named has its default of base.yaml."""
+    return _layers(conf, overrides)[1]
+
+
+def _layers(
+    conf: str | None, overrides: list[str] | tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    """base.yaml with what lies on it, where each of that comes from, and what could not be read."""
+    origin: dict[str, str] = {}
+    mistakes: list[str] = []
+    layers = [] if conf is None else [(conf, partial(_read, Path(conf)))]
+    layers += [(f"--set {text}", partial(_parse, text)) for text in overrides]
+    merged = _read(CONF / "base.yaml")
+    for where, read in layers:
+        try:
+            merged = _merge(merged, read(), origin, where)
+        except SettingsError as error:
+            mistakes.append(str(error))
+    return merged, origin, mistakes
 
 
 def _contradictions(settings: Settings) -> list[str]:

@@ -22,11 +22,13 @@ import transformers
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+import models.handwriting
 from conf.settings import NONE
 from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps import scope, teachers, training
+from jobs.steps.estimate import training as estimates
 from jobs.steps.inputs import NO_INPUT, with_inputs
 from jobs.steps.recipes import Recipe
 from models.handwriting.train import BASE, SIGHT, train_base
@@ -119,6 +121,18 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     run.record.add({"seconds_align": round(time.monotonic() - began), "steps_align": spec.steps, "seed": seed})
     alias = "direct" if arguments.direct else "aligned"
     training.register(run, out, "align", alias, start, found, told, [VIDEOS, LABELS, SPLITS, TRACES])
+
+
+def estimate(run: Run, arguments: argparse.Namespace) -> None:
+    """--dry-run; without --start of the embedded model, whose shape `base` has."""
+    start = arguments.start or str(Path(models.handwriting.__file__).parent / "checkpoint")
+    if arguments.start is None and run.task != "handwriting":
+        raise UsageError(f"align: task {run.task} needs a pretrained model to begin with: --start FOLDER")
+
+    def lessons() -> DataFrame:
+        return taught(run, None if arguments.direct else teachers.chosen(run, arguments.traces))
+
+    estimates.estimate(run, arguments, "align", start, lessons)
 
 
 def base(run: Run, out: Path, seed: int) -> Path:

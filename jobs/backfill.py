@@ -46,7 +46,7 @@ def chosen(run: Run, scorer: Scorer, since: date | None, until: date | None) -> 
     return scope.fix(run, "backfill", lacking_one)
 
 
-def estimate(run: Run, scorer: Scorer, asked: Scope) -> None:
+def say_estimate(run: Run, scorer: Scorer, asked: Scope) -> None:
     """Say how much there is to do, and how long it takes at the speed measured last."""
     scores = run.lake.read(SCORES).where(F.col("scorer_id") == scorer.id)
     unscored = asked.without(scores).count() if asked.count else 0
@@ -65,7 +65,7 @@ def estimate(run: Run, scorer: Scorer, asked: Scope) -> None:
 def run(run: Run, arguments: argparse.Namespace) -> None:
     scorer = scorers.live(run)
     asked = chosen(run, scorer, arguments.since, arguments.until)
-    estimate(run, scorer, asked)
+    say_estimate(run, scorer, asked)
     if arguments.yes and asked.count:
         serve(run, scorer, asked)
     elif asked.count:

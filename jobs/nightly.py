@@ -17,9 +17,11 @@ from datetime import date
 from jobs.runtime import cli
 from jobs.runtime.run import Run
 from jobs.steps import scorers, text_files
-from jobs.steps.files import list_files, read_files
+from jobs.steps.estimate import serving
+from jobs.steps.files import fresh_files, list_files, read_files
 from jobs.steps.news import news, note_returned
 from jobs.steps.serving import serve
+from schemas.files import FILES
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
@@ -41,6 +43,19 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         left = serve(run, scorer, found.scope).days
     days = [day.isoformat() for day in left]
     run.lake.registry.note_scored(run.task, scorer.id, found.videos_version, found.texts_version, days)
+
+
+def estimate(run: Run, arguments: argparse.Namespace) -> None:
+    """--dry-run: of what is in the lake, and of files at --source that no ingest has read."""
+
+    def ask() -> serving.Asked:
+        scorer = scorers.live(run)
+        files = None
+        if arguments.source is not None:
+            files = fresh_files(list_files(run, arguments.source), run.lake.read(FILES)).count()
+        return serving.Asked(scorer.recipe, scorer.rollouts, news(run, scorer).scope, files)
+
+    serving.estimate(run, arguments, ask)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,12 +13,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps import recipes, scope, training
+from jobs.steps.estimate import training as estimates
 from jobs.steps.rounds import Rounds
 from models.engines.promise import Sampling
 from models.language.rule import load_rule
@@ -31,6 +33,7 @@ from schemas.videos import VIDEOS
 from udfs.training import refine
 
 TAKES_BUDGET = False
+COSTS_ONLY = {"micro_batch", "kv_cache_mb"}  # settings that change nothing of what is learned
 
 
 def task_of(run: Run) -> Task:
@@ -51,21 +54,30 @@ def task_of(run: Run) -> Task:
     )
 
 
+def labelled(run: Run) -> DataFrame:
+    """The labelled videos of the split refine: columns of lessons.COLUMNS, without a text."""
+    mine = scope.of_split(run, "refine")
+    labels = run.lake.view("current_labels").where((F.col("task") == run.task) & F.col("labels").isNotNull())
+    return mine.videos.join(labels.select("video_id", "labels"), "video_id").select(
+        "video_id", "uri", F.col("input_text").alias("said"), F.lit(None).cast("string").alias("text"), "labels"
+    )
+
+
+def estimate(run: Run, arguments: argparse.Namespace) -> None:
+    """--dry-run."""
+    estimates.estimate(run, arguments, "refine", arguments.start, lambda: labelled(run))
+
+
 def run(run: Run, arguments: argparse.Namespace) -> None:
     settings, chosen, out = run.settings, run.settings.refine, arguments.out
     start = training.model_folder(run, "--start", arguments.start)
     task = task_of(run)
-    mine = scope.of_split(run, "refine")
-    labels = run.lake.view("current_labels").where((F.col("task") == run.task) & F.col("labels").isNotNull())
-    rows = mine.videos.join(labels.select("video_id", "labels"), "video_id").select(
-        "video_id", "uri", F.col("input_text").alias("said"), F.lit(None).cast("string").alias("text"), "labels"
-    )
-    lessons = training.lessons(run, out, rows)
+    lessons = training.lessons(run, out, labelled(run))
     run.record.add({"lessons": len(lessons)})
     if not len(lessons):
         raise UsageError("refine: no labelled video in the split refine: ingest some with --split refine")
     training.check_disjoint(run, "refine", lessons, start)
-    told = training.facts(run, "refine", start, lessons, arguments.seed, chosen.model_dump(exclude={"micro_batch"}))
+    told = training.facts(run, "refine", start, lessons, arguments.seed, chosen.model_dump(exclude=COSTS_ONLY))
     spec = TrainSpec(
         chosen.steps,
         chosen.learning_rate,
@@ -95,7 +107,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
             arguments.seed,
         ),
         task,
-        recipes.engine_of(settings, str(start)),
+        recipes.engine_of(settings, str(start), chosen.kv_cache_mb),
         rounds,
     )
     training.register(run, out, "refine", "refined", start, lessons, told, [VIDEOS, LABELS, SPLITS])

@@ -1,6 +1,7 @@
 """rollout: K reasoning traces for every video that lacks them, in waves, oldest videos first.
 
 deepintuit rollout --conf conf/local.yaml [--split calibrate] [--set rollout.n=8] [--max-videos 1000] [--deadline 2h]
+deepintuit rollout --dry-run --conf conf/local.yaml [--device h100]
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from pyspark.sql import functions as F
 from jobs.runtime import cli
 from jobs.runtime.run import Run
 from jobs.steps import recipes, scope
+from jobs.steps.estimate import serving
 from jobs.steps.rollouts import roll_out, say_statuses
 from schemas.splits import STAGES
 from schemas.videos import VIDEOS
+
+TAKES_MODEL = True
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
@@ -25,6 +29,16 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         say_splits(run, arguments.split)
     roll_out(run, recipe, run.settings.rollout.n, chosen)
     say_statuses(run)
+
+
+def estimate(run: Run, arguments: argparse.Namespace) -> None:
+    """--dry-run."""
+
+    def ask() -> serving.Asked:
+        recipe = recipes.of_settings(run.settings)
+        return serving.Asked(recipe, run.settings.rollout.n, scope.of_split(run, arguments.split, recipe))
+
+    serving.estimate(run, arguments, ask)
 
 
 def say_splits(run: Run, split: str) -> None:

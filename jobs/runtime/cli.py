@@ -53,6 +53,18 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"deepintuit: {message}; `{self.prog} --help` tells more\n")
 
 
+class _DryRun(argparse.Action):
+    """A flag; with it no other argument has to be given: what is not written needs no place."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=False, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> None:
+        setattr(namespace, self.dest, True)
+        for action in parser._actions:
+            action.required = False
+
+
 def parser(chosen: str | None) -> argparse.ArgumentParser:
     """All jobs by name, the chosen one with its arguments: only its module is imported, some bring torch with them."""
     top = _Parser(prog="deepintuit", description="Batch scoring of videos on a data lake.")
@@ -72,6 +84,15 @@ def parser(chosen: str | None) -> argparse.ArgumentParser:
         if getattr(module, "TAKES_BUDGET", True):
             one.add_argument("--max-videos", type=positive, metavar="N", help="take on at most N videos")
             one.add_argument("--deadline", metavar="WHEN", help="start no work that ends later: 90m, 2h or 06:30")
+        if hasattr(module, "estimate"):
+            from models.footprint.devices import DEVICES
+
+            one.add_argument("--dry-run", action=_DryRun, help="say what it would do, need and take, and do nothing")
+            one.add_argument("--device", choices=DEVICES, default="h100", help="for --dry-run (default h100)")
+        if getattr(module, "TAKES_MODEL", False):
+            one.add_argument(
+                "--model", metavar="MODEL", help="folder, or name or id of a registered model: --set model.path=MODEL"
+            )
         module.add_arguments(one)
     return top
 
@@ -129,15 +150,18 @@ def _run(arguments: argparse.Namespace) -> int:
     from jobs.runtime.run import Run
 
     job = module_of(arguments.job)
+    named = [f"model.path={arguments.model}"] if getattr(job, "TAKES_MODEL", False) and arguments.model else []
+    arguments.overrides = [*arguments.overrides, *named]
     settings = load(arguments.conf, arguments.overrides)
     deadline = getattr(arguments, "deadline", None)
     budget = Budget(
         getattr(arguments, "max_videos", None), parse_deadline(deadline, datetime.now(UTC)) if deadline else None
     )
     run = Run(arguments.job, settings, budget, arguments.quiet)
-    if not getattr(job, "IS_A_RUN", True):
+    dry = getattr(arguments, "dry_run", False)
+    if dry or not getattr(job, "IS_A_RUN", True):
         try:
-            job.run(run, arguments)
+            (job.estimate if dry else job.run)(run, arguments)
         finally:
             run.drop_scratch()
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
@@ -111,6 +112,8 @@ class Run:
 
 def _with_model(settings: Settings, lake: catalog.Lake) -> Settings:
     """model.path as a folder, where it is the name or id of a registered model."""
+    if os.sep in settings.model.path:  # no name has one: nobody has to ask the lake
+        return settings
     found = lake.models.find(settings.task, settings.model.path)
     if found is None:
         return settings

@@ -216,9 +216,9 @@ def decoding(settings: Settings) -> DecodeSettings:
     return DecodeSettings(decode.workers, decode.timeout_seconds, decode.memory_mb << 20)
 
 
-def engine_of(settings: Settings, model: str) -> EngineSpec:
-    """The engine of these settings on a model's folder."""
-    engine = settings.engine
+def engine_of(settings: Settings, model: str, kv_cache_mb: int | None = None) -> EngineSpec:
+    """The engine of these settings on a model's folder. kv_cache_mb: where it is to have another cache than they say."""
+    engine, kv_cache_mb = settings.engine, kv_cache_mb or settings.engine.kv_cache_mb
     return EngineSpec(
         kind=engine.kind,
         model=model,
@@ -226,7 +226,7 @@ def engine_of(settings: Settings, model: str) -> EngineSpec:
         dtype=engine.dtype,
         max_model_len=engine.max_model_len,
         max_num_seqs=engine.max_num_seqs,
-        kv_cache_bytes=engine.kv_cache_mb and engine.kv_cache_mb << 20,
+        kv_cache_bytes=kv_cache_mb and kv_cache_mb << 20,
         gpus=engine.gpus,
     )
 

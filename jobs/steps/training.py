@@ -191,5 +191,5 @@ def register(
         "folder": run.lake.models.folder(run.task, model_id),
         "last": last,
     }
-    run.record.say(f"model {model_id} is registered as {alias}: `deepintuit rollout --set model.path={alias}` uses it")
+    run.record.say(f"model {model_id} is registered as {alias}: `deepintuit rollout --model {alias}` uses it")
     return model_id

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conf.settings import CONF, SettingsError, load
+from conf.settings import CONF, SettingsError, load, origins
 
 SITES = ("handwriting.yaml", "kinetics.yaml", "local.yaml", "multihateclip.yaml", "prod.yaml", "smarthome.yaml")
 TASKS = ("labels/handwriting.yaml", "labels/kinetics.yaml", "labels/multihateclip.yaml", "labels/smarthome.yaml")
@@ -48,6 +48,13 @@ def test_every_site_loads(name):
             if not isinstance(value, dict):
                 found = settings[section][key]
                 assert (list(found) if isinstance(found, tuple) else found) == value
+
+
+def test_where_a_setting_comes_from_is_known(site):
+    path = site("rollout: {n: 2, texts: {title: 20}}")
+    found = origins(path, ["rollout.n=3", "engine.gpus=2"])
+    assert found["rollout.n"] == "--set rollout.n=3" and found["engine.gpus"] == "--set engine.gpus=2"
+    assert found["rollout.texts"] == path and "rollout.temperature" not in found and "rollout.texts.title" not in found
 
 
 @pytest.mark.parametrize("name", TASKS)

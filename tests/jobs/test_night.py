@@ -15,8 +15,9 @@ from collections import Counter
 from datetime import UTC, datetime
 
 import pytest
-from support import PROJECT, Lake
+from support import PROJECT, Lake, last_json
 
+from jobs.runtime import cli
 from lake.audit import audit
 from lake.log import all_files
 from lake.table import open_table
@@ -51,6 +52,21 @@ def test_every_video_has_its_traces_once(night):
     keys = [(row["video_id"], row["rollout_index"]) for row in night.rows("traces") if row["recipe_id"] == recipe_id]
     videos = {row["video_id"] for row in night.rows("videos")}
     assert Counter(keys) == Counter((video, index) for video in videos for index in range(4))
+
+
+def test_a_dry_run_of_the_next_night_counts_what_is_new_and_leaves_nothing(night, clip_factory, tmp_path, capsys):
+    before = {path for path in night.root.rglob("*") if path.is_file()}
+    shutil.copy(sorted(clip_factory("calibrate", 36).glob("*.mp4"))[0], tmp_path / "another.mp4")
+    words = ["nightly", "--dry-run", "--conf", night.conf, "--set", f"lake.root={night.root}", "--device", "cpu"]
+    capsys.readouterr()
+    assert cli.main(words) == 0
+    told = last_json(capsys.readouterr().out)
+    assert told["rows"] == {"videos_pending": 0, "rollouts_pending": 0} and told["time"]["device_hours"] == 0
+    assert cli.main([*words, "--source", str(tmp_path)]) == 0
+    told = last_json(capsys.readouterr().out)
+    assert told["rows"] == {"videos_pending": 0, "rollouts_pending": 0, "files_new_at_most": 1}
+    assert told["tokens"]["generated_at_most"] == 4 * 64 and told["time"]["device_hours"] > 0
+    assert {path for path in night.root.rglob("*") if path.is_file()} == before
 
 
 def test_traces_keep_their_contract(night):

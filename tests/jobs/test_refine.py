@@ -220,6 +220,12 @@ def test_the_registry_has_no_half_of_a_model(lake, tmp_path, monkeypatch):
     assert model_digest(models_.find("t", "aligned")) == own
 
 
+def test_rollouts_by_a_name_that_is_nowhere_say_so(refined):
+    words = ("rollout", "--conf", "conf/local.yaml", "--set", f"lake.root={refined.root}", "--model", "nowhere")
+    done = deepintuit(*words)
+    assert done.returncode == 2 and "model.path: model folder" in done.stderr and "nowhere" in done.stderr
+
+
 def test_a_run_says_which_model_a_name_stands_for(refined):
     run = Run("tests", refined.settings("model.path=refined"))
     assert run.settings.model.path == refined.at_hand().models.find("handwriting", "refined")

@@ -92,3 +92,10 @@ def test_blinded_recipes_differ_in_what_is_shown_and_nothing_else():
         assert less.json | {"frames": whole.json["frames"]} == whole.json
     shown = [recipes.plan(less, load()).frames for less in found.values()]
     assert [(frames.show, frames.count) for frames in shown] == [("shuffled", 8), ("all", 1), ("none", 8)]
+
+
+def test_an_engine_beside_a_trainer_has_a_cache_of_its_own():
+    settings = load(None, ["engine.kv_cache_mb=256"])
+    assert recipes.engine_of(settings, settings.model.path).kv_cache_bytes == 256 << 20
+    assert recipes.engine_of(settings, settings.model.path, 64).kv_cache_bytes == 64 << 20
+    assert recipes.engine_of(load(), settings.model.path).kv_cache_bytes is None
