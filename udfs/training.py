@@ -98,7 +98,7 @@ def joined(folder: Path, process: Callable[..., None], *arguments: Any) -> None:
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if on_gpu else "gloo")
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")  # figures are summed on the CPU
     try:
         attempt(folder, process, *arguments)
     finally:

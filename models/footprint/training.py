@@ -69,12 +69,13 @@ def state(shape: Shape, among: Among) -> Parts:
 
 
 def memory(shape: Shape, piece: Piece, device: Device, among: Among, engine: Parts, reference: bool = False) -> Memory:
-    """One device from the start of a training to its end.
+    """One device by phase: loading; drawing (the engine is given new weights); forward; loss (back through the logits);
+    backward (through one layer); stepping.
 
     engine: what the engine beside the trainer holds, {} for none; reference: whether the model that it began with stays
     beside it, whole (objective grpo).
     """
-    every = 4 * shape.parameters
+    every = _FLOAT32 * shape.parameters
     held = state(shape, among)
     beside = engine | ({"reference model": every} if reference else {})
     beside |= {"context": device.context} if device.context else {}
@@ -99,9 +100,7 @@ def memory(shape: Shape, piece: Piece, device: Device, among: Among, engine: Par
         phases["forward"]["weights, bfloat16"] = _BFLOAT16 * (shape.parameters - shape.embedding)
         phases["loss"]["weights, bfloat16"] = _BFLOAT16 * head
         phases["backward"]["weights, bfloat16"] = _BFLOAT16 * shape.block
-    if (
-        spread
-    ):  # what stands outside the blocks stays together; a block, the next one, and on the way back their gradients
+    if spread:  # what stands outside the blocks stays; a block and the next one, on the way back with their gradients
         phases["forward"]["weights, gathered"] = root + 3 * part
         phases["loss"]["weights, gathered"] = root + _FLOAT32 * head
         phases["backward"]["weights, gathered"] = root + _FLOAT32 * head + 4 * part

@@ -30,7 +30,6 @@ def config():
 
 
 def go(rank: int, port: int, out: str) -> None:
-    from torch.distributed.fsdp import FSDPModule
     from transformers import AutoModelForImageTextToText
 
     from models.training import parallel
@@ -40,9 +39,6 @@ def go(rank: int, port: int, out: str) -> None:
     model = AutoModelForImageTextToText.from_config(config()).float().train()
     model.gradient_checkpointing_enable({"use_reentrant": False})
     parallel.sharded(model)
-    for part in model.modules():
-        if isinstance(part, FSDPModule):
-            part.set_force_sum_reduction_for_comms(True)  # gloo knows no other
     ids = torch.full((1, TOKENS), 20)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": torch.zeros_like(ids)}
     with Storages() as counted:
