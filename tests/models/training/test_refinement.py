@@ -177,9 +177,9 @@ def test_cut_rollouts_and_stray_pictures_are_not_learned_from(drawn, lessons):
     strange = load(CHECKPOINT)[0].config.video_token_id
     own_rows = [one for one in drawn[0] if one.video_id == video]
     changed = [
-        replace(own_rows[0], finish_reason="length", reward=0.0),
-        replace(own_rows[1], token_ids=(strange, *own_rows[1].token_ids[1:]), reward=0.0),
-        *(replace(one, reward=float(one.index)) for one in own_rows[2:]),
+        replace(paid(own_rows[0], 0.0), finish_reason="length"),
+        replace(paid(own_rows[1], 0.0), token_ids=(strange, *own_rows[1].token_ids[1:])),
+        *(paid(one, float(one.index)) for one in own_rows[2:]),
     ]
     cut[0] = changed
     _, own = stage(lessons, Silent(), cut)
@@ -188,6 +188,10 @@ def test_cut_rollouts_and_stray_pictures_are_not_learned_from(drawn, lessons):
     assert sorted({value for micro in micros for value in micro.gain[micro.batch.keep].tolist()}) == pytest.approx(
         sorted([(2 - 1.25) / (np.std([0, 0, 2, 3]) + 1e-4), (3 - 1.25) / (np.std([0, 0, 2, 3]) + 1e-4)]), abs=1e-5
     )  # what was cut still counts in what its siblings are held against
+
+
+def paid(one: Drawn, reward: float) -> Drawn:
+    return replace(one, rewards={"accuracy": reward, "format": 0.0, "evidence": 0.0}, reward=reward)
 
 
 @pytest.mark.parametrize("objective", ["softmax", "clipped", "grpo"])
