@@ -27,7 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from conf.settings import CONF, load
+from conf.sections import CONF
+from conf.settings import load
 from jobs import demo_data
 from jobs.runtime import cli
 from jobs.steps import recipes

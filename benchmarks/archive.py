@@ -24,7 +24,8 @@ from deltalake import WriterProperties
 
 from benchmarks.archive_night import ROLLOUTS, Night, Versions, Written, write_night
 from benchmarks.null_engine import KIND
-from conf.settings import Settings, load
+from conf.sections import Settings
+from conf.settings import load
 from jobs.runtime import cli
 from jobs.steps import recipes, scorers
 from lake import catalog

@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from conf.settings import CONF, Settings, load
+from conf.sections import CONF, Settings
+from conf.settings import load
 from jobs import demo_data
 from jobs.runtime import cli
 from jobs.steps import recipes

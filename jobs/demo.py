@@ -20,8 +20,8 @@ from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Table as Grid
 
-from conf.settings import CONF as SETTINGS
-from conf.settings import Lake, Settings
+from conf.sections import CONF as SETTINGS
+from conf.sections import Lake, Settings
 from jobs.runtime import cli
 from jobs.runtime.run import Run
 from schemas.quarantine import QUARANTINE

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from jobs.runtime.stop import on_ctrl_c
 
 if TYPE_CHECKING:
-    from conf.settings import Settings
+    from conf.sections import Settings
     from jobs.runtime.budget import Budget
     from jobs.runtime.run import Run
 

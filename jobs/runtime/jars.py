@@ -11,7 +11,7 @@ from pathlib import Path
 import pyspark
 from pyspark import SparkConf, SparkContext
 
-from conf.settings import CONF
+from conf.sections import CONF
 from jobs.runtime.session import DELTA, jars, launch, properties
 
 _SPARK_HOME = Path(pyspark.__file__).parent

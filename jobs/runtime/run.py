@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from conf.settings import Settings
+from conf.sections import Settings
 from jobs.runtime import session
 from jobs.runtime.budget import Budget
 from jobs.runtime.errors import explain

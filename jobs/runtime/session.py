@@ -22,7 +22,7 @@ from pyspark.java_gateway import launch_gateway
 from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
-from conf.settings import CONF, Spark
+from conf.sections import CONF, Spark
 from jobs.runtime.errors import SessionError
 from jobs.runtime.stop import heard
 from lake.lease import boot, start_ticks

@@ -11,7 +11,7 @@ from pathlib import Path
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from conf.settings import NONE, Ingest, LabelFile
+from conf.sections import NONE, Ingest, LabelFile
 from jobs.runtime.errors import UsageError
 from jobs.steps.naming import name_of
 from jobs.steps.table_files import check_columns, find, read_table

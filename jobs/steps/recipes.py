@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from conf.settings import Settings, Task
+from conf.sections import Settings, Task
 from jobs.runtime.errors import UsageError
 from lake import storage
 from models import identity

@@ -10,7 +10,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from conf.settings import Decide
+from conf.sections import Decide
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps.recipes import Recipe

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from conf.settings import NONE
+from conf.sections import NONE
 from schemas.traces import TRACES
 
 SPLIT = "align"

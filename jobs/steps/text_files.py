@@ -8,7 +8,7 @@ from pathlib import Path
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from conf.settings import Ingest
+from conf.sections import Ingest
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps.naming import match, name_of

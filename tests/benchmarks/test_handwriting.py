@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from benchmarks import handwriting
-from conf.settings import CONF, load
+from conf.sections import CONF
+from conf.settings import load
 from models.identity import digest
 
 

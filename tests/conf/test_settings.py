@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conf.settings import CONF, SettingsError, load, origins
+from conf.sections import CONF
+from conf.settings import SettingsError, load, origins
 
 SITES = ("handwriting.yaml", "kinetics.yaml", "local.yaml", "multihateclip.yaml", "prod.yaml", "smarthome.yaml")
 TASKS = ("labels/handwriting.yaml", "labels/kinetics.yaml", "labels/multihateclip.yaml", "labels/smarthome.yaml")

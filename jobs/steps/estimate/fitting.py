@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from conf.settings import Settings
+from conf.sections import Settings
 
 Change = dict[str, Any]  # dotted name of a setting -> value
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from conf.settings import Settings
+from conf.sections import Settings
 from jobs.runtime.run import Run
 from jobs.steps import recipes
 from jobs.steps.estimate import counts, fitting
