@@ -20,7 +20,8 @@ from udfs.reading import sample_video
 
 if TYPE_CHECKING:
     from models.training.clips import Clips
-    from models.training.refinement import RefineSpec, Store, Task
+    from models.training.refinement import RefineSpec, Task
+    from models.training.rounds import Store
     from models.training.trainer import Fact, OnMetric, TrainSpec
     from models.video.clip import Clip
 

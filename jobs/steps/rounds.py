@@ -9,13 +9,13 @@ from typing import Any
 
 from lake import table
 from lake.commit import append, note_once
-from models.training.refinement import Drawn
+from models.training.rounds import Drawn
 from schemas.rl_rollouts import RL_ROLLOUTS
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """refinement.Store of one training; picklable. note_id: of the run that draws, see Record."""
+    """models.training.rounds.Store of one training; picklable. note_id: of the run that draws, see Record."""
 
     root: str
     training_id: str

@@ -16,17 +16,17 @@ most), and rollouts that the token limit cut are not learned from, whichever the
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from models.engines.promise import Completion, Engine, Request, Sampling
+from models.engines.promise import Completion, Engine, Request, RequestRefused, Sampling
 from models.engines.rollouts import seed_of
 from models.language.prompts import begun, chat
 from models.language.rule import Rule
@@ -44,24 +44,10 @@ from models.training.objectives import (
     softmax_weights,
 )
 from models.training.rewards import Judged, Rewards, judge
+from models.training.rounds import Drawn, Store, figures, groups
 from models.training.trainer import OnMetric
 from models.video.clip import Clip
 from models.video.container import MediaError
-
-# What is told of every round: shares and means over its rollouts; groups counts those that taught something.
-SHOWN = (
-    "reward",
-    "success",
-    "collapse",
-    "consistency",
-    "entropy",
-    "length",
-    "parsed",
-    "cut",
-    "rollouts",
-    "groups",
-    "rollout_tokens_per_second",
-)
 
 Objective = Literal["softmax", "clipped", "grpo"]
 
@@ -96,37 +82,6 @@ class RefineSpec:
                 f"refine.rollouts: expected at least 2, for objective {self.objective} compares the rollouts of a video; "
                 f"found {self.rollouts}"
             )
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """One rollout of a round. logprobs: of the engine that drew it, by token; old: of the trainer's model at that time,
-    where a round has several updates. rewards: by name; success: share of its group that answers right."""
-
-    video_id: str
-    index: int
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    text: str
-    finish_reason: str
-    labels: tuple[str, ...] | None
-    consistent: bool
-    rewards: dict[str, float]
-    reward: float
-    success: float
-    old: tuple[float, ...] | None = None
-
-
-class Store(Protocol):
-    """Where rounds are kept."""
-
-    def published(self, step: int) -> list[Drawn] | None:
-        """What the round of this step drew, in order; None where it has not been drawn."""
-        ...
-
-    def publish(self, step: int, drawn: Sequence[Drawn]) -> None:
-        """Keep a round, once and for all."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -190,8 +145,7 @@ class Refinement:
         first = step - step % self._spec.updates
         if self._round[0] != first:
             self._round = first, self._drawn(first)
-        groups = _groups(self._round[1])
-        learned = [group for group in groups if self._teaches(group)]
+        learned = [group for group in groups(self._round[1]) if self._teaches(group)]
         return self._micros(learned[step - first :: self._spec.updates])
 
     def loss_sum(self, model: PreTrainedModel, micro: Micro) -> torch.Tensor:
@@ -220,7 +174,9 @@ class Refinement:
             if parallel.rank() == 0:
                 self._store.publish(step, drawn)
         self._note(drawn)
-        self._report(step, drawn, time.monotonic() - began)
+        telling = sum(self._teaches(group) for group in groups(drawn))
+        for name, value in figures(drawn, telling, time.monotonic() - began).items():
+            self._on_metric(name, step, value)
         return drawn
 
     def _published(self, step: int) -> list[Drawn] | None:
@@ -235,7 +191,7 @@ class Refinement:
             rows = [place for place, _ in zip(order, range(wanted), strict=False)]
             drawn = self._roll_out(step, [self._lessons[int(place)] for place in rows])
             made += drawn
-            wanted -= sum(self._teaches(group) for group in _groups(drawn))
+            wanted -= sum(self._teaches(group) for group in groups(drawn))
             if wanted <= 0 or not rows:
                 break
         return made if spec.updates == 1 else self._with_old(made)
@@ -248,19 +204,23 @@ class Refinement:
             for lesson, clip in zip(lessons, self._clips(lessons), strict=True)
             if isinstance(clip, Clip)
         }
-        found: dict[str, dict[int, Completion]] = {video_id: {} for video_id in shown}
+        found: dict[str, dict[int, Completion]] = {}
         for request in self._requests(step, shown):
-            self._engine.submit(request, self._task.sampling, token_logprobs=True)
+            try:
+                self._engine.submit(request, self._task.sampling, token_logprobs=True)
+                found[request.key] = {}
+            except RequestRefused as error:  # it costs that video, as one that cannot be decoded does
+                print(f"left out of this round: {request.key}: {error}", file=sys.stderr, flush=True)
         # All at once, then to the end: what is computed together, and so the last digit, depends on no clock.
         while self._engine.unfinished:
             for done in self._engine.step():
                 if isinstance(done, Completion):
                     found[done.key][done.index] = done
-        groups = [
+        made = [
             self._judged(shown[video_id][0], [completions[index] for index in sorted(completions)])
             for video_id, completions in found.items()
         ]
-        return [drawn for group in parallel.gathered(groups) for drawn in group]
+        return [drawn for group in parallel.gathered(made) for drawn in group]
 
     def _requests(self, step: int, shown: dict[str, tuple[Lesson, Clip]]) -> Iterator[Request]:
         for video_id, (lesson, clip) in shown.items():
@@ -330,15 +290,17 @@ class Refinement:
         """Whether a rollout is learned from: it ended by itself, and holds no token that stands for pictures."""
         return drawn.finish_reason == "stop" and not self._strays & set(drawn.token_ids)
 
-    def _micros(self, groups: Sequence[Sequence[Drawn]]) -> list[Micro]:
-        """This process's part of some groups, in pieces, sequences of like length together."""
+    def _micros(self, learned: Sequence[Sequence[Drawn]]) -> list[Micro]:
+        """This process's part of some groups, in pieces, sequences of like length together; a video that cannot be decoded
+        any more is left out."""
         spec = self._spec
         found: list[tuple[Drawn, tuple[float, float]]] = []
-        for group in groups:
+        for group in learned:
             pairs = zip(group, self._gains(group), strict=True)
             found += [(drawn, gain) for drawn, gain in pairs if self._counts(drawn)]
         found = parallel.share(sorted(found, key=lambda item: len(item[0].token_ids)))
         shown = self._shown([drawn for drawn, _ in found])
+        found = [(drawn, gain) for drawn, gain in found if drawn.video_id in shown]
         made = []
         for at in range(0, len(found), spec.micro_batch):
             piece = found[at : at + spec.micro_batch]
@@ -365,11 +327,12 @@ class Refinement:
 
     def _with_old(self, drawn: Sequence[Drawn]) -> list[Drawn]:
         """The same with the trainer's own log-probabilities: later updates of the round are held against them."""
+        shown = self._shown(drawn)
         usable = sorted(
-            (place for place, one in enumerate(drawn) if self._counts(one)),
+            (place for place, one in enumerate(drawn) if self._counts(one) and one.video_id in shown),
             key=lambda place: len(drawn[place].token_ids),
         )
-        mine, found, shown = parallel.share(usable), list[tuple[float, ...]](), self._shown(drawn)
+        mine, found = parallel.share(usable), list[tuple[float, ...]]()
         for at in range(0, len(mine), self._spec.micro_batch):
             batch = self._batch([drawn[place] for place in mine[at : at + self._spec.micro_batch]], shown)
             with torch.no_grad():
@@ -380,39 +343,9 @@ class Refinement:
 
     def _note(self, drawn: Sequence[Drawn]) -> None:
         """Keep what came of a round for the draws after it."""
-        for group in _groups(drawn):
+        for group in groups(drawn):
             self._past.note(self._place[group[0].video_id], group[0].success)
-
-    def _report(self, step: int, drawn: Sequence[Drawn], seconds: float) -> None:
-        if not drawn:
-            return
-        groups = _groups(drawn)
-        tokens = sum(len(one.token_ids) for one in drawn)
-        figures = {
-            "reward": np.mean([one.reward for one in drawn]),
-            **{f"reward/{name}": np.mean([one.rewards[name] for one in drawn]) for name in drawn[0].rewards},
-            "success": np.mean([group[0].success for group in groups]),
-            "collapse": np.mean([len({tuple(one.rewards.items()) for one in group}) == 1 for group in groups]),
-            "consistency": np.mean([one.consistent for one in drawn]),
-            "entropy": -np.sum([np.sum(one.logprobs) for one in drawn]) / max(1, tokens),
-            "length": tokens / len(drawn),
-            "parsed": np.mean([one.labels is not None for one in drawn]),
-            "cut": np.mean([one.finish_reason == "length" for one in drawn]),
-            "rollouts": len(drawn),
-            "groups": sum(self._teaches(group) for group in groups),
-            "rollout_tokens_per_second": tokens / max(seconds, 1e-9),
-        }
-        for name, value in figures.items():
-            self._on_metric(name, step, float(value))
 
 
 def _right(judged: Judged) -> bool:
     return judged.parsed.labels == judged.truth
-
-
-def _groups(drawn: Sequence[Drawn]) -> list[list[Drawn]]:
-    """The rollouts of each video, videos in the order in which they come."""
-    found: dict[str, list[Drawn]] = {}
-    for one in drawn:
-        found.setdefault(one.video_id, []).append(one)
-    return list(found.values())

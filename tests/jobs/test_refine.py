@@ -19,7 +19,7 @@ from jobs import demo_data
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from models.identity import model_digest
-from models.training.refinement import SHOWN
+from models.training.rounds import SHOWN
 
 START = Path(models.handwriting.__file__).parent / "checkpoint"
 SETTINGS = (

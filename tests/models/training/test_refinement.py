@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from support import free_port
 
 import models.handwriting
 from models.engines.promise import EngineSpec, Sampling
@@ -22,8 +23,9 @@ from models.training.batches import completion_logprobs
 from models.training.drawing import Past, draw
 from models.training.lessons import COLUMNS, Lessons, write
 from models.training.model import load
-from models.training.refinement import Drawn, Refinement, RefineSpec, Task
+from models.training.refinement import Refinement, RefineSpec, Task
 from models.training.rewards import rewards
+from models.training.rounds import Drawn
 from models.training.trainer import TrainSpec, accumulate, train
 from models.video.container import MediaError
 
@@ -299,8 +301,7 @@ def test_one_process_and_two_compute_the_same(lessons, drawn, tmp_path):
     path = lessons_path(lessons, tmp_path)
     record = tmp_path / "record.pt"
     torch.save({step: drawn[step % 2] for step in range(10)}, record)
-    with free_port() as port:
-        torch.multiprocessing.spawn(spread, (port, str(tmp_path), str(record), str(path)), nprocs=2)
+    torch.multiprocessing.spawn(spread, (free_port(), str(tmp_path), str(record), str(path)), nprocs=2)
     torch.multiprocessing.spawn(spread, (0, str(tmp_path), str(record), str(path)), nprocs=1)
     for objective in ("softmax", "clipped", "grpo"):
         (grad, weights), (grad2, weights2) = (torch.load(tmp_path / f"{objective}-{n}.pt") for n in (1, 2))
@@ -315,14 +316,3 @@ def lessons_path(lessons, folder):
     ]
     write(folder / "lessons.arrow", [pa.RecordBatch.from_pylist(rows, COLUMNS)])
     return folder / "lessons.arrow"
-
-
-class free_port:  # noqa: N801
-    def __enter__(self) -> int:
-        import socket
-
-        with socket.socket() as held:
-            held.bind(("127.0.0.1", 0))
-            return held.getsockname()[1]
-
-    def __exit__(self, *_: object) -> None: ...
