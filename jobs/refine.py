@@ -21,6 +21,7 @@ from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps import recipes, scope, training
 from jobs.steps.estimate import training as estimates
+from jobs.steps.inputs import with_inputs
 from jobs.steps.rounds import Rounds
 from models.engines.promise import Sampling
 from models.language.rule import load_rule
@@ -55,10 +56,14 @@ def task_of(run: Run) -> Task:
 
 
 def labelled(run: Run) -> DataFrame:
-    """The labelled videos of the split refine: columns of lessons.COLUMNS, without a text."""
+    """The labelled videos of the split refine: columns of lessons.COLUMNS, without a text to learn."""
     mine = scope.of_split(run, "refine")
-    labels = run.lake.view("current_labels").where((F.col("task") == run.task) & F.col("labels").isNotNull())
-    return mine.videos.join(labels.select("video_id", "labels"), "video_id").select(
+    labels = run.lake.view("current_labels").where(F.col("task") == run.task)
+    # A label that the task has given up teaches nothing; nor does, as NULL, one that nobody gave.
+    ours = labels.where(F.size(F.array_except("labels", F.array(*map(F.lit, run.labels)))) == 0)
+    asked = mine.videos.select("video_id", "uri").join(ours.select("video_id", "labels"), "video_id")
+    shown = with_inputs(run, list(run.settings.rollout.texts.items()), asked)
+    return shown.select(
         "video_id", "uri", F.col("input_text").alias("said"), F.lit(None).cast("string").alias("text"), "labels"
     )
 
@@ -71,6 +76,7 @@ def estimate(run: Run, arguments: argparse.Namespace) -> None:
 def run(run: Run, arguments: argparse.Namespace) -> None:
     settings, chosen, out = run.settings, run.settings.refine, arguments.out
     start = training.model_folder(run, "--start", arguments.start)
+    training.check_start(run, start)
     task = task_of(run)
     lessons = training.lessons(run, out, labelled(run))
     run.record.add({"lessons": len(lessons)})

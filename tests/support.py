@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,13 @@ def deepintuit(*arguments: str, **environment: str) -> subprocess.CompletedProce
         text=True,
         timeout=600,
     )
+
+
+def free_port() -> int:
+    """A port of this host that nobody listens on."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return held.getsockname()[1]
 
 
 def last_json(output: str) -> dict:

@@ -47,6 +47,13 @@ def model_folder(run: Run, flag: str, name: str) -> Path:
     return local
 
 
+def check_start(run: Run, start: Path) -> None:
+    """Raises UsageError where no engine could serve what comes of this model: see recipes.check_served."""
+    model = run.settings.model.model_copy(update={"path": str(start), "adapter": None})
+    settings = run.settings.model_copy(update={"model": model})
+    recipes.check_served(recipes.of_settings(settings), settings)
+
+
 def lessons(run: Run, folder: Path, rows: DataFrame) -> Lessons:
     """The rows (video_id, uri, said, text, labels) as a file of the training's own; the driver holds a batch at a time."""
     made, path = run.path("lessons"), folder / "lessons.arrow"

@@ -1,1 +1,1 @@
-"""Learning: pure objectives, the one loop, and what stage 1 brings to it."""
+"""Learning: pure objectives and rewards, the one loop, and what stages 1 and 2 bring to it."""

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import pyarrow as pa
@@ -59,7 +58,7 @@ def write(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
     aside.replace(path)
 
 
-class Lessons(Sequence[Lesson]):
+class Lessons:
     """The rows of a file that `write` wrote. digest: names its content."""
 
     def __init__(self, path: Path) -> None:
@@ -70,15 +69,7 @@ class Lessons(Sequence[Lesson]):
     def __len__(self) -> int:
         return self._table.num_rows
 
-    @overload
-    def __getitem__(self, at: int) -> Lesson: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> list[Lesson]: ...
-
-    def __getitem__(self, at):
-        if isinstance(at, slice):
-            return [self[i] for i in range(*at.indices(len(self)))]
+    def __getitem__(self, at: int) -> Lesson:
         if not 0 <= at < len(self):
             raise IndexError(at)
         (row,) = self._table.slice(at, 1).to_pylist()

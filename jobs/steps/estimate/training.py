@@ -12,7 +12,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from conf.settings import Settings
+from conf.sections import Settings
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps import recipes, training

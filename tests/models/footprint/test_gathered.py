@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 
 import pytest
 import torch
 from storages import Storages
+from support import free_port
 from torch import distributed
 
 from models.footprint import training
@@ -56,11 +56,8 @@ def go(rank: int, port: int, out: str) -> None:
 
 def test_it_is_what_stands_outside_the_blocks_and_some_blocks(tmp_path):
     config().save_pretrained(tmp_path)
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
-    torch.multiprocessing.spawn(go, (port, str(tmp_path / "peaks.json")), nprocs=2)
+    torch.multiprocessing.spawn(go, (free_port(), str(tmp_path / "peaks.json")), nprocs=2)
     real = json.loads((tmp_path / "peaks.json").read_text())
-    held_ = training.memory(shape_of(str(tmp_path)), Piece(1, TOKENS - 1, 1, 0), device_of("cpu"), Among(2, True), {})
+    held = training.memory(shape_of(str(tmp_path)), Piece(1, TOKENS - 1, 1, 0), device_of("cpu"), Among(2, True), {})
     for phase in ("forward", "backward"):
-        assert held_.phases[phase]["weights, gathered"] == pytest.approx(real[phase], rel=0.15), phase
+        assert held.phases[phase]["weights, gathered"] == pytest.approx(real[phase], rel=0.15), phase

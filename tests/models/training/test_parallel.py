@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import free_port
 
 import models.handwriting
 from models.handwriting import scenes, teacher, tiny
@@ -50,14 +51,6 @@ def run(size: int, folder: Path, sharded: bool = False, steps: int = 4) -> list[
     folder.mkdir(exist_ok=True)
     torch.multiprocessing.spawn(go, (free_port(), size, str(folder), sharded, steps), nprocs=size)
     return torch.load(folder / f"losses-{steps}.pt")
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
