@@ -2,8 +2,8 @@
 
     python -m benchmarks.ablation [--missing | --fresh] [--quick] [--models NAME,...] [--folder build/ablation]
 
-Prints the table of what is known. --missing computes what is not, --fresh all of it, --quick of it the models behind rows
-1, 2 and 4 to 6 with one seed; either goes on where it was stopped.
+Prints the table of what is known. --missing computes what is not, and goes on where it was stopped; --fresh forgets its
+folder and what was known first; --quick: the models behind rows 1, 2 and 4 to 6 alone, one seed.
 
 Every model begins with the same `base` and learns by the jobs `align` and `refine` on one lake: 600 clips with teacher
 traces, 2,400 with labels alone. Each is then asked K = 4 times about 600 clips on which temperatures and the light
@@ -17,6 +17,7 @@ import argparse
 import csv
 import hashlib
 import json
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -137,7 +138,9 @@ class Bench:
             _ = self.lake
             began = time.monotonic()
             if how.objective:
-                self._job("refine", f"refine.objective={how.objective}", start=str(start), out=out, seed=seed)
+                # Without refills: all objectives draw equally many rollouts.
+                chosen = (f"refine.objective={how.objective}", "refine.refills=0")
+                self._job("refine", *chosen, start=str(start), out=out, seed=seed)
             elif how.taught == "label":
                 self._job("align", direct=True, start=str(start), out=out, seed=seed)
             else:
@@ -154,15 +157,15 @@ class Bench:
         test, truth = self._asked(folder, "test", TEST)
         fitting, fitting_truth = self._asked(folder, "calibrate", CALIBRATE)
         close_engine()
-        collapsed = [len({_right(trace, case) for trace in own}) == 1 for own, case in zip(test, truth, strict=True)]
+        alike = [len({_right(trace, case) for trace in own}) == 1 for own, case in zip(test, truth, strict=True)]
         traces = [trace for own in test for trace in own]
         return {
             "model": name,
             "seed": seed,
             "methods": _methods(fitting, fitting_truth, test, truth),
             "parsed": float(np.mean([trace["status"] == "ok" for trace in traces])),
-            "contradicts": float(np.mean([_contradicts(trace) for trace in traces])),
-            "collapse": float(np.mean(collapsed)),
+            "contradicts": _contradicting(traces),
+            "alike": float(np.mean(alike)),
             "tokens": float(np.mean([trace["tokens"] for trace in traces])),
             **took,
         }
@@ -249,10 +252,12 @@ def _right(trace: Mapping[str, Any], case: Case) -> bool:
     return trace["status"] == "ok" and tuple(trace["labels"]) == case.truth
 
 
-def _contradicts(trace: Mapping[str, Any]) -> bool:
-    """Whether the answer is another one than the trace's own observation argues for."""
-    seen = label_argued(trace["observation"] or "")
-    return trace["status"] == "ok" and seen is not None and seen != trace["label"]
+def _contradicting(traces: Sequence[Mapping[str, Any]]) -> float | None:
+    """Of the traces with an answer, and an observation that argues for a label, the share in which the two differ; None
+    without such traces."""
+    pairs = [(label_argued(trace["observation"] or ""), trace["label"]) for trace in traces if trace["status"] == "ok"]
+    telling = [seen != answered for seen, answered in pairs if seen is not None]
+    return float(np.mean(telling)) if telling else None
 
 
 def known() -> dict[str, list[dict[str, Any]]]:
@@ -283,15 +288,18 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         own = found.get(model, ())
         if own:
             cells = [_cell([kept["methods"][method][figure] for kept in own]) for figure in (*_FIGURES, "shifted")]
-            cells += [_cell([kept[figure] for kept in own]) for figure in ("parsed", "contradicts", "collapse")]
+            cells += [_cell([kept[figure] for kept in own]) for figure in ("parsed", "contradicts", "alike")]
             cells += [f"{np.mean([kept[figure] for kept in own]):,.0f}" for figure in ("tokens", "rollouts", "seconds")]
             rows.append([name, str(len(own)), *cells])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
-def _cell(values: Sequence[float]) -> str:
-    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{spread}"
+def _cell(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    spread = f" ± {np.std(known, ddof=1):.3f}" if len(known) > 1 else ""
+    return f"{np.mean(known):.3f}{spread}"
 
 
 def main() -> int:
@@ -304,14 +312,22 @@ def main() -> int:
     parser.add_argument("--models", default="", metavar="NAME,...", help="these alone")
     asked = parser.parse_args()
     names = asked.models.split(",") if asked.models else list(QUICK if asked.quick else MODELS)
+    if unknown := set(names) - set(MODELS):
+        parser.error(f"--models: expected some of {', '.join(MODELS)}, found {', '.join(sorted(unknown))}")
     wanted = [(seed, name) for name in names for seed in range(1 if asked.quick else MODELS[name].seeds)]
+    if asked.fresh:
+        shutil.rmtree(asked.folder, ignore_errors=True)
+        for seed, name in wanted:
+            (RESULTS / f"{name}-{seed}.json").unlink(missing_ok=True)
     bench = Bench(asked.folder.resolve())
     for seed, name in sorted(wanted, key=lambda item: item[0]) if asked.missing or asked.fresh else ():
         path = RESULTS / f"{name}-{seed}.json"
-        if asked.fresh or not path.exists():
+        if not path.exists():
             print(f"== {name}, seed {seed}", file=sys.stderr, flush=True)
             RESULTS.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(bench.measured(name, seed), indent=1) + "\n")
+            aside = path.with_suffix(".part")
+            aside.write_text(json.dumps(bench.measured(name, seed), indent=1) + "\n")
+            aside.replace(path)
     print(table(known()))
     return 0
 

@@ -196,7 +196,8 @@ class Refine(Section):
     importance_cap: float = Field(ge=1, description="most weight of a token that the engine held for rarer; of clipped")
     beta: float = Field(ge=0, description="weight of the distance to the model it began with; of grpo")
     rewards: dict[str, float] = Field(
-        min_length=1, description="accuracy, format, consistency, length or module:function -> weight"
+        min_length=1,
+        description="accuracy, format, consistency, grounding, evidence, length or module:function -> weight",
     )
     length: tuple[int, int] = Field(description="least and most tokens of a completion; of the reward length")
 

@@ -36,6 +36,7 @@ from models.training.journal import Journal
 from models.training.trainer import TrainSpec
 from schemas.labels import LABELS
 from schemas.splits import SPLITS
+from schemas.texts import TEXTS
 from schemas.traces import TRACES
 from schemas.videos import VIDEOS
 from udfs.training import align
@@ -98,6 +99,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         run.record.versions["teacher"] = recipe.id
         run.record.say(f"learning from the traces {recipe.id} of {recipe.json['teacher']}")
     out, chosen, seed = arguments.out, run.settings.align, arguments.seed
+    read_at = training.versions(run, [VIDEOS, LABELS, SPLITS, TRACES, TEXTS])
     found = training.lessons(run, out, taught(run, recipe))
     run.record.add({"lessons": len(found)})
     if not len(found):
@@ -110,6 +112,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     began = time.monotonic()
     start = training.model_folder(run, "--start", arguments.start) if arguments.start else base(run, out, seed)
     run.record.add({"seconds_base": round(time.monotonic() - began)})
+    training.check_start(run, start)
     training.check_disjoint(run, "align", found, start)
     began = time.monotonic()
     spec = TrainSpec(
@@ -120,7 +123,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     training.in_processes(run, align, work, chosen.batch, chosen.micro_batch, seed)
     run.record.add({"seconds_align": round(time.monotonic() - began), "steps_align": spec.steps, "seed": seed})
     alias = "direct" if arguments.direct else "aligned"
-    training.register(run, out, "align", alias, start, found, told, [VIDEOS, LABELS, SPLITS, TRACES])
+    training.register(run, out, "align", alias, start, found, told, read_at)
 
 
 def estimate(run: Run, arguments: argparse.Namespace) -> None:

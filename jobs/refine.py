@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -24,12 +25,13 @@ from jobs.steps.estimate import training as estimates
 from jobs.steps.inputs import with_inputs
 from jobs.steps.rounds import Rounds
 from models.engines.promise import Sampling
-from models.language.rule import load_rule
+from models.language.rule import code_of, load_rule
 from models.training.refinement import RefineSpec, Task
 from models.training.rewards import RewardError, rewards
 from models.training.trainer import TrainSpec
 from schemas.labels import LABELS
 from schemas.splits import SPLITS
+from schemas.texts import TEXTS
 from schemas.videos import VIDEOS
 from udfs.training import refine
 
@@ -55,6 +57,19 @@ def task_of(run: Run) -> Task:
     )
 
 
+def drawn_by(run: Run) -> dict[str, Any]:
+    """What decides rollouts and rewards beside the section refine; code of the site's own by its digest."""
+    settings = run.settings
+    own = [name for name in (settings.labels.rule, *settings.refine.rewards) if name and ":" in name]
+    return {
+        "max_tokens": settings.rollout.max_tokens,
+        "stop": settings.rollout.stop,
+        "engine": settings.engine.kind,
+        "dtype": settings.engine.dtype,
+        "code": {name: code_of(name) for name in own},
+    }
+
+
 def labelled(run: Run) -> DataFrame:
     """The labelled videos of the split refine: columns of lessons.COLUMNS, without a text to learn."""
     mine = scope.of_split(run, "refine")
@@ -78,12 +93,14 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     start = training.model_folder(run, "--start", arguments.start)
     training.check_start(run, start)
     task = task_of(run)
+    read_at = training.versions(run, [VIDEOS, LABELS, SPLITS, TEXTS])
     lessons = training.lessons(run, out, labelled(run))
     run.record.add({"lessons": len(lessons)})
     if not len(lessons):
         raise UsageError("refine: no labelled video in the split refine: ingest some with --split refine")
     training.check_disjoint(run, "refine", lessons, start)
-    told = training.facts(run, "refine", start, lessons, arguments.seed, chosen.model_dump(exclude=COSTS_ONLY))
+    learned = chosen.model_dump(exclude=COSTS_ONLY) | drawn_by(run)
+    told = training.facts(run, "refine", start, lessons, arguments.seed, learned)
     spec = TrainSpec(
         chosen.steps,
         chosen.learning_rate,
@@ -91,32 +108,32 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         weight_decay=0.0,
         checkpoint_every=settings.training.checkpoint_every,
     )
-    rounds = Rounds(run.lake.root, training.training_id(run, out), run.record.run_id, run.record.note_id)
+    rounds = Rounds(run.lake.root, training.training_id(run, out, told), run.record.run_id, run.record.note_id)
     training.in_processes(
         run,
         refine,
         training.training(run, out, start, spec, told),
         RefineSpec(
-            chosen.objective,
-            chosen.credit,
-            chosen.groups,
-            chosen.rollouts,
-            chosen.updates,
-            chosen.refills,
-            chosen.tau,
-            chosen.clip_low,
-            chosen.clip_high,
-            chosen.importance_cap,
-            chosen.clip_low,
-            chosen.beta,
-            chosen.micro_batch,
-            arguments.seed,
+            objective=chosen.objective,
+            credit=chosen.credit,
+            groups=chosen.groups,
+            rollouts=chosen.rollouts,
+            updates=chosen.updates,
+            refills=chosen.refills,
+            tau=chosen.tau,
+            low=chosen.clip_low,
+            high=chosen.clip_high,
+            cap=chosen.importance_cap,
+            clip=chosen.clip_low,
+            beta=chosen.beta,
+            micro_batch=chosen.micro_batch,
+            seed=arguments.seed,
         ),
         task,
         recipes.engine_of(settings, str(start), chosen.kv_cache_mb),
         rounds,
     )
-    training.register(run, out, "refine", "refined", start, lessons, told, [VIDEOS, LABELS, SPLITS])
+    training.register(run, out, "refine", "refined", start, lessons, told, read_at)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

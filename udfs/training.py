@@ -5,9 +5,13 @@ What they take is plain and picklable; importing this module starts nothing.
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +29,8 @@ if TYPE_CHECKING:
     from models.training.trainer import Fact, OnMetric, TrainSpec
     from models.video.clip import Clip
 
-JOURNAL, FAILURE = "figures.jsonl", "failure.txt"
+JOURNAL = "figures.jsonl"
+_FAILURE = "failure.json"
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -65,41 +70,72 @@ class CannotTrain(ValueError):
 
 
 def attempt(folder: Path, process: Callable[..., None], *arguments: Any) -> None:
-    """Run a process. What somebody has to change is left in the folder, too: of several processes it is lost else.
+    """Run a process. Why it failed is left in the folder, too (see `failure`): of several processes it is lost else.
 
-    Raises CannotTrain for settings, data and memory; anything else as it comes.
+    Raises CannotTrain for what somebody has to change: settings, data, memory, room on the disk; anything else as it comes.
     """
+    try:
+        process(*arguments)
+    except Exception as error:
+        said = _advice(process.__name__, error)
+        with suppress(FileExistsError), (folder / _FAILURE).open("x") as file:  # the first one; others fail for it
+            json.dump(
+                {"said": said or f"{type(error).__name__}: {error}"[:500], "asked_wrongly": said is not None}, file
+            )
+        if said is None:
+            raise
+        raise CannotTrain(said) from error
+
+
+def failure(folder: Path) -> Exception | None:
+    """What stopped the processes in a folder: CannotTrain, else RuntimeError; None where none said."""
+    try:
+        found = json.loads((folder / _FAILURE).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return (CannotTrain if found["asked_wrongly"] else RuntimeError)(found["said"])
+
+
+def forget_failure(folder: Path) -> None:
+    (folder / _FAILURE).unlink(missing_ok=True)
+
+
+def _advice(stage: str, error: Exception) -> str | None:
+    """What somebody has to change; None where nobody knows."""
     import torch
 
+    from models.engines.promise import EngineDead
     from models.training.clips import NothingDecodes
     from models.training.rewards import RewardError
     from models.training.trainer import ResumeError
 
-    try:
-        process(*arguments)
-        return
-    except (ResumeError, RewardError, NothingDecodes) as error:
-        said = str(error)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(word in str(error) for word in _NO_MEMORY):
-            raise
-        said = (
-            f"{process.__name__}: out of memory ({str(error).splitlines()[0][:200]}): lower {process.__name__}.micro_batch, "
-            "rollout.max_tokens or frames.max_pixels; what was learned up to the last checkpoint is kept"
-        )
-    (folder / FAILURE).write_text(said)
-    raise CannotTrain(said)
+    first = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    if isinstance(error, ResumeError | RewardError | NothingDecodes):
+        return str(error)
+    if isinstance(error, FloatingPointError):
+        return f"{stage}: {first}: lower {stage}.learning_rate, or begin from an earlier checkpoint in another folder"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{stage}: {first}: free room in --out; what was learned up to the last checkpoint is kept"
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in _NO_MEMORY):
+        lower = f"{stage}.micro_batch or frames.max_pixels"
+        if isinstance(error, EngineDead):
+            lower = "refine.kv_cache_mb or engine.max_num_seqs"
+        return f"{stage}: out of memory ({first}): lower {lower}; what was learned up to the last checkpoint is kept"
+    return None
 
 
 def joined(folder: Path, process: Callable[..., None], *arguments: Any) -> None:
     """`attempt` as one of several processes, whose numbers and meeting place are in the environment (torchrun)."""
+    rank = int(os.environ["LOCAL_RANK"])
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+    # Its own device alone, before anything looks: an engine takes the first one that it sees. No device is none to hide.
+    os.environ["CUDA_VISIBLE_DEVICES"] = devices.split(",")[rank] if devices else str(rank)
     import torch
     from torch import distributed
 
-    on_gpu = torch.cuda.is_available()
-    if on_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")  # figures are summed on the CPU
+    # Figures are summed on the CPU. Others wait while the first one writes a checkpoint.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, timeout=timedelta(hours=2))
     try:
         attempt(folder, process, *arguments)
     finally:
@@ -108,6 +144,7 @@ def joined(folder: Path, process: Callable[..., None], *arguments: Any) -> None:
 
 def align(training: Training, batch: int, micro_batch: int, seed: int) -> None:
     """Stage 1: fine-tune on the lessons' texts, `batch` of them a step."""
+    import torch
     import transformers
 
     from models.training import alignment, parallel
@@ -117,6 +154,7 @@ def align(training: Training, batch: int, micro_batch: int, seed: int) -> None:
 
     _prepare(training.threads)
     transformers.logging.disable_progress_bar()
+    torch.manual_seed(seed)
     lessons = Lessons(training.lessons)
     journal = _journal(training, "align", ("loss",))
     with training.clips() as clips:

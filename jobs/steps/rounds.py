@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow.compute as pc
+
 from lake import table
 from lake.commit import append, note_once
 from models.training.rounds import Drawn
@@ -54,10 +56,8 @@ class Rounds:
             note_once(RL_ROLLOUTS, self.root, rows, f"{self.training_id}/{step}", self.note_id, land=append)
 
     def _rows(self, step: int) -> list[dict[str, Any]]:
-        found = table.open_table(RL_ROLLOUTS, self.root).to_pyarrow_table(
-            partitions=[("training_id", "=", self.training_id)], filters=[("step", "=", step)]
-        )
-        return found.to_pylist()
+        mine = (pc.field("training_id") == self.training_id) & (pc.field("step") == step)
+        return table.open_table(RL_ROLLOUTS, self.root).to_pyarrow_dataset().to_table(filter=mine).to_pylist()
 
 
 def _drawn(row: dict[str, Any]) -> Drawn:

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from pyspark.sql import DataFrame
 
 from jobs.runtime.errors import UsageError
@@ -20,10 +19,10 @@ from jobs.steps.metrics import metric_rows, write_once
 from lake import parquet, storage
 from models import identity
 from models.training import journal
-from models.training.lessons import COLUMNS, Lessons, write
-from models.training.trainer import Fact, TrainSpec
+from models.training.lessons import COLUMNS, Lessons, file_of, write
+from models.training.trainer import FACTS, Fact, ResumeError, TrainSpec, check_facts, finished
 from schemas.table import Table
-from udfs.training import FAILURE, JOURNAL, CannotTrain, Training, attempt, joined
+from udfs.training import JOURNAL, CannotTrain, Training, attempt, failure, forget_failure, joined
 
 _NAMES = 5  # ids in a message
 BASE_JOURNAL = "base.jsonl"
@@ -56,11 +55,10 @@ def check_start(run: Run, start: Path) -> None:
 
 def lessons(run: Run, folder: Path, rows: DataFrame) -> Lessons:
     """The rows (video_id, uri, said, text, labels) as a file of the training's own; the driver holds a batch at a time."""
-    made, path = run.path("lessons"), folder / "lessons.arrow"
+    made = run.path("lessons")
     rows.select(*COLUMNS.names).orderBy("video_id", "text").write.mode("overwrite").parquet(made)
     parts = parquet.batches(made, COLUMNS.names)
-    write(path, (batch for part in parts for batch in part.to_batches()))
-    return Lessons(path)
+    return Lessons(write(folder, (batch for part in parts for batch in part.to_batches())))
 
 
 def check_disjoint(run: Run, stage: str, found: Lessons, start: Path) -> None:
@@ -105,7 +103,7 @@ def training(run: Run, folder: Path, start: Path, spec: TrainSpec, told: dict[st
     return Training(
         folder=folder,
         start=start,
-        lessons=folder / "lessons.arrow",
+        lessons=file_of(folder, str(told["lessons_digest"])),
         prompt=recipes.prompt_of(settings),
         spec=spec,
         facts=told,
@@ -120,33 +118,61 @@ def training(run: Run, folder: Path, start: Path, spec: TrainSpec, told: dict[st
 
 
 def in_processes(run: Run, process: Callable[..., None], training: Training, *arguments: Any) -> None:
-    """Run a training process, alone here or as several on this host. Raises UsageError for what somebody has to change."""
-    number, failure = run.settings.training.processes, training.folder / FAILURE
-    failure.unlink(missing_ok=True)
+    """Run a training process, alone here or as several on this host; not where its last step is done already.
+
+    Raises UsageError for what somebody has to change.
+    """
+    number, checkpoints = run.settings.training.processes, training.folder / "checkpoints"
+    try:
+        check_facts(checkpoints, training.facts)
+    except ResumeError as error:
+        raise UsageError(f"{error}{_other_lessons(training)}") from None
+    if finished(checkpoints, training.spec.steps) and (training.folder / "model").is_dir():
+        run.record.say(f"all {training.spec.steps} steps are done: nothing to train")
+        return
+    forget_failure(training.folder)
     try:
         if number == 1:
             attempt(training.folder, process, training, *arguments)
             return
         from pyspark.ml.torch.distributor import TorchDistributor
 
-        on_gpu = torch.cuda.is_available()
-        distributor = TorchDistributor(num_processes=number, local_mode=True, use_gpu=on_gpu)
+        # Devices are `joined`'s business: Spark would look for those of its own driver.
+        distributor = TorchDistributor(num_processes=number, local_mode=True, use_gpu=False)
         distributor.run(joined, training.folder, process, training, *arguments)
     except CannotTrain as error:
         raise UsageError(str(error)) from None
-    except RuntimeError:
-        if failure.exists():
-            raise UsageError(failure.read_text()) from None
-        raise
+    except RuntimeError as error:
+        found = failure(training.folder) if number > 1 else None
+        if isinstance(found, CannotTrain):
+            raise UsageError(str(found)) from None
+        raise found or error from None
 
 
-def training_id(run: Run, folder: Path) -> str:
-    """Names the training in a folder: the id of the run that began it."""
-    path = folder / "training_id"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(run.record.run_id)
-    return path.read_text()
+def _other_lessons(training: Training) -> str:
+    """Which videos came or went since the checkpoints of a folder were written, in words; nothing where none did."""
+    then = str(json.loads((training.folder / "checkpoints" / FACTS).read_text()).get("lessons_digest"))
+    if not file_of(training.folder, then).exists() or then == training.facts["lessons_digest"]:
+        return ""
+    before, now = (set(Lessons(path).ids()) for path in (file_of(training.folder, then), training.lessons))
+    changes = {"new": now - before, "gone": before - now}
+    told = [f"{len(ids)} {what}: {', '.join(sorted(ids)[:_NAMES])}" for what, ids in changes.items() if ids]
+    return f"; of the videos {'; '.join(told)}" if told else "; the videos are the same, with other labels or texts"
+
+
+def training_id(run: Run, folder: Path, told: dict[str, Fact]) -> str:
+    """Names a training: the id of the run that began it in this folder, over these data and with these settings."""
+    path, about = folder / "training_ids.json", identity.digest(told)
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if about not in known:
+        known[about] = run.record.run_id
+        path.write_text(json.dumps(known, indent=1))
+    return known[about]
+
+
+def versions(run: Run, tables: list[Table]) -> dict[str, int]:
+    """Versions of the tables as of now: before they are read."""
+    return {table.name: run.lake.version(table) for table in tables}
 
 
 def register(
@@ -157,16 +183,22 @@ def register(
     start: Path,
     found: Lessons,
     told: dict[str, Fact],
-    tables: list[Table],
-) -> str:
-    """Put the model of a finished training into the registry and its figures into metrics; returns the model's id.
+    read_at: dict[str, int],
+) -> None:
+    """Put the model of a finished training into the registry under a name, and its figures into metrics; once.
 
-    Where the folder also holds the figures of a stage before it (BASE_JOURNAL), these go along.
+    read_at: versions of the tables that the lessons come from. Where the folder also holds the figures of a stage before it
+    (BASE_JOURNAL), these go along.
     """
-    model = folder / "model"
+    model, models = folder / "model", run.lake.models
     model_id = recipes.model_digest(str(model))
-    figures = journal.read(folder / JOURNAL)
+    figures, ids = journal.read(folder / JOURNAL), sorted(set(found.ids()))
     last = {name: value for name, _, value in figures}
+    run.record.versions |= {"model_id": model_id, "parent": str(told["start"])}
+    run.record.results[stage] = {"model_id": model_id, "folder": models.folder(run.task, model_id), "last": last}
+    if models.manifest(run.task, model_id) is not None:
+        run.record.say(f"model {model_id} is registered already; names stay as they are")
+        return
     manifest = {
         "model_id": model_id,
         "task": run.task,
@@ -174,14 +206,13 @@ def register(
         "parent": told["start"],
         "parent_path": str(start.resolve()),
         "settings": told,
-        "tables": {table.name: run.lake.version(table) for table in tables},
-        "videos": len(set(found.ids())),
+        "tables": read_at,
+        "videos": len(ids),
         "figures": last,
         "libraries": {name: version(name) for name in ("torch", "transformers")},
         "run_id": run.record.run_id,
         "created_at": datetime.now(UTC).isoformat(),
     }
-    run.lake.models.save(run.task, model, manifest, sorted(set(found.ids())), alias)
     phases = {stage: figures, "base": journal.read(folder / BASE_JOURNAL)}
     write_once(
         run,
@@ -192,11 +223,5 @@ def register(
             for row in metric_rows(run, {name: value}, phase, step=step, version=model_id)
         ],
     )
-    run.record.versions |= {"model_id": model_id, "parent": str(told["start"])}
-    run.record.results[stage] = {
-        "model_id": model_id,
-        "folder": run.lake.models.folder(run.task, model_id),
-        "last": last,
-    }
+    models.save(run.task, model, manifest, ids, alias)
     run.record.say(f"model {model_id} is registered as {alias}: `deepintuit rollout --model {alias}` uses it")
-    return model_id

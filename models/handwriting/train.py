@@ -50,9 +50,12 @@ def train_base(
         scenes = _scenes(seed, step * SIGHT_BATCH, SIGHT_BATCH, difficulty)
         return [sight_batch(processor, scenes, [sampled(drawn) for drawn in scenes])]
 
+    def first_sight(name: str, step: int, value: float) -> None:
+        on_metric(f"sight/{name}", step, value)
+
     kept = checkpoints and checkpoints / "sight"
     with Ahead(batches, sight.steps) as ahead:
-        train(Sight(model), ahead, sight_loss, sight, kept, lambda name, *rest: on_metric(f"sight/{name}", *rest))
+        train(Sight(model), ahead, sight_loss, sight, kept, first_sight, {"seed": seed})
     model.save_pretrained(seeing)
     processor.save_pretrained(seeing)
 
@@ -61,7 +64,7 @@ def train_base(
         return [Example(sampled(drawn), tiny.PROMPT, teacher.observation(drawn.digits)) for drawn in scenes]
 
     kept = checkpoints and checkpoints / "base"
-    alignment.align(seeing, out, examples, base, BATCH, kept, on_metric)
+    alignment.align(seeing, out, examples, base, BATCH, kept, on_metric, {"seed": seed})
 
 
 def _scenes(seed: int, first: int, count: int, difficulty: float) -> list[Scene]:

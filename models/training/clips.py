@@ -16,9 +16,11 @@ from models.video.clip import Clip
 from models.video.container import MediaError
 from models.video.pool import DecodePool, DecodeSettings
 
+_ENOUGH = 8  # failures before the first success
+
 
 class NothingDecodes(ValueError):
-    """Not one of the first files can be decoded: that is no file's fault."""
+    """Not one file could be decoded so far, at so many tries that it is no file's fault."""
 
 
 class Clips:
@@ -29,7 +31,7 @@ class Clips:
 
     def __init__(self, cache: FrameCache, decode: Callable[[tuple[str, str]], Clip], settings: DecodeSettings) -> None:
         self._cache, self._pool = cache, DecodePool(decode, settings)
-        self._any, self._named = False, set[str]()
+        self._any, self._failures, self._named = False, 0, set[str]()
 
     def of(self, lessons: Sequence[Lesson]) -> list[Clip | MediaError]:
         """What the model is shown of each, or why there is nothing to show. Raises NothingDecodes."""
@@ -49,12 +51,15 @@ class Clips:
     def _tell(self, lessons: Sequence[Lesson], made: Sequence[Clip | MediaError]) -> None:
         self._any = self._any or any(isinstance(clip, Clip) for clip in made)
         for lesson, clip in zip(lessons, made, strict=True):
-            if isinstance(clip, MediaError) and not self._any:
+            if isinstance(clip, Clip):
+                continue
+            self._failures += 1
+            if self._failures >= _ENOUGH and not self._any:
                 raise NothingDecodes(
-                    f"expected frames of {len(lessons)} videos to begin with, found none; the first, {lesson.uri}: "
+                    f"expected frames of some of the first {_ENOUGH} videos, found none; the last of them, {lesson.uri}: "
                     f"{clip.reason}: {clip}"
                 )
-            if isinstance(clip, MediaError) and lesson.video_id not in self._named:
+            if lesson.video_id not in self._named:
                 self._named.add(lesson.video_id)
                 print(f"left out of the training: {lesson.uri}: {clip.reason}: {clip}", file=sys.stderr, flush=True)
 

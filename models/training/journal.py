@@ -20,7 +20,10 @@ class Journal:
 
     def __init__(self, path: Path, name: str, steps: int, said: Sequence[str], quiet: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        torn = path.exists() and not path.read_bytes().endswith(b"\n")
         self._file = path.open("a")
+        if torn:  # a killed run was writing: what it began is no part of what comes now
+            self._file.write("\n")
         self._name, self._steps, self._said, self._quiet = name, steps, said, quiet
         self._now: dict[str, float] = {}
         self._first: int | None = None

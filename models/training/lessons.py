@@ -23,7 +23,6 @@ COLUMNS = pa.schema(
         ("labels", pa.list_(pa.string())),  # the video's own labels, in the task's order
     ]
 )
-_DIGEST = b"digest"
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,14 @@ class Lesson:
     labels: tuple[str, ...]
 
 
-def write(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
-    """Write lessons, sorted by video id and text, to a file; one batch is in memory at a time.
+def write(folder: Path, batches: Iterable[pa.RecordBatch]) -> Path:
+    """Write lessons, sorted by video id and text, to a file that is named by a digest of them; one batch is in memory at a
+    time. Returns the file.
 
-    Where a video lies is no part of what the file's digest names. Raises ValueError where the rows are not in order.
+    Where a video lies is no part of what the digest names. Raises ValueError where the rows are not in order.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside, digest, last = path.with_suffix(".part"), hashlib.sha256(), ("", "")
+    folder.mkdir(parents=True, exist_ok=True)
+    aside, digest, last = folder / "lessons.part", hashlib.sha256(), ("", "")
     with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, COLUMNS) as file:
         for batch in batches:
             batch = batch.select(COLUMNS.names).cast(COLUMNS)
@@ -54,17 +54,19 @@ def write(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
                 last = place
                 digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
             file.write_batch(batch)
-    path.with_suffix(".digest").write_text(digest.hexdigest()[:16])
-    aside.replace(path)
+    return aside.replace(file_of(folder, digest.hexdigest()[:16]))
+
+
+def file_of(folder: Path, digest: str) -> Path:
+    return folder / f"lessons-{digest}.arrow"
 
 
 class Lessons:
     """The rows of a file that `write` wrote. digest: names its content."""
 
     def __init__(self, path: Path) -> None:
-        self.digest = path.with_suffix(".digest").read_text()
-        self._file = pa.memory_map(str(path))
-        self._table = pa.ipc.open_file(self._file).read_all()
+        self.path, self.digest = path, path.stem.rpartition("-")[2]
+        self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
     def __len__(self) -> int:
         return self._table.num_rows

@@ -14,12 +14,12 @@ from models.training import parallel
 from models.video.processors import check_processors
 
 
-def load(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, ProcessorMixin]:
+def load(folder: Path) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Model and processor of a checkpoint folder, positions as they are served; nothing is looked up on the network.
 
     On a GPU where there is one; there activations are computed anew on the way back instead of being kept.
     """
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     use_serving_positions(model)
     if torch.cuda.is_available():
         model.to("cuda").gradient_checkpointing_enable({"use_reentrant": False})

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import cross_entropy
 
+_SAME = 1e-9
 _SPREAD = 1e-4  # added to a group's standard deviation, so that rewards which hardly differ do not decide all
 
 
@@ -54,7 +55,8 @@ def group_advantages(rewards: Sequence[float]) -> list[float]:
     A group of one, or of equal rewards, has nothing to compare: all zeros.
     """
     values = torch.tensor(list(rewards), dtype=torch.float64)
-    if len(values) < 2 or bool((values == values[0]).all()):
+    # Sums of the same rewards in another order are no other reward.
+    if len(values) < 2 or float(values.max() - values.min()) < _SAME:
         return [0.0] * len(values)
     return ((values - values.mean()) / (values.std(correction=0) + _SPREAD)).tolist()
 

@@ -42,9 +42,16 @@ def summed(*values: float) -> list[float]:
     return _over_all(values, distributed.ReduceOp.SUM)
 
 
-def most(value: float) -> float:
-    """The largest of all processes."""
-    return _over_all([value], distributed.ReduceOp.MAX)[0]
+def padded(pieces: Sequence[Item], model: Any) -> list[tuple[Item, bool]]:
+    """This process's pieces, each with True; for a sharded model, whose passes all processes make together, followed by as
+    many with False as others have more. A process without any is given another's to go along with."""
+    own = [(piece, True) for piece in pieces]
+    if not is_sharded(model):
+        return own
+    ends = (distributed.ReduceOp.MAX, distributed.ReduceOp.MIN)
+    longest, shortest = (int(_over_all([len(pieces)], how)[0]) for how in ends)
+    fillers = list(pieces[:1]) if shortest else gathered(pieces[:1])
+    return own + [(fillers[0], False) for _ in range(longest - len(own))]
 
 
 def sharded(model: Any) -> Any:

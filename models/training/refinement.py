@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -43,7 +44,7 @@ from models.training.objectives import (
     softmax_loss_sum,
     softmax_weights,
 )
-from models.training.rewards import Judged, Rewards, judge
+from models.training.rewards import Rewards, accuracy, consistency, judge
 from models.training.rounds import Drawn, Store, figures, groups
 from models.training.trainer import OnMetric
 from models.video.clip import Clip
@@ -65,23 +66,16 @@ class RefineSpec:
     credit: Credit
     groups: int
     rollouts: int
-    updates: int = 1
-    refills: int = 2
-    tau: float = 0.5
-    low: float = 0.2
-    high: float = 0.28
-    cap: float = 2.0
-    clip: float = 0.2
-    beta: float = 0.04
-    micro_batch: int = 32
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.rollouts < 2:
-            raise ValueError(
-                f"refine.rollouts: expected at least 2, for objective {self.objective} compares the rollouts of a video; "
-                f"found {self.rollouts}"
-            )
+    updates: int
+    refills: int
+    tau: float
+    low: float
+    high: float
+    cap: float
+    clip: float
+    beta: float
+    micro_batch: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -167,15 +161,16 @@ class Refinement:
         for before in range(self._noted, step, self._spec.updates):  # a resumed run learns what came of them
             self._note(self._published(before) or [])
         self._noted = step + self._spec.updates
-        began = time.monotonic()
-        drawn = self._published(step)
+        drawn, seconds = self._published(step), None
         if drawn is None:
+            began = time.monotonic()
             drawn = self._draw(step)
+            seconds = time.monotonic() - began
             if parallel.rank() == 0:
                 self._store.publish(step, drawn)
         self._note(drawn)
-        telling = sum(self._teaches(group) for group in groups(drawn))
-        for name, value in figures(drawn, telling, time.monotonic() - began).items():
+        telling, collapsed = (sum(map(of, groups(drawn))) for of in (self._teaches, self._collapsed))
+        for name, value in figures(drawn, telling, collapsed, seconds).items():
             self._on_metric(name, step, value)
         return drawn
 
@@ -188,7 +183,7 @@ class Refinement:
         order = iter(draw(self._past, (spec.seed, step)))
         self._engine.replace_weights(served(self._model))
         for _ in range(1 + (spec.refills if spec.objective == "clipped" else 0)):
-            rows = [place for place, _ in zip(order, range(wanted), strict=False)]
+            rows = list(islice(order, wanted))
             drawn = self._roll_out(step, [self._lessons[int(place)] for place in rows])
             made += drawn
             wanted -= sum(self._teaches(group) for group in groups(drawn))
@@ -252,11 +247,10 @@ class Refinement:
             )
             for done in completions
         ]
-        success = sum(_right(each) for each in judged) / len(judged)
+        success = sum(map(accuracy, judged)) / len(judged)
         made = []
         for done, each in zip(completions, judged, strict=True):
             rewards = task.rewards.of(each)
-            consistent = each.think_label is not None and each.parsed.labels == (each.think_label,)
             made.append(
                 Drawn(
                     lesson.video_id,
@@ -266,7 +260,7 @@ class Refinement:
                     done.text,
                     done.finish_reason,
                     each.parsed.labels,
-                    consistent,
+                    consistency(each) > 0,
                     rewards,
                     task.rewards.total(rewards),
                     success,
@@ -276,43 +270,53 @@ class Refinement:
 
     def _teaches(self, group: Sequence[Drawn]) -> bool:
         """Whether anything can be learned from a group."""
-        if not any(self._counts(drawn) for drawn in group):
+        if not any(self._usable(drawn) for drawn in group):
             return False
-        return self._spec.objective == "softmax" or any(any(gain) for gain in self._gains(group))
+        return self._spec.objective != "clipped" or not self._collapsed(group)
 
-    def _gains(self, group: Sequence[Drawn]) -> list[tuple[float, float]]:
+    def _collapsed(self, group: Sequence[Drawn]) -> bool:
+        """Whether all advantages of a group are zero."""
+        return not any(any(gain) for gain in self._gains(group, group_advantages))
+
+    def _gains(
+        self, group: Sequence[Drawn], of_group: Callable[[Sequence[float]], list[float]]
+    ) -> list[tuple[float, float]]:
         """How much what each rollout of a group sees is to gain, and what it makes of it."""
-        spec = self._spec
-        of_group = partial(softmax_weights, tau=spec.tau) if spec.objective == "softmax" else group_advantages
-        return gains(spec.credit, self._task.rewards, [drawn.rewards for drawn in group], of_group)
+        return gains(self._spec.credit, self._task.rewards, [drawn.rewards for drawn in group], of_group)
 
     def _counts(self, drawn: Drawn) -> bool:
-        """Whether a rollout is learned from: it ended by itself, and holds no token that stands for pictures."""
+        """Whether a rollout is learned from: it is usable, and what it is to be held against is known."""
+        return self._usable(drawn) and (self._spec.updates == 1 or drawn.old is not None)
+
+    def _usable(self, drawn: Drawn) -> bool:
+        """Whether a rollout ended by itself and holds no token that stands for pictures."""
         return drawn.finish_reason == "stop" and not self._strays & set(drawn.token_ids)
 
     def _micros(self, learned: Sequence[Sequence[Drawn]]) -> list[Micro]:
         """This process's part of some groups, in pieces, sequences of like length together; a video that cannot be decoded
         any more is left out."""
         spec = self._spec
-        found: list[tuple[Drawn, tuple[float, float]]] = []
+        of_group = partial(softmax_weights, tau=spec.tau) if spec.objective == "softmax" else group_advantages
+        found: list[tuple[Drawn, tuple[float, float], float]] = []  # with its share of its video
         for group in learned:
-            pairs = zip(group, self._gains(group), strict=True)
-            found += [(drawn, gain) for drawn, gain in pairs if self._counts(drawn)]
+            kept = [self._counts(drawn) for drawn in group]
+            rows = zip(group, self._gains(group, of_group), kept, strict=True)
+            found += [(drawn, gain, 1 / sum(kept)) for drawn, gain, counts in rows if counts]
         found = parallel.share(sorted(found, key=lambda item: len(item[0].token_ids)))
-        shown = self._shown([drawn for drawn, _ in found])
-        found = [(drawn, gain) for drawn, gain in found if drawn.video_id in shown]
+        shown = self._shown([drawn for drawn, *_ in found])
+        found = [item for item in found if item[0].video_id in shown]
         made = []
         for at in range(0, len(found), spec.micro_batch):
             piece = found[at : at + spec.micro_batch]
-            batch = self._batch([drawn for drawn, _ in piece], shown)
-            old = None if piece[0][0].old is None else batch.align([drawn.old or () for drawn, _ in piece])
+            batch = self._batch([drawn for drawn, *_ in piece], shown)
+            old = None if spec.updates == 1 else batch.align([drawn.old or () for drawn, *_ in piece])
             weight = {
-                "softmax": len(batch) / spec.rollouts,
+                "softmax": sum(share for *_, share in piece),
                 "clipped": float(batch.keep.sum()),
                 "grpo": float(len(batch)),
             }[spec.objective]
-            own = batch.align([by_token(self._tokenizer, one.token_ids, one.text, gain) for one, gain in piece])
-            made.append(Micro(batch, own, batch.align([drawn.logprobs for drawn, _ in piece]), old, weight))
+            own = batch.align([by_token(self._tokenizer, one.token_ids, one.text, gain) for one, gain, _ in piece])
+            made.append(Micro(batch, own, batch.align([drawn.logprobs for drawn, *_ in piece]), old, weight))
         return made
 
     def _shown(self, drawn: Sequence[Drawn]) -> dict[str, tuple[Lesson, Clip]]:
@@ -327,25 +331,27 @@ class Refinement:
 
     def _with_old(self, drawn: Sequence[Drawn]) -> list[Drawn]:
         """The same with the trainer's own log-probabilities: later updates of the round are held against them."""
-        shown = self._shown(drawn)
         usable = sorted(
-            (place for place, one in enumerate(drawn) if self._counts(one) and one.video_id in shown),
+            (place for place, one in enumerate(drawn) if self._usable(one)),
             key=lambda place: len(drawn[place].token_ids),
         )
-        mine, found = parallel.share(usable), list[tuple[float, ...]]()
-        for at in range(0, len(mine), self._spec.micro_batch):
-            batch = self._batch([drawn[place] for place in mine[at : at + self._spec.micro_batch]], shown)
+        mine = parallel.share(usable)
+        shown = self._shown([drawn[place] for place in mine])
+        there = [place for place in mine if drawn[place].video_id in shown]
+        size = self._spec.micro_batch
+        pieces = [
+            self._batch([drawn[place] for place in there[at : at + size]], shown) for at in range(0, len(there), size)
+        ]
+        values: list[tuple[float, ...]] = []
+        for batch, counts in parallel.padded(pieces, self._model):
             with torch.no_grad():
-                values = completion_logprobs(self._model, batch).cpu()
-            found += [tuple(own[keep].tolist()) for own, keep in zip(values, batch.keep, strict=True)]
-        old = dict(zip(usable, parallel.gathered(found), strict=True))
+                made = completion_logprobs(self._model, batch).cpu()
+            values += [tuple(own[keep].tolist()) for own, keep in zip(made, batch.keep, strict=True) if counts]
+        found = dict(zip(there, values, strict=True))
+        old = dict(zip(usable, parallel.gathered([found.get(place) for place in mine]), strict=True))
         return [replace(one, old=old.get(place)) for place, one in enumerate(drawn)]
 
     def _note(self, drawn: Sequence[Drawn]) -> None:
         """Keep what came of a round for the draws after it."""
         for group in groups(drawn):
             self._past.note(self._place[group[0].video_id], group[0].success)
-
-
-def _right(judged: Judged) -> bool:
-    return judged.parsed.labels == judged.truth

@@ -8,21 +8,6 @@ from typing import Protocol
 
 import numpy as np
 
-# Figures of every round: shares and means over its rollouts; groups: videos from which something can be learned.
-SHOWN = (
-    "reward",
-    "success",
-    "collapse",
-    "consistency",
-    "entropy",
-    "length",
-    "parsed",
-    "cut",
-    "rollouts",
-    "groups",
-    "rollout_tokens_per_second",
-)
-
 
 @dataclass(frozen=True)
 class Drawn:
@@ -63,10 +48,11 @@ def groups(drawn: Sequence[Drawn]) -> list[list[Drawn]]:
     return list(found.values())
 
 
-def figures(drawn: Sequence[Drawn], telling: int, seconds: float) -> dict[str, float]:
-    """SHOWN, and each reward by name; none of a round without rollouts.
+def figures(drawn: Sequence[Drawn], telling: int, collapsed: int, seconds: float | None) -> dict[str, float]:
+    """Shares and means over a round's rollouts, by name; none of a round without any.
 
-    telling: groups from which something can be learned; seconds: that it took.
+    telling: groups that something is learned from; collapsed: whose advantages are all zero; seconds: that drawing it took,
+    None where it was read.
     """
     if not drawn:
         return {}
@@ -74,7 +60,7 @@ def figures(drawn: Sequence[Drawn], telling: int, seconds: float) -> dict[str, f
     found = {
         "reward": np.mean([one.reward for one in drawn]),
         "success": np.mean([group[0].success for group in by_video]),
-        "collapse": np.mean([len({tuple(one.rewards.items()) for one in group}) == 1 for group in by_video]),
+        "collapse": collapsed / len(by_video),
         "consistency": np.mean([one.consistent for one in drawn]),
         "entropy": -np.sum([np.sum(one.logprobs) for one in drawn]) / max(1, tokens),
         "length": tokens / len(drawn),
@@ -82,7 +68,7 @@ def figures(drawn: Sequence[Drawn], telling: int, seconds: float) -> dict[str, f
         "cut": np.mean([one.finish_reason == "length" for one in drawn]),
         "rollouts": len(drawn),
         "groups": telling,
-        "rollout_tokens_per_second": tokens / max(seconds, 1e-9),
     }
     rewards = {f"reward/{name}": np.mean([one.rewards[name] for one in drawn]) for name in drawn[0].rewards}
-    return {name: float(value) for name, value in (found | rewards).items()}
+    speed = {} if seconds is None else {"rollout_tokens_per_second": tokens / max(seconds, 1e-9)}
+    return {name: float(value) for name, value in (found | rewards | speed).items()}

@@ -27,7 +27,7 @@ import torch
 from models.training import parallel
 
 _DONE = "complete"  # written last: a checkpoint without it was cut short and does not count
-_FACTS = "facts.json"
+FACTS = "facts.json"
 
 Fact = str | int | float | bool | None
 
@@ -121,14 +121,9 @@ def accumulate(
         return None
     if weight == 0:
         raise ValueError("nothing in the batch counts in the loss")
-    total, passes = 0.0, len(micros)
-    if parallel.is_sharded(model):  # whose passes are made by all processes together
-        passes = int(parallel.most(len(micros)))
-        if not micros:
-            raise ValueError("expected something to learn from in every process: more in a batch, or fewer processes")
-    for number in range(passes):
-        counts = number < len(micros)
-        loss = loss_sum(model, micros[number if counts else -1]) / weight * (1.0 if counts else 0.0)
+    total = 0.0
+    for micro, counts in parallel.padded(micros, model):
+        loss = loss_sum(model, micro) / weight * (1.0 if counts else 0.0)
         loss.backward()
         total += loss.item()
     parallel.sum_gradients(parameters)
@@ -156,6 +151,8 @@ def _step(
     if not math.isfinite(loss):
         raise FloatingPointError(f"step {step}: the loss is {loss}")
     norm = torch.nn.utils.clip_grad_norm_(parameters, spec.clip_norm).item()
+    if not math.isfinite(norm):
+        raise FloatingPointError(f"step {step}: the norm of the gradient is {norm}")
     rate = spec.rate(step)
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -163,9 +160,14 @@ def _step(
     return {"loss": loss, "grad_norm": norm, "learning_rate": rate, "weight": weight}
 
 
+def finished(folder: Path, steps: int) -> bool:
+    """Whether a folder's newest checkpoint is of the last step."""
+    return [path.name for path in _complete(folder)][-1:] == [_name(steps)]
+
+
 def check_facts(folder: Path, facts: Mapping[str, Fact]) -> None:
     """Note what a folder's checkpoints are about, or find it there. Raises ResumeError where it is something else."""
-    path = folder / _FACTS
+    path = folder / FACTS
     if not _complete(folder) or not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(f".{os.getpid()}")
@@ -193,9 +195,9 @@ def save(model: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Path,
     held = parallel.state(model, optimizer)
     if parallel.rank() > 0:
         return
-    final = folder / f"step-{step:08d}"
+    final = folder / _name(step)
     aside = folder / f".{final.name}.{os.getpid()}"
-    for stale in (aside, final):
+    for stale in (final, *folder.glob(".step-*")):  # of runs that were killed while they wrote
         shutil.rmtree(stale, ignore_errors=True)
     aside.mkdir(parents=True)
     state = held | {
@@ -219,12 +221,17 @@ def resume(model: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Pat
     found = _complete(folder)
     if not found:
         return 0
-    state = torch.load(found[-1] / "state.pt", weights_only=True, map_location="cpu")
+    # Mapped, not read: every process of a host opens it.
+    state = torch.load(found[-1] / "state.pt", weights_only=True, map_location="cpu", mmap=True)
     parallel.set_state(model, optimizer, state)
     torch.set_rng_state(state["random"])
-    if state["random_cuda"]:
+    if len(state["random_cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["random_cuda"])
     return state["step"]
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def _complete(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from benchmarks.ablation import _FIGURES, MODELS, ROWS, table
 def result(model: str, seed: int, accuracy: float) -> dict:
     figures = dict.fromkeys(_FIGURES, 0.25) | {"accuracy": accuracy, "shifted": 0.5, "by_kind": {}}
     methods = dict.fromkeys(("single", "majority", "vote", "linear"), figures)
-    shares = {"parsed": 1.0, "contradicts": 0.125, "collapse": 0.375}
+    shares = {"parsed": 1.0, "contradicts": 0.125 if model != "direct" else None, "alike": 0.375}
     return {
         "model": model,
         "seed": seed,
@@ -30,6 +30,7 @@ def test_rows_are_means_over_seeds_with_their_deviation_and_what_is_unknown_is_l
     assert list(named) == [name for name, model, _ in ROWS if model in found]
     direct, cold = named["1 direct: the label alone"], named["2 cold start"]
     assert (direct["seeds"], direct["accuracy"], direct["rollouts"], direct["seconds"]) == ("1", "0.500", "4,000", "61")
+    assert direct["contradicts"] == ""  # it observes nothing
     assert (cold["seeds"], cold["accuracy"], cold["contradicts"]) == ("3", "0.500 ± 0.100", "0.125 ± 0.000")
 
 

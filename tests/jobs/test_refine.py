@@ -16,10 +16,11 @@ from support import PROJECT, Lake, deepintuit, last_json
 
 import models.handwriting
 from jobs import demo_data
+from jobs import refine as refine_job
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
+from jobs.steps import training
 from models.identity import model_digest
-from models.training.rounds import SHOWN
 
 START = Path(models.handwriting.__file__).parent / "checkpoint"
 SETTINGS = (
@@ -68,7 +69,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 
 
 def rounds(lake, out: Path) -> list[dict]:
-    training_id = (out / "training_id").read_text()
+    (training_id,) = json.loads((out / "training_ids.json").read_text()).values()
     return [row for row in lake.rows("rl_rollouts") if row["training_id"] == training_id]
 
 
@@ -79,7 +80,12 @@ def test_the_model_is_registered_by_name_and_can_be_served(refined):
     assert model_digest(str(folder)) == model_id == model_digest(str(refined.out / "model")) != model_digest(str(START))
     manifest = models_.manifest("handwriting", model_id)
     assert manifest["parent"] == model_digest(str(START)) and manifest["videos"] == 12
-    assert manifest["settings"]["refine.groups"] == 3 and manifest["tables"].keys() == {"videos", "labels", "splits"}
+    assert manifest["settings"]["refine.groups"] == 3 and manifest["tables"].keys() == {
+        "videos",
+        "labels",
+        "splits",
+        "texts",
+    }
     assert models_.trained_on("handwriting", model_id) == sorted(row["video_id"] for row in refined.rows("videos"))
     done = refined.job("rollout", "model.path=refined", "rollout.n=1", max_videos=2)
     assert done.counts["traces"] == 2 and done.counts.get("status_ok") == 2
@@ -103,7 +109,8 @@ def test_every_round_is_in_its_table_once(refined):
 def test_figures_of_every_step_are_metrics(refined):
     rows = [row for row in refined.rows("metrics") if row["run_id"] == refined.run["run_id"]]
     steps = Counter(row["name"] for row in rows)
-    for name in SHOWN:
+    shown = ("reward", "reward/accuracy", "success", "collapse", "consistency", "entropy", "length", "parsed", "cut")
+    for name in (*shown, "rollouts", "groups", "rollout_tokens_per_second", "seconds"):
         assert steps[name] == STEPS, name
     assert {row["version"] for row in rows} == {refined.run["versions"]["model_id"]}
 
@@ -142,8 +149,41 @@ def test_two_processes_train_one_model(refined, tmp_path):
     assert both == alone  # the same videos, drawn by the same seeds, whoever draws them
 
 
+def test_a_training_that_is_done_trains_nothing_and_registers_nothing_again(refined):
+    before, model = refined.at_hand().models.aliases("handwriting"), refined.out / "model" / "model.safetensors"
+    rows, written = len(refined.rows("metrics")), model.stat().st_mtime_ns
+    again = refined.job("refine", start=str(START), out=refined.out)
+    assert again.versions["model_id"] == refined.run["versions"]["model_id"]
+    assert refined.at_hand().models.aliases("handwriting") == before
+    assert len(refined.rows("metrics")) == rows and model.stat().st_mtime_ns == written
+
+
+def test_other_settings_before_the_first_checkpoint_are_another_training(refined, tmp_path):
+    """Whose rounds are not read as its own."""
+    run = Run("tests", refined.settings())
+    other = Run("tests", refined.settings())
+    run.record.run_id, other.record.run_id = "first", "second"
+    ids = [
+        training.training_id(which, tmp_path, {"refine.tau": tau})
+        for which, tau in ((run, 0.5), (other, 0.7), (other, 0.5))
+    ]
+    assert ids == ["first", "second", "first"]
+
+
+def test_lessons_have_the_texts_that_rollouts_read_and_no_label_that_was_given_up(refined, tmp_path):
+    videos = sorted(Path(refined.root.parent / "data" / "refine").glob("*.mp4"))
+    texts = tmp_path / "texts.csv"
+    texts.write_text(f"file,title\n{videos[0].name},four digits\n")
+    refined.job("ingest", texts=str(texts))
+    with Run("tests", refined.settings("rollout.texts={title: 50}")) as run:
+        said = [row["said"] for row in refine_job.labelled(run).collect()]
+        assert len(said) == 12 and sorted(filter(None, said)) == ["title: four digits"]
+        run.labels = ("rising", "falling")
+        assert 0 < len(refine_job.labelled(run).collect()) < 12
+
+
 def test_going_on_with_other_settings_is_refused_by_name(refined):
-    with pytest.raises(UsageError, match=r"refine.learning_rate: then 0.0003, now 0.1"):
+    with pytest.raises(UsageError, match=r"refine.learning_rate: then 0.0001, now 0.1"):
         refined.job("refine", "refine.learning_rate=0.1", start=str(START), out=refined.out)
 
 

@@ -22,8 +22,7 @@ def batches(values, size=4):
 
 
 def test_rows_come_back_by_number(tmp_path):
-    write(tmp_path / "l.arrow", batches(rows(10)))
-    found = Lessons(tmp_path / "l.arrow")
+    found = Lessons(write(tmp_path, batches(rows(10))))
     assert len(found) == 10 and list(found.ids()) == [f"{n:03}" for n in range(10)]
     assert found[7] == Lesson("007", "/a/7", "", "t7", ("x",))
     assert [found[n].labels for n in range(3)] == [(), ("x",), ("x", "y")]
@@ -34,21 +33,19 @@ def test_rows_come_back_by_number(tmp_path):
 def test_the_digest_is_of_what_is_said_and_not_of_where_videos_lie(tmp_path):
     digests = set()
     for name, values, size in (("a", rows(9), 4), ("b", rows(9, "/elsewhere"), 2)):
-        write(tmp_path / name, batches(values, size))
-        digests.add(Lessons(tmp_path / name).digest)
+        digests.add(Lessons(write(tmp_path / name, batches(values, size))).digest)
     assert len(digests) == 1
-    write(tmp_path / "c", batches([row | {"text": "other"} if row["video_id"] == "004" else row for row in rows(9)]))
-    assert Lessons(tmp_path / "c").digest not in digests
+    changed = [row | {"text": "other"} if row["video_id"] == "004" else row for row in rows(9)]
+    assert Lessons(write(tmp_path / "c", batches(changed))).digest not in digests
 
 
 def test_rows_out_of_order_are_refused(tmp_path):
     with pytest.raises(ValueError, match="in the order of their ids"):
-        write(tmp_path / "l", batches(rows(5)[::-1]))
+        write(tmp_path, batches(rows(5)[::-1]))
 
 
 def test_no_rows_are_no_lessons(tmp_path):
-    write(tmp_path / "l", [])
-    assert len(Lessons(tmp_path / "l")) == 0
+    assert len(Lessons(write(tmp_path, []))) == 0
     with pytest.raises(ValueError, match="no examples"):
         in_epochs(0, 4, 0, 0)
 

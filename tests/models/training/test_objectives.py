@@ -180,6 +180,7 @@ def test_advantages_are_z_scores_of_the_group():
     assert found == pytest.approx([-1.0, -1.0, 1.0, 1.0], abs=1e-3)
     assert sum(own.group_advantages([0.3, 2.0, 1.1])) == pytest.approx(0.0, abs=1e-12)
     assert own.group_advantages([0.7]) == [0.0] and own.group_advantages([0.1] * 8) == [0.0] * 8
+    assert own.group_advantages([0.1 + 0.2, 0.3]) == [0.0, 0.0]  # equal but for rounding
     assert own.group_advantages([]) == []
 
 

@@ -39,7 +39,22 @@ TASK = Task(
     rewards({"accuracy": 1.0, "format": 0.5, "evidence": 0.5}, 1, 64),
     Sampling(max_tokens=48),
 )
-SPEC = RefineSpec("clipped", "trace", groups=4, rollouts=4, refills=1, micro_batch=5)
+SPEC = RefineSpec(
+    objective="clipped",
+    credit="trace",
+    groups=4,
+    rollouts=4,
+    updates=1,
+    refills=1,
+    tau=0.5,
+    low=0.2,
+    high=0.28,
+    cap=2.0,
+    clip=0.2,
+    beta=0.04,
+    micro_batch=5,
+    seed=0,
+)
 
 
 class Kept(dict):
@@ -78,13 +93,12 @@ def engine():
 
 @pytest.fixture(scope="module")
 def lessons(tmp_path_factory):
-    path = tmp_path_factory.mktemp("lessons") / "lessons.arrow"
     rows = [
         {"video_id": f"{n:02}", "uri": "", "said": None, "text": None, "labels": [scenes.scene(0, "refine", n).label]}
         for n in range(12)
     ]
-    write(path, [pa.RecordBatch.from_pylist(rows, COLUMNS)])
-    return Lessons(path)
+    folder = tmp_path_factory.mktemp("lessons")
+    return Lessons(write(folder, [pa.RecordBatch.from_pylist(rows, COLUMNS)]))
 
 
 def shown(asked):
@@ -220,7 +234,33 @@ def test_a_round_of_several_updates_is_held_against_what_the_trainer_computed_wh
     assert sorted(store) == [0, 2]
     for one in store[0]:
         assert one.old == pytest.approx(one.logprobs, abs=1e-4)
-    assert any(one.old != pytest.approx(first.old, abs=1e-6) for one, first in zip(store[2], store[0], strict=False))
+    sums = []
+    for shift in (0.0, 0.1, 2.0):
+        held = Kept({0: [replace(one, old=tuple(value - shift for value in one.old)) for one in store[0]]})
+        model, own = stage(lessons, Silent(), held, spec)
+        (first, *_) = own.batches(0)
+        sums.append(own.loss_sum(model, first).item())
+    assert sums[1] == pytest.approx(sums[0], rel=1e-3)  # near by, ratio and importance weight make up for each other
+    assert abs(sums[2] - sums[0]) > 1  # far away the one is clipped and the other is not
+    missing = Kept({0: [replace(one, old=None) if one.index == 0 else one for one in store[0]]})
+    _, own = stage(lessons, Silent(), missing, spec)
+    counted = sum(len(micro.batch) for step in (0, 1) for micro in own.batches(step))
+    whole = sum(len(micro.batch) for step in (0, 1) for micro in stage(lessons, Silent(), store, spec)[1].batches(step))
+    assert 0 < counted < whole  # what cannot be held against anything is not learned from
+
+
+def test_each_objective_states_its_denominator(drawn, lessons):
+    """A flat group pulls to the reference and counts for grpo, not for clipped; a video is one however much was cut."""
+    rows = [one for one in drawn[0] if one.video_id in {one.video_id for one in drawn[0][: 2 * SPEC.rollouts]}]
+    flat, telling = rows[: SPEC.rollouts], rows[SPEC.rollouts :]
+    group = [paid(one, 1.0) for one in flat] + [paid(one, float(one.index)) for one in telling]
+    group[-1] = replace(group[-1], finish_reason="length")
+    weights = {}
+    for objective in ("softmax", "clipped", "grpo"):
+        _, own = stage(lessons, Silent(), Kept({0: group}), replace(SPEC, objective=objective))
+        weights[objective] = sum(micro.weight for micro in own.batches(0))
+    tokens = sum(len(one.token_ids) for one in telling[:-1])
+    assert weights == {"softmax": pytest.approx(2.0), "clipped": tokens, "grpo": 2 * SPEC.rollouts - 1}
 
 
 def test_a_video_that_cannot_be_decoded_costs_that_video(lessons, engine):
@@ -246,11 +286,6 @@ def test_figures_of_a_round_are_told(lessons, drawn):
         -sum(sum(one.logprobs) for one in rows) / sum(len(one.token_ids) for one in rows)
     )
     assert told[0]["rollouts"] == len(rows) and 0 <= told[0]["collapse"] <= 1
-
-
-def test_one_rollout_has_nothing_to_be_compared_with():
-    with pytest.raises(ValueError, match=r"refine.rollouts: expected at least 2, .* found 1"):
-        replace(SPEC, rollouts=1)
 
 
 def test_what_teaches_is_drawn_more_often():
@@ -298,21 +333,12 @@ def spread(rank: int, port: int, folder: str, record: str, path: str) -> None:
 
 
 def test_one_process_and_two_compute_the_same(lessons, drawn, tmp_path):
-    path = lessons_path(lessons, tmp_path)
     record = tmp_path / "record.pt"
     torch.save({step: drawn[step % 2] for step in range(10)}, record)
-    torch.multiprocessing.spawn(spread, (free_port(), str(tmp_path), str(record), str(path)), nprocs=2)
-    torch.multiprocessing.spawn(spread, (0, str(tmp_path), str(record), str(path)), nprocs=1)
+    torch.multiprocessing.spawn(spread, (free_port(), str(tmp_path), str(record), str(lessons.path)), nprocs=2)
+    torch.multiprocessing.spawn(spread, (0, str(tmp_path), str(record), str(lessons.path)), nprocs=1)
     for objective in ("softmax", "clipped", "grpo"):
         (grad, weights), (grad2, weights2) = (torch.load(tmp_path / f"{objective}-{n}.pt") for n in (1, 2))
         assert (grad - grad2).norm() < 1e-5 * grad.norm() and grad.norm() > 0
         assert (weights - weights2).norm() < 1e-5 * weights.norm()
         assert (weights - weights2).abs().max() < 1e-5
-
-
-def lessons_path(lessons, folder):
-    rows = [
-        {"video_id": one.video_id, "uri": "", "said": None, "text": None, "labels": list(one.labels)} for one in lessons
-    ]
-    write(folder / "lessons.arrow", [pa.RecordBatch.from_pylist(rows, COLUMNS)])
-    return folder / "lessons.arrow"
