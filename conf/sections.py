@@ -161,10 +161,18 @@ class Training(Section):
     cache_mb: int = Field(ge=1, description="decoded frames kept on disk while training")
 
 
+class Lora(Section):
+    """Low-rank adapters on the language model's linear maps, trained in place of all weights."""
+
+    rank: int = Field(ge=1)
+    alpha: int = Field(ge=1, description="weight of an adapter: alpha / rank")
+
+
 class Align(Section):
     steps: int = Field(ge=1, description="optimiser steps")
     batch: int = Field(ge=1, description="traces per step")
     micro_batch: int = Field(ge=1, description="traces that fit into memory at once")
+    lora: Lora | None = Field(description="null: all weights are trained")
     learning_rate: float = Field(gt=0)
     warmup: int = Field(ge=0, description="steps")
 
@@ -185,6 +193,7 @@ class Refine(Section):
     updates: int = Field(ge=1, description="optimiser steps of a round, each over its own part of the videos")
     refills: int = Field(ge=0, description="times that videos which teach nothing are replaced in a round; of clipped")
     micro_batch: int = Field(ge=1, description="rollouts that fit into memory at once")
+    lora: Lora | None = Field(description="null: all weights are trained")
     kv_cache_mb: int | None = Field(
         ge=16, description="of the engine that draws, which has a trainer beside it; null: engine.kv_cache_mb"
     )

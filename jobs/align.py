@@ -119,7 +119,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         chosen.steps, chosen.learning_rate, chosen.warmup, checkpoint_every=run.settings.training.checkpoint_every
     )
     told = training.facts(run, "align", start, found, seed, chosen.model_dump(exclude={"micro_batch"}))
-    work = training.training(run, out, start, spec, told)
+    work = training.training(run, out, start, spec, told, chosen.lora)
     training.in_processes(run, align, work, chosen.batch, chosen.micro_batch, seed)
     run.record.add({"seconds_align": round(time.monotonic() - began), "steps_align": spec.steps, "seed": seed})
     alias = "direct" if arguments.direct else "aligned"

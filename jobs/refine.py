@@ -112,7 +112,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     training.in_processes(
         run,
         refine,
-        training.training(run, out, start, spec, told),
+        training.training(run, out, start, spec, told, chosen.lora),
         RefineSpec(
             objective=chosen.objective,
             credit=chosen.credit,

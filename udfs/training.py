@@ -24,6 +24,7 @@ from udfs.reading import sample_video
 
 if TYPE_CHECKING:
     from models.training.clips import Clips
+    from models.training.lora import LoraSpec
     from models.training.refinement import RefineSpec, Task
     from models.training.rounds import Store
     from models.training.trainer import Fact, OnMetric, TrainSpec
@@ -40,7 +41,7 @@ class Training:
 
     folder: the training's own, `model` in it is what comes out; start: the model to begin with; prompt: the instruction of
     the user's turn; cache_bytes: of decoded frames on this host; threads: of this process; sharded: see
-    models/training/parallel.py.
+    models/training/parallel.py; adapters: trained in place of all weights.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class Training:
     threads: int
     quiet: bool
     sharded: bool = False
+    adapters: LoraSpec | None = None
 
     def clips(self) -> Clips:
         from models.training.clips import Clips
@@ -174,6 +176,8 @@ def align(training: Training, batch: int, micro_batch: int, seed: int) -> None:
             journal,
             training.facts,
             training.sharded,
+            training.adapters,
+            seed,
         )
 
 
@@ -195,7 +199,7 @@ def refine(training: Training, spec: RefineSpec, task: Task, engine: EngineSpec,
     # vLLM takes the cores for itself and leaves one thread.
     os.sched_setaffinity(0, cores)
     _prepare(training.threads)
-    model, processor = load(training.start)
+    model, processor = load(training.start, training.adapters, spec.seed)
     model = parallel.sharded(model) if training.sharded else model
     reference = load(training.start)[0].requires_grad_(False) if spec.objective == "grpo" else None
     journal = _journal(training, "refine", ("success", "reward", "loss"))

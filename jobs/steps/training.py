@@ -12,6 +12,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame
 
+from conf.sections import Lora
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps import recipes
@@ -20,6 +21,7 @@ from lake import parquet, storage
 from models import identity
 from models.training import journal
 from models.training.lessons import COLUMNS, Lessons, file_of, write
+from models.training.lora import LoraSpec
 from models.training.trainer import FACTS, Fact, ResumeError, TrainSpec, check_facts, finished
 from schemas.table import Table
 from udfs.training import JOURNAL, CannotTrain, Training, attempt, failure, forget_failure, joined
@@ -96,7 +98,9 @@ def facts(run: Run, stage: str, start: Path, found: Lessons, seed: int, chosen: 
     }
 
 
-def training(run: Run, folder: Path, start: Path, spec: TrainSpec, told: dict[str, Fact]) -> Training:
+def training(
+    run: Run, folder: Path, start: Path, spec: TrainSpec, told: dict[str, Fact], lora: Lora | None
+) -> Training:
     """What each process is given."""
     settings, limits = run.settings, recipes.limits(run.settings)
     cores = settings.training.threads or max(1, (os.cpu_count() or 1) // settings.training.processes)
@@ -114,6 +118,7 @@ def training(run: Run, folder: Path, start: Path, spec: TrainSpec, told: dict[st
         threads=cores,
         quiet=run.record.quiet,
         sharded=settings.training.parallel == "fsdp",
+        adapters=LoraSpec(lora.rank, lora.alpha) if lora else None,
     )
 
 

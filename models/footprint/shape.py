@@ -60,6 +60,12 @@ class Shape:
         """Parameters that every token of a prompt or a completion goes through: no table, no vision tower."""
         return self.parameters - self.embedding - self.head - self.vision
 
+    def adapters(self, rank: int) -> tuple[int, int]:
+        """Parameters and tensors of low-rank adapters on the seven linear maps of every layer (models/training/lora.py)."""
+        h, q, k, f = self.hidden, self.queries, self.keys, self.intermediate
+        ends = (h + q) + 2 * (h + k) + (q + h) + 3 * (h + f)
+        return rank * ends * self.layers, 14 * self.layers
+
 
 def shape_of(folder: str) -> Shape:
     """The model in a folder; its config.json is enough.

@@ -58,25 +58,35 @@ class Among:
         return self.processes if self.sharded else 1
 
 
-def state(shape: Shape, among: Among) -> Parts:
-    """What lies on the device from the first step on."""
-    own = ceil(shape.parameters / among.shards)
+def state(shape: Shape, among: Among, rank: int | None = None) -> Parts:
+    """What lies on the device from the first step on. rank: of adapters that are trained in place of all weights."""
+    trained, tensors = (shape.parameters, shape.tensors) if rank is None else shape.adapters(rank)
+    weights = shape.parameters + (0 if rank is None else trained)
     return {
-        "weights": _FLOAT32 * own,
-        "gradients": _FLOAT32 * own,
-        "optimiser": 2 * _FLOAT32 * own + _FLOAT32 * shape.tensors,  # and each tensor's count of steps
+        "weights": _FLOAT32 * ceil(weights / among.shards),
+        "gradients": _FLOAT32 * ceil(trained / among.shards),
+        "optimiser": 2 * _FLOAT32 * ceil(trained / among.shards) + _FLOAT32 * tensors,  # and each tensor's count of steps
     }
 
 
-def memory(shape: Shape, piece: Piece, device: Device, among: Among, engine: Parts, reference: bool = False) -> Memory:
+def memory(
+    shape: Shape,
+    piece: Piece,
+    device: Device,
+    among: Among,
+    engine: Parts,
+    reference: bool = False,
+    rank: int | None = None,
+) -> Memory:
     """One device by phase: loading; drawing (the engine is given new weights); forward; loss (back through the logits);
     backward (through one layer); stepping.
 
     engine: what the engine beside the trainer holds, {} for none; reference: whether the model that it began with stays
-    beside it, whole (objective grpo).
+    beside it, whole (objective grpo); rank: of adapters that are trained in place of all weights. With these the activations
+    are at most what is reckoned: of the vision tower none are kept.
     """
     every = _FLOAT32 * shape.parameters
-    held = state(shape, among)
+    held = state(shape, among, rank)
     beside = engine | ({"reference model": every} if reference else {})
     beside |= {"context": device.context} if device.context else {}
     kept, layer, vision, block = _activations(shape, piece, device.is_gpu)
@@ -104,7 +114,7 @@ def memory(shape: Shape, piece: Piece, device: Device, among: Among, engine: Par
         phases["forward"]["weights, gathered"] = root + 3 * part
         phases["loss"]["weights, gathered"] = root + _FLOAT32 * head
         phases["backward"]["weights, gathered"] = root + _FLOAT32 * head + 4 * part
-    phases["stepping"] = running | {"temporaries": _stepping(shape, device, among)}
+    phases["stepping"] = running | {"temporaries": _stepping(shape, device, among, rank)}
     return Memory(phases)
 
 
@@ -124,11 +134,12 @@ def _activations(shape: Shape, piece: Piece, checkpointed: bool) -> tuple[int, i
     return tokens * kept + mask, tokens * layer, patches * vision, patches * block
 
 
-def _stepping(shape: Shape, device: Device, among: Among) -> int:
+def _stepping(shape: Shape, device: Device, among: Among, rank: int | None) -> int:
     """What AdamW and the sum of the gradients make on their way: on a GPU a root of every second moment at once, of several
     processes with the whole model each all gradients in one piece; else one tensor at a time."""
     whole = not among.sharded and (device.is_gpu or among.processes > 1)
-    return _FLOAT32 * (shape.parameters if whole else ceil(shape.vocabulary * shape.hidden / among.shards))
+    trained, _ = (shape.parameters, 0) if rank is None else shape.adapters(rank)
+    return _FLOAT32 * min(trained, trained if whole else ceil(shape.vocabulary * shape.hidden / among.shards))
 
 
 def seconds(shape: Shape, piece: Piece, device: Device, passes: float) -> float:

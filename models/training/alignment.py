@@ -17,6 +17,7 @@ from models.language.prompts import begun, chat
 from models.training import parallel
 from models.training.ahead import Ahead
 from models.training.batches import Batch, Sample, collate, completion_logprobs
+from models.training.lora import LoraSpec
 from models.training.model import load, save_bfloat16
 from models.training.objectives import sft_loss_sum
 from models.training.trainer import Fact, OnMetric, TrainSpec, train
@@ -83,13 +84,15 @@ def align(
     on_metric: OnMetric = lambda name, step, value: None,
     facts: Mapping[str, Fact] | None = None,
     sharded: bool = False,
+    adapters: LoraSpec | None = None,
+    seed: int = 0,
 ) -> None:
     """Fine-tune the checkpoint in `start` and write the result to `out` in bfloat16.
 
-    examples: gives the examples of one optimiser step, as a pure function of the step (see `lessons.in_epochs`). The rest
-    as of `trainer.train`.
+    examples: gives the examples of one optimiser step, as a pure function of the step (see `lessons.in_epochs`). adapters,
+    seed: as of `model.load`. The rest as of `trainer.train`.
     """
-    model, processor = load(start)
+    model, processor = load(start, adapters, seed)
     model = parallel.sharded(model) if sharded else model
 
     def batches(step: int) -> list[SftMicro]:

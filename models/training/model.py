@@ -10,17 +10,22 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 from transformers.core_model_loading import revert_weight_conversion
 
 from models.language.positions import use_serving_positions
+from models.training import lora
 from models.training import parallel
 from models.video.processors import check_processors
 
 
-def load(folder: Path) -> tuple[PreTrainedModel, ProcessorMixin]:
+def load(
+    folder: Path, adapters: lora.LoraSpec | None = None, seed: int = 0
+) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Model and processor of a checkpoint folder, positions as they are served; nothing is looked up on the network.
 
-    On a GPU where there is one; there activations are computed anew on the way back instead of being kept.
+    adapters: to be trained in place of all weights, from random numbers of `seed`. On a GPU where there is one; there activations are computed anew on the way back instead of being kept.
     """
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     use_serving_positions(model)
+    if adapters:
+        model = lora.adapted(model, adapters, seed)
     if torch.cuda.is_available():
         model.to("cuda").gradient_checkpointing_enable({"use_reentrant": False})
     processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
@@ -33,7 +38,7 @@ def save_bfloat16(model: PreTrainedModel, processor: ProcessorMixin, folder: Pat
 
     Of several processes all have to call, and the first one writes.
     """
-    weights = {name: parallel.whole(tensor).to(torch.bfloat16) for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in lora.weights(model).items()}
     if parallel.rank() > 0:
         return
     declared, model.config.dtype = model.config.dtype, torch.bfloat16
@@ -45,5 +50,4 @@ def save_bfloat16(model: PreTrainedModel, processor: ProcessorMixin, folder: Pat
 def served(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
     """The weights under the names that the model's folder has them by, as `Engine.replace_weights` takes them."""
     with torch.no_grad():
-        held = {name: parallel.whole(tensor.detach()) for name, tensor in model.state_dict().items()}
-        yield from revert_weight_conversion(model, held).items()
+        yield from revert_weight_conversion(model, lora.weights(model)).items()

@@ -20,8 +20,10 @@ from torch.distributed.tensor import DTensor
 
 Item = TypeVar("Item")
 
-_WHOLE = states.StateDictOptions(full_state_dict=True, cpu_offload=True)
-_FROM_FIRST = states.StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+# What is frozen is no part of a checkpoint: it is where the model came from.
+_WHOLE = states.StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+_BACK = states.StateDictOptions(full_state_dict=True, strict=False)
+_FROM_FIRST = states.StateDictOptions(full_state_dict=True, strict=False, broadcast_from_rank0=True)
 
 
 def rank() -> int:
@@ -95,7 +97,7 @@ def whole(value: torch.Tensor) -> torch.Tensor:
 
 
 def state(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Weights and optimiser state, whole, on the CPU; every process has to ask, the first one has them."""
+    """What is trained of the weights, and optimiser state, whole, on the CPU; every process has to ask, the first one has them."""
     weights, moments = states.get_state_dict(model, optimizer, options=_WHOLE)
     return {"model": weights, "optimizer": moments}
 
@@ -107,7 +109,7 @@ def set_state(model: Any, optimizer: torch.optim.Optimizer, held: dict[str, Any]
         optimizer,
         model_state_dict=held["model"],
         optim_state_dict=held["optimizer"],
-        options=_FROM_FIRST if is_sharded(model) else states.StateDictOptions(full_state_dict=True),
+        options=_FROM_FIRST if is_sharded(model) else _BACK,
     )
 
 

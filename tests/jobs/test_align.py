@@ -6,6 +6,8 @@ import hashlib
 from datetime import timedelta
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from support import Lake
 from synthetic import NOW, land, trace, video_id, videos
 
@@ -14,6 +16,7 @@ from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps import teachers
 from jobs.steps.inputs import NO_INPUT
+from lake.models import Models
 from models import identity
 from models.handwriting import train
 from models.identity import model_digest
@@ -147,6 +150,18 @@ def test_labels_alone_are_taught_without_any_trace(taught):
     assert model_digest(str(out / "model")) not in {model_digest(str(taught.out / name)) for name in ("base", "model")}
     with pytest.raises(UsageError, match="--direct teaches no traces; leave --traces out"):
         taught.job("align", direct=True, traces="0123", start=str(taught.out / "base"), out=out)
+
+
+def test_adapters_are_trained_where_they_are_set_and_served_as_plain_weights(taught):
+    out, start = taught.out.parent / "adapted", taught.out / "base"
+    done = taught.job("align", "align.lora={rank: 4, alpha: 8}", direct=True, start=str(start), out=out, seed=0)
+    (parent, made) = (load_file(folder / "model.safetensors") for folder in (start, out / "model"))
+    changed = {name for name in parent if not torch.equal(parent[name], made[name])}
+    assert parent.keys() == made.keys() and changed and not any("visual" in name for name in changed)
+    manifest = Models(str(taught.root)).manifest("handwriting", done.versions["model_id"])
+    assert manifest["settings"]["align.lora"] == '{"alpha": 8, "rank": 4}'
+    with pytest.raises(UsageError, match=r"align.lora: then '{.*}', now None"):
+        taught.job("align", direct=True, start=str(start), out=out, seed=0)
 
 
 def test_what_is_taught_without_traces_is_the_answer_as_a_grammar_reads_it(spark):

@@ -83,7 +83,8 @@ class _Case:
         piece = Piece(size, prompt.tokens, self.completion(settings), prompt.patches)
         among = Among(settings.training.processes, settings.training.parallel == "fsdp")
         reference = self.stage == "refine" and chosen.objective == "grpo"
-        return cost.memory(self.shape, piece, self.on(settings), among, self.engine_parts(settings), reference)
+        rank = chosen.lora.rank if chosen.lora else None
+        return cost.memory(self.shape, piece, self.on(settings), among, self.engine_parts(settings), reference, rank)
 
     def fits(self, settings: Settings) -> bool:
         """All of it, and into the engine's cache a sequence of its full length."""
@@ -175,8 +176,10 @@ def _count(run: Run, stage: str, folder: str, lessons: DataFrame) -> _Found:
 
 
 def _work(settings: Settings, stage: str, shape: Shape, lessons: int | None) -> dict[str, Any]:
-    """What is done in all; a checkpoint holds weights and moments, whole."""
-    beside = {"checkpoint_gib": 3 * 4 * shape.parameters / GIB}
+    """What is done in all; a checkpoint holds what is trained and its moments, whole."""
+    lora = getattr(settings, stage).lora
+    trained = shape.adapters(lora.rank)[0] if lora else shape.parameters
+    beside = {"checkpoint_gib": 3 * 4 * trained / GIB}
     if stage == "align":
         chosen = settings.align
         taught = chosen.steps * chosen.batch

@@ -20,11 +20,13 @@ CHECKPOINT = Path(models.handwriting.__file__).parent / "checkpoint"
 ALONE, GPU = Among(1, False), device_of("h100")
 
 
-def test_weights_gradients_and_moments_are_exact(monkeypatch):
+@pytest.mark.parametrize("rank", [None, 4], ids=["all weights", "adapters"])
+def test_weights_gradients_and_moments_are_exact(monkeypatch, rank):
     """Bytes of the real tensors after a step of the embedded model, by the trainer that trains it."""
     from models.handwriting import scenes, teacher, tiny
     from models.handwriting.sight import sampled
     from models.training.alignment import Example, micros, sft_loss
+    from models.training.lora import LoraSpec
     from models.training.model import load
     from models.training.trainer import TrainSpec, train
 
@@ -32,17 +34,17 @@ def test_weights_gradients_and_moments_are_exact(monkeypatch):
     made = []
     build = torch.optim.AdamW
     monkeypatch.setattr(torch.optim, "AdamW", lambda *a, **k: made.append(build(*a, **k)) or made[-1])
-    model, processor = load(CHECKPOINT)
+    model, processor = load(CHECKPOINT, LoraSpec(rank, 8) if rank else None)
     scene = scenes.scene(0, "align", 0)
     example = Example(sampled(scene), tiny.PROMPT, teacher.trace(scene.digits, 0))
     train(model, lambda step: micros(processor, [example], 1), sft_loss, TrainSpec(1, 1e-4))
     state = [value for values in made[0].state.values() for value in values.values()]
     real = {
         "weights": sum(parameter.nbytes for parameter in model.parameters()),
-        "gradients": sum(parameter.grad.nbytes for parameter in model.parameters()),
+        "gradients": sum(parameter.grad.nbytes for parameter in model.parameters() if parameter.requires_grad),
         "optimiser": sum(value.nbytes for value in state),
     }
-    assert training.state(shape_of(str(CHECKPOINT)), ALONE) == real
+    assert training.state(shape_of(str(CHECKPOINT)), ALONE, rank) == real
 
 
 def test_fsdp_divides_them_by_the_processes(tmp_path):

@@ -14,10 +14,12 @@ from models.handwriting import scenes, teacher, tiny
 from models.handwriting.sight import sampled
 from models.training import parallel
 from models.training.alignment import Example, align, micros, sft_loss
+from models.training.lora import LoraSpec
 from models.training.model import load, served
 from models.training.trainer import TrainSpec, accumulate
 
 CHECKPOINT = Path(models.handwriting.__file__).parent / "checkpoint"
+ADAPTERS = LoraSpec(rank=4, alpha=8)
 SPEC = TrainSpec(steps=4, learning_rate=1e-4, warmup=0, weight_decay=0.0, checkpoint_every=2)
 
 
@@ -31,7 +33,9 @@ class Stopped(Exception):
     """As good as a kill: nothing is written after it."""
 
 
-def go(rank: int, port: int, size: int, folder: str, sharded: bool, stop: int | None) -> None:
+def go(
+    rank: int, port: int, size: int, folder: str, sharded: bool, stop: int | None, adapters: LoraSpec | None
+) -> None:
     torch.set_num_threads(1)
     if size > 1:
         torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
@@ -45,15 +49,27 @@ def go(rank: int, port: int, size: int, folder: str, sharded: bool, stop: int | 
 
     out = Path(folder)
     with suppress(Stopped):
-        align(CHECKPOINT, out / "model", examples, SPEC, 2, out / "checkpoints", on_metric, sharded=sharded)
+        align(
+            CHECKPOINT,
+            out / "model",
+            examples,
+            SPEC,
+            2,
+            out / "checkpoints",
+            on_metric,
+            sharded=sharded,
+            adapters=adapters,
+        )
     if parallel.rank() == 0:
         torch.save(losses, out / "losses.pt")
 
 
-def run(size: int, folder: Path, sharded: bool = False, stop: int | None = None) -> dict[int, float]:
+def run(
+    size: int, folder: Path, sharded: bool = False, stop: int | None = None, adapters: LoraSpec | None = None
+) -> dict[int, float]:
     """Losses by step of one run, which goes on where the folder's checkpoints end."""
     folder.mkdir(exist_ok=True)
-    torch.multiprocessing.spawn(go, (free_port(), size, str(folder), sharded, stop), nprocs=size)
+    torch.multiprocessing.spawn(go, (free_port(), size, str(folder), sharded, stop, adapters), nprocs=size)
     return torch.load(folder / "losses.pt")
 
 
@@ -84,6 +100,14 @@ def test_what_two_sharded_processes_began_goes_on(alone, tmp_path, size, sharded
     assert sorted(first) == [0, 1, 2] and sorted(last) == [2, 3]
     assert first | last == pytest.approx(alone[0], rel=1e-5)
     same(weights(tmp_path), alone[1])
+
+
+def test_two_sharded_processes_train_adapters_and_one_goes_on_from_them(tmp_path):
+    wanted = run(1, tmp_path / "alone", adapters=ADAPTERS)
+    first = run(2, tmp_path / "two", sharded=True, stop=2, adapters=ADAPTERS)
+    last = run(1, tmp_path / "two", adapters=ADAPTERS)
+    assert first | last == pytest.approx(wanted, rel=1e-5)
+    same(weights(tmp_path / "two"), weights(tmp_path / "alone"))
 
 
 def idle(rank: int, port: int, folder: str) -> None:
