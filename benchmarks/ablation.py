@@ -42,7 +42,7 @@ from models.evaluation.figures import Predictions, figures
 from models.evaluation.methods import Case, Methods, Score
 from models.handwriting import clips
 from models.handwriting.rule import LABELS, label_argued
-from models.handwriting.train import BASE, SIGHT, train_base
+from models.handwriting.train import BASE, READING, SIGHT, train_base
 from models.training import journal
 from udfs.training import JOURNAL
 
@@ -123,7 +123,8 @@ class Bench:
         """A model that has learned to see, and nothing else."""
         out = self._folder / "base"
         if not (self._folder / "base.done").exists():
-            train_base(out, SEED, lambda name, step, value: None, SIGHT, BASE, self._folder / "base-checkpoints")
+            kept = self._folder / "base-checkpoints"
+            train_base(out, SEED, lambda *phase: lambda *figure: None, READING, SIGHT, BASE, kept)
             (self._folder / "base.done").touch()
         return out
 

@@ -31,7 +31,7 @@ from jobs.steps import scope, teachers, training
 from jobs.steps.estimate import training as estimates
 from jobs.steps.inputs import NO_INPUT, with_inputs
 from jobs.steps.recipes import Recipe
-from models.handwriting.train import BASE, SIGHT, train_base
+from models.handwriting.train import BASE, READING, SIGHT, train_base
 from models.training.journal import Journal
 from models.training.trainer import TrainSpec
 from schemas.labels import LABELS
@@ -143,9 +143,11 @@ def base(run: Run, out: Path, seed: int) -> Path:
     if run.task != "handwriting":
         raise UsageError(f"align: task {run.task} needs a pretrained model to begin with: --start FOLDER")
     torch.set_num_threads(run.settings.training.threads or os.cpu_count() or 1)
-    steps = SIGHT.steps + BASE.steps
-    journal = Journal(out / training.BASE_JOURNAL, "base", steps, ("sight/loss", "loss"), run.record.quiet)
-    train_base(out / "base", seed, journal, SIGHT, BASE, out / "base-checkpoints")
+
+    def journal(phase: str, steps: int) -> Journal:
+        return Journal(out / training.BASE_JOURNAL, f"base, {phase}", steps, ("loss",), run.record.quiet, f"{phase}/")
+
+    train_base(out / "base", seed, journal, READING, SIGHT, BASE, out / "base-checkpoints")
     return out / "base"
 
 

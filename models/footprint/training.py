@@ -65,7 +65,8 @@ def state(shape: Shape, among: Among, rank: int | None = None) -> Parts:
     return {
         "weights": _FLOAT32 * ceil(weights / among.shards),
         "gradients": _FLOAT32 * ceil(trained / among.shards),
-        "optimiser": 2 * _FLOAT32 * ceil(trained / among.shards) + _FLOAT32 * tensors,  # and each tensor's count of steps
+        "optimiser": 2 * _FLOAT32 * ceil(trained / among.shards)
+        + _FLOAT32 * tensors,  # and each tensor's count of steps
     }
 
 

@@ -56,17 +56,17 @@ def describe(folder: Path, counts: dict[str, int], direct: dict[str, int], figur
     make tiny
 
 A Qwen2.5-VL of {_parameters(folder) / 1e6:.1f} million parameters ({size / 1e6:.1f} MB in bfloat16), from nothing, by
-the job `align`: the phase `base` (the vision tower alone for {train.SIGHT.steps} steps, then saying what is seen for
-{train.BASE.steps}) in {counts["seconds_base"]} s, and the cold start on {counts["lessons"]:,} teacher traces
-({counts["steps_align"]} steps) in {counts["seconds_align"]} s. `direct` learned the labels alone of {direct["lessons"]:,}
-of these clips, from the same base ({direct["steps_align"]} steps in {direct["seconds_align"]} s). Seed {counts["seed"]},
-{torch.get_num_threads()} threads of {platform.machine()}, torch {torch.__version__}, transformers
-{transformers.__version__}.
+the job `align`: the phase `base` (the language model alone for {train.READING.steps} steps, the vision tower alone for
+{train.SIGHT.steps}, then saying what is seen for {train.BASE.steps}) in {counts["seconds_base"]} s, and the cold start
+on {counts["lessons"]:,} teacher traces ({counts["steps_align"]} steps) in {counts["seconds_align"]} s. `direct`
+learned the labels alone of {direct["lessons"]:,} of these clips, from the same base ({direct["steps_align"]} steps in
+{direct["seconds_align"]} s). Seed {counts["seed"]}, {torch.get_num_threads()} threads of {platform.machine()}, torch
+{torch.__version__}, transformers {transformers.__version__}.
 
 Measured with transformers in float32 on {figures["aligned"].clips} clips of a writer that nothing was taught on, six in
 ten of them of kinds that the cold start does not know (subset `dev`, real H.264 files; `test` is for `make bench`). All
 four digits and the answer greedily; one sample and the majority of 4 samples at temperature 1; share of distinct texts
-among the 4. `base` has learned to see and was never asked to answer.
+among the 4. `base` has learned to read and to see and was never asked to answer.
 
 | checkpoint | digits | answer | one sample | majority of 4 | distinct |
 |---|---|---|---|---|---|

@@ -15,22 +15,25 @@ _LAST = "seconds"  # of the figures that trainer.train reports of a step
 class Journal:
     """`on_metric` of a training: appends every figure to a file, and now and then says some of them on standard error.
 
-    said: the names of these; `seconds` ends a step. quiet: write, but say nothing.
+    said: the names of these; `seconds` ends a step. quiet: write, but say nothing. prefix: of names in the file, which other
+    phases of the same training may share.
     """
 
-    def __init__(self, path: Path, name: str, steps: int, said: Sequence[str], quiet: bool = False) -> None:
+    def __init__(
+        self, path: Path, name: str, steps: int, said: Sequence[str], quiet: bool = False, prefix: str = ""
+    ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         torn = path.exists() and not path.read_bytes().endswith(b"\n")
         self._file = path.open("a")
         if torn:  # a killed run was writing: what it began is no part of what comes now
             self._file.write("\n")
-        self._name, self._steps, self._said, self._quiet = name, steps, said, quiet
+        self._name, self._steps, self._said, self._quiet, self._prefix = name, steps, said, quiet, prefix
         self._now: dict[str, float] = {}
         self._first: int | None = None
         self._began = self._last = time.monotonic()
 
     def __call__(self, name: str, step: int, value: float) -> None:
-        self._file.write(json.dumps([name, step, value]) + "\n")
+        self._file.write(json.dumps([self._prefix + name, step, value]) + "\n")
         self._now[name] = value
         if name != _LAST:
             return

@@ -1,7 +1,7 @@
 """Low-rank adapters (LoRA, 2106.09685; peft) on the language model's linear maps: gradients and moments of a few weights.
 
-They are trained in place of all weights and added to them on the way out: engines, folders and the stages behind know nothing
-of them.
+They are trained in place of all weights and added to them on the way out: engines, folders and the stages behind know
+nothing of them.
 """
 
 from __future__ import annotations

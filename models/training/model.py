@@ -10,17 +10,15 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 from transformers.core_model_loading import revert_weight_conversion
 
 from models.language.positions import use_serving_positions
-from models.training import lora
-from models.training import parallel
+from models.training import lora, parallel
 from models.video.processors import check_processors
 
 
-def load(
-    folder: Path, adapters: lora.LoraSpec | None = None, seed: int = 0
-) -> tuple[PreTrainedModel, ProcessorMixin]:
+def load(folder: Path, adapters: lora.LoraSpec | None = None, seed: int = 0) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Model and processor of a checkpoint folder, positions as they are served; nothing is looked up on the network.
 
-    adapters: to be trained in place of all weights, from random numbers of `seed`. On a GPU where there is one; there activations are computed anew on the way back instead of being kept.
+    adapters: to be trained in place of all weights, from random numbers of `seed`. On a GPU where there is one; there
+    activations are computed anew on the way back instead of being kept.
     """
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     use_serving_positions(model)

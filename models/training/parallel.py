@@ -97,7 +97,8 @@ def whole(value: torch.Tensor) -> torch.Tensor:
 
 
 def state(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What is trained of the weights, and optimiser state, whole, on the CPU; every process has to ask, the first one has them."""
+    """What is trained of the weights, and optimiser state, whole, on the CPU; every process has to ask, the first one has
+    them."""
     weights, moments = states.get_state_dict(model, optimizer, options=_WHOLE)
     return {"model": weights, "optimizer": moments}
 

@@ -42,10 +42,12 @@ def taught(spark, tmp_path_factory):
     lake.newest = lake.job("teach", file=str(lake.teacher))
     lake.out = lake.root.parent / "aligned"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(align, "READING", FEW)
         patch.setattr(align, "SIGHT", FEW)
         patch.setattr(align, "BASE", FEW)
         patch.setattr(train, "BATCH", 2)
         patch.setattr(train, "SIGHT_BATCH", 2)
+        patch.setattr(train, "READING_BATCH", 2)
         lake.run = lake.job("align", out=lake.out, seed=0)
     return lake
 
@@ -136,7 +138,12 @@ def test_both_phases_leave_their_losses(taught):
     losses = {
         (row["method"], row["name"], row["step"]) for row in taught.rows("metrics") if row["name"].endswith("loss")
     }
-    assert {("base", "sight/loss", 0), ("base", "loss", 1), ("align", "loss", 2)} <= losses
+    assert {
+        ("base", "reading/loss", 1),
+        ("base", "sight/loss", 0),
+        ("base", "saying/loss", 1),
+        ("align", "loss", 2),
+    } <= losses
 
 
 def test_the_model_is_a_folder_with_a_digest_of_its_own(taught):
