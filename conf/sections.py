@@ -206,7 +206,7 @@ class Refine(Section):
     beta: float = Field(ge=0, description="weight of the distance to the model it began with; of grpo")
     rewards: dict[str, float] = Field(
         min_length=1,
-        description="accuracy, format, consistency, grounding, evidence, length or module:function -> weight",
+        description="accuracy, format, consistency, sound, evidence, length or module:function -> weight",
     )
     length: tuple[int, int] = Field(description="least and most tokens of a completion; of the reward length")
 

@@ -85,12 +85,13 @@ def consistency(judged: Judged) -> float:
     return float(judged.think_label is not None and judged.parsed.labels == (judged.think_label,))
 
 
-def grounding(judged: Judged) -> float:
-    """1 where the answer is the one that the observation argues for, right or wrong, by the task's rule.
+def sound(judged: Judged) -> float:
+    """1 where the answer is right, the reasoning argues for it, and the observation argues for nothing else.
 
-    An answer that is right against what was seen was guessed. In a task without a rule it is always 0.
+    An answer that came right against what was seen or argued was guessed, and accuracy would teach to guess. Consistency
+    alone is learned best by an answer that most observations happen to argue for.
     """
-    return float(judged.observation_label is not None and judged.parsed.labels == (judged.observation_label,))
+    return float(accuracy(judged) * consistency(judged) > 0 and judged.observation_label in (None, *judged.truth))
 
 
 def evidence(judged: Judged) -> float:
@@ -140,7 +141,7 @@ def rewards(weights: Mapping[str, float], least: int, most: int) -> Rewards:
         "accuracy": (accuracy, REASONING),
         "format": (format, None),
         "consistency": (consistency, REASONING),
-        "grounding": (grounding, REASONING),
+        "sound": (sound, REASONING),
         "evidence": (evidence, OBSERVATION),
         "length": (partial(length, least=least, most=most), REASONING),
     }

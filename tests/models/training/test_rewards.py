@@ -13,10 +13,10 @@ from models.training.rewards import (
     consistency,
     evidence,
     format,
-    grounding,
     judge,
     length,
     rewards,
+    sound,
 )
 
 LABELS = ("rising", "falling", "mixed")
@@ -31,7 +31,7 @@ def judged(
 
 def test_a_good_trace_has_all_of_it():
     one = judged(GOOD)
-    assert (accuracy(one), format(one), consistency(one), evidence(one), grounding(one)) == (1,) * 5
+    assert (accuracy(one), format(one), consistency(one), evidence(one), sound(one)) == (1,) * 5
 
 
 @pytest.mark.parametrize("answer", ["rising", " Rising ", "RISING", '"rising."'])
@@ -78,9 +78,19 @@ def test_an_answer_against_its_own_reasoning_or_observation_is_not_consistent():
     copied_wrong = judged(
         GOOD.replace("3<5 5<7 7<9 so rising", "9>5 5>3 3>1 so falling").replace(">rising<", ">falling<")
     )
-    assert (
-        consistency(copied_wrong) == 1 and evidence(copied_wrong) == 1 and grounding(copied_wrong) == 0
-    )  # it saw right, and answered otherwise
+    assert consistency(copied_wrong) == 1 and evidence(copied_wrong) == 1 and sound(copied_wrong) == 0
+
+
+def test_an_answer_is_sound_that_is_right_and_argued_for_by_what_was_seen_and_thought():
+    guessed = GOOD.replace("<observation>3 5 7 9", "<observation>3 5 2 9")
+    assert accuracy(judged(guessed)) == consistency(judged(guessed)) == 1 and sound(judged(guessed)) == 0
+    assert sound(judged(GOOD, truth=("falling",))) == 0
+    assert sound(judged(GOOD.replace("<think>3<5 5<7 7<9 so rising", "<think>3<5 5>7 so mixed"))) == 0
+    unread = judged(GOOD.replace("3 5 7 9<", "some digits<"))  # it argues for nothing
+    assert sound(unread) == 1 and evidence(unread) == 0
+    words = "<think>in the end it is hateful</think> <answer>hateful</answer>"
+    labels = ("normal", "offensive", "hateful")
+    assert sound(judged(words, ("hateful",), "think_answer", rule=None, labels=labels)) == 1
 
 
 def test_without_a_rule_the_reasoning_argues_for_the_label_it_names_last():
@@ -138,6 +148,6 @@ def test_a_reward_that_is_no_number_is_named(name, shown):
 @pytest.mark.parametrize("name", ["acuracy", "no.such.module:f", f"{__name__}:no_such"])
 def test_an_unknown_reward_is_refused_with_what_there_is(name):
     with pytest.raises(
-        RewardError, match=f"refine.rewards.{name}: expected accuracy, format, consistency, grounding, evidence, length"
+        RewardError, match=f"refine.rewards.{name}: expected accuracy, format, consistency, sound, evidence, length"
     ):
         rewards({name: 1.0}, 1, 99)
