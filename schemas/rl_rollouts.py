@@ -37,7 +37,7 @@ RL_ROLLOUTS = Table(
         Column("place", INT, "of this row in its round"),
         Column("text", STRING, "the whole completion"),
         Column("labels", array(STRING), "labels that the answer names; NULL where it has no usable answer"),
-        Column("consistent", BOOLEAN, "whether the reasoning argues for the answer"),
+        Column("consistent", BOOLEAN, "whether the reasoning argues for the answer, and the observation for no other"),
         Column("finish_reason", STRING, "stop | length"),
         Column("token_ids", array(INT), "generated tokens"),
         Column("token_logprobs", array(DOUBLE), "natural log-probability of each under the policy that drew it"),

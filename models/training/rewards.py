@@ -81,17 +81,23 @@ def format(judged: Judged) -> float:
 
 
 def consistency(judged: Judged) -> float:
-    """1 where the reasoning argues for the answer that follows it, right or wrong (think-answer consistency, Video-R2)."""
-    return float(judged.think_label is not None and judged.parsed.labels == (judged.think_label,))
+    """1 where the reasoning argues for the answer that follows it (think-answer consistency, Video-R2) and the observation
+    before it for nothing else, right or wrong.
+
+    Alone it is learned best by an answer that most observations happen to argue for.
+    """
+    argued = judged.think_label
+    return float(
+        argued is not None and judged.parsed.labels == (argued,) and judged.observation_label in (None, argued)
+    )
 
 
 def sound(judged: Judged) -> float:
-    """1 where the answer is right, the reasoning argues for it, and the observation argues for nothing else.
+    """1 where the answer is right and consistent.
 
-    An answer that came right against what was seen or argued was guessed, and accuracy would teach to guess. Consistency
-    alone is learned best by an answer that most observations happen to argue for.
+    One that came right against what was seen or argued was guessed, and accuracy would teach to guess.
     """
-    return float(accuracy(judged) * consistency(judged) > 0 and judged.observation_label in (None, *judged.truth))
+    return accuracy(judged) * consistency(judged)
 
 
 def evidence(judged: Judged) -> float:

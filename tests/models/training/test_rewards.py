@@ -78,12 +78,12 @@ def test_an_answer_against_its_own_reasoning_or_observation_is_not_consistent():
     copied_wrong = judged(
         GOOD.replace("3<5 5<7 7<9 so rising", "9>5 5>3 3>1 so falling").replace(">rising<", ">falling<")
     )
-    assert consistency(copied_wrong) == 1 and evidence(copied_wrong) == 1 and sound(copied_wrong) == 0
+    assert consistency(copied_wrong) == 0 and evidence(copied_wrong) == 1  # it saw right, and reasoned otherwise
 
 
 def test_an_answer_is_sound_that_is_right_and_argued_for_by_what_was_seen_and_thought():
     guessed = GOOD.replace("<observation>3 5 7 9", "<observation>3 5 2 9")
-    assert accuracy(judged(guessed)) == consistency(judged(guessed)) == 1 and sound(judged(guessed)) == 0
+    assert accuracy(judged(guessed)) == 1 and sound(judged(guessed)) == 0
     assert sound(judged(GOOD, truth=("falling",))) == 0
     assert sound(judged(GOOD.replace("<think>3<5 5<7 7<9 so rising", "<think>3<5 5>7 so mixed"))) == 0
     unread = judged(GOOD.replace("3 5 7 9<", "some digits<"))  # it argues for nothing
