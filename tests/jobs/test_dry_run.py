@@ -234,7 +234,8 @@ def test_what_a_lake_lacks_is_counted_and_nothing_is_written(filled, dry):
     assert told["rows"]["videos_pending"] == 2
     _, told, _ = dry("rollout", *root, "--split", "align", conf="conf/local.yaml")
     assert told["rows"] == {"videos_pending": 2, "rollouts_pending": 8}
-    code, told, _ = dry("refine", *root, "--start", CHECKPOINT, "--set", "refine.micro_batch=8", conf="conf/local.yaml")
+    words = ["--start", CHECKPOINT, "--set", "refine.micro_batch=8", "--set", "refine.steps=150"]
+    code, told, _ = dry("refine", *root, *words, conf="conf/local.yaml")
     assert told["rows"] == {"lessons": 4} and told["work"]["epochs"] == 150 * 16 / 4
     code, told, _ = dry("align", *root, "--direct", conf="conf/local.yaml")
     assert told["rows"] == {"lessons": 2} and told["tokens"]["completion_at_most"] == 9  # <answer>rising</answer>
@@ -262,7 +263,7 @@ def test_what_waves_were_measured_at_is_believed(filled, dry):
     }
     assert told["time"]["hours"] == pytest.approx(21 / 5 / 3600) and told["tokens"]["generated_by_one_rollout"] == 18
     assert told["time"]["device_hours"] == pytest.approx(2 * 21 / 5 / 3600)  # two engines side by side
-    words = ["--start", CHECKPOINT, "--set", "refine.micro_batch=8"]
+    words = ["--start", CHECKPOINT, "--set", "refine.micro_batch=8", "--set", "refine.steps=150"]
     _, told, _ = dry("refine", *root, *words, conf="conf/local.yaml")
     assert told["time"]["by"] == {"training": "arithmetic", "drawing": "the waves measured last"}
     assert told["time"]["device_hours_by_part"]["drawing"] == pytest.approx(150 * 128 / (5 / 2) / 3600)
