@@ -46,7 +46,7 @@ from models.handwriting.train import BASE, READING, SIGHT, train_base
 from models.training import journal
 from udfs.training import JOURNAL
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 RESULTS = PROJECT / "benchmarks" / "results" / "ablation"
 ALIGN, REFINE, CALIBRATE, TEST, SEED, K = 600, 2400, 600, 1008, 7, 4
 ONLY_TESTED = ("occluded", "written")  # kinds of clips
@@ -331,7 +331,3 @@ def main() -> int:
             aside.replace(path)
     print(table(known()))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
