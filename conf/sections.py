@@ -71,7 +71,7 @@ class Decode(Section):
 
     workers: int = Field(ge=1, le=64, description="child processes per Spark task")
     timeout_seconds: float = Field(gt=0)
-    memory_mb: int = Field(ge=128)
+    memory_mb: int = Field(ge=128, description="of a child, beside what it begins with")
     max_mb: int = Field(ge=1, description="size of a file")
     max_pixels: int = Field(ge=1, description="width x height")
     max_seconds: float = Field(gt=0, le=86400, description="length of a video")
@@ -168,16 +168,21 @@ class Lora(Section):
     alpha: int = Field(ge=1, description="weight of an adapter: alpha / rank")
 
 
-class Align(Section):
+class Learning(Section):
+    """What every stage of training has."""
+
     steps: int = Field(ge=1, description="optimiser steps")
-    batch: int = Field(ge=1, description="traces per step")
-    micro_batch: int = Field(ge=1, description="traces that fit into memory at once")
+    micro_batch: int = Field(ge=1, description="traces, of align, or rollouts that fit into memory at once")
     lora: Lora | None = Field(description="null: all weights are trained")
     learning_rate: float = Field(gt=0)
     warmup: int = Field(ge=0, description="steps")
 
 
-class Refine(Section):
+class Align(Learning):
+    batch: int = Field(ge=1, description="traces per step")
+
+
+class Refine(Learning):
     """Reinforcement learning; models/training/refinement.py and objectives.py say what the objectives are.
 
     Rollouts are drawn at temperature 1 from the whole distribution, whatever `rollout` says: gradients are of that one.
@@ -187,18 +192,13 @@ class Refine(Section):
     credit: Literal["trace", "segment"] = Field(
         description="each reward teaches all tokens, or those that it is about: what is seen, what is made of it"
     )
-    steps: int = Field(ge=1, description="optimiser steps")
     groups: int = Field(ge=1, description="videos of a round")
     rollouts: int = Field(ge=2, le=1024, description="rollouts per video (K)")
     updates: int = Field(ge=1, description="optimiser steps of a round, each over its own part of the videos")
     refills: int = Field(ge=0, description="times that videos which teach nothing are replaced in a round; of clipped")
-    micro_batch: int = Field(ge=1, description="rollouts that fit into memory at once")
-    lora: Lora | None = Field(description="null: all weights are trained")
     kv_cache_mb: int | None = Field(
         ge=16, description="of the engine that draws, which has a trainer beside it; null: engine.kv_cache_mb"
     )
-    learning_rate: float = Field(gt=0)
-    warmup: int = Field(ge=0, description="steps")
     tau: float = Field(gt=0, description="temperature of the rewards' softmax; of softmax")
     clip_low: float = Field(gt=0, lt=1, description="how far below 1 a ratio counts; of clipped and, both ways, grpo")
     clip_high: float = Field(gt=0, description="how far above 1 a ratio counts; of clipped")

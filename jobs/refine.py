@@ -124,7 +124,6 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
             low=chosen.clip_low,
             high=chosen.clip_high,
             cap=chosen.importance_cap,
-            clip=chosen.clip_low,
             beta=chosen.beta,
             micro_batch=chosen.micro_batch,
             seed=arguments.seed,

@@ -59,7 +59,7 @@ class RefineSpec:
 
     credit: see credit.py. groups: videos of a round; rollouts: K; updates: optimiser steps of a round, each over its own
     part of the groups; refills: times that groups which teach nothing are replaced (clipped). tau: of softmax; low, high,
-    cap: of clipped, see objectives; clip, beta: of grpo. micro_batch: sequences in memory at once.
+    cap: of clipped, see objectives; low, beta: of grpo. micro_batch: sequences in memory at once.
     """
 
     objective: Objective
@@ -72,7 +72,6 @@ class RefineSpec:
     low: float
     high: float
     cap: float
-    clip: float
     beta: float
     micro_batch: int
     seed: int
@@ -154,7 +153,7 @@ class Refinement:
             return clipped_loss_sum(logprobs, old, sampled, keep, gain, spec.low, spec.high, spec.cap)
         with torch.no_grad():
             near = completion_logprobs(self._reference, micro.batch)
-        return grpo_loss_sum(logprobs, old, near, keep, gain, spec.clip, spec.beta)
+        return grpo_loss_sum(logprobs, old, near, keep, gain, spec.low, spec.beta)
 
     def _drawn(self, step: int) -> list[Drawn]:
         """The round of a step: read where it is published, else drawn and published."""

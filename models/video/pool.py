@@ -49,7 +49,7 @@ class DecodeSettings:
     """How decoding runs; where a file's frames come from does not depend on it.
 
     workers: child processes; timeout_s: wall-clock seconds per file, reading included; memory_bytes: address space of
-    one child; ahead: files decoded or being decoded beyond those already taken.
+    one child beside what it begins with; ahead: files decoded or being decoded beyond those already taken.
     """
 
     workers: int = 1
@@ -152,10 +152,20 @@ def _guarded(work: Callable[[Any], Result], argument: Any) -> Result | MediaErro
         return MediaError("decode_error", f"{type(error).__name__}: {error}")
 
 
+def _mapped() -> int:
+    """Address space of this process: a child begins with the main script of its parent, whatever that imports."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[0]) * resource.getpagesize()
+    except FileNotFoundError:
+        return 0
+
+
 def _prepare_child(memory_bytes: int, owner: int) -> None:
     if sys.platform == "linux":  # a child that hangs in a decoder would outlive a killed Spark worker for ever
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != owner:
             os._exit(1)
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    most = _mapped() + memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

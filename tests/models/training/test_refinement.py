@@ -50,7 +50,6 @@ SPEC = RefineSpec(
     low=0.2,
     high=0.28,
     cap=2.0,
-    clip=0.2,
     beta=0.04,
     micro_batch=5,
     seed=0,

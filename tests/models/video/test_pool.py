@@ -95,6 +95,27 @@ def test_children_load_nothing_heavy():
         assert list(pool.map(["modules"])) == [("modules", [])]
 
 
+def test_what_the_main_script_takes_is_not_taken_from_decoding(tmp_path):
+    """A child begins with the main script of its parent: here one that maps more than a child is allowed."""
+    script = tmp_path / "heavy.py"
+    script.write_text(
+        "import mmap\n"
+        "from models.video.pool import DecodePool, DecodeSettings\n"
+        "held = mmap.mmap(-1, 3 << 30)\n"
+        "if __name__ == '__main__':\n"
+        "    with DecodePool(bytearray, DecodeSettings(memory_bytes=1 << 30)) as pool:\n"
+        "        print([type(found).__name__ for _, found in pool.map([100 << 20, 2 << 30])])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.strip() == "['bytearray', 'DecoderLost']", done.stderr
+
+
 def test_the_source_is_pulled_only_so_far_ahead():
     pulled = []
 

@@ -46,7 +46,7 @@ from models.handwriting.train import BASE, READING, SIGHT, train_base
 from models.training import journal
 from udfs.training import JOURNAL
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = PROJECT / "benchmarks" / "results" / "ablation"
 ALIGN, REFINE, CALIBRATE, TEST, SEED, K = 600, 2400, 600, 1008, 7, 4
 ONLY_TESTED = ("occluded", "written")  # kinds of clips
@@ -120,7 +120,7 @@ class Bench:
 
     @cached_property
     def base(self) -> Path:
-        """A model that has learned to see, and nothing else."""
+        """A model that has learned to read, to see and to say what it sees."""
         out = self._folder / "base"
         if not (self._folder / "base.done").exists():
             kept = self._folder / "base-checkpoints"
@@ -331,3 +331,7 @@ def main() -> int:
             aside.replace(path)
     print(table(known()))
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
