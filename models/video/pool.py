@@ -17,6 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
@@ -155,8 +156,7 @@ def _guarded(work: Callable[[Any], Result], argument: Any) -> Result | MediaErro
 def _mapped() -> int:
     """Address space of this process: a child begins with the main script of its parent, whatever that imports."""
     try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[0]) * resource.getpagesize()
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     except FileNotFoundError:
         return 0
 
