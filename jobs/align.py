@@ -98,7 +98,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     if recipe is not None:
         run.record.versions["teacher"] = recipe.id
         run.record.say(f"learning from the traces {recipe.id} of {recipe.json['teacher']}")
-    out, chosen, seed = arguments.out, run.settings.align, arguments.seed
+    out, chosen, seed = training.made(arguments.out), run.settings.align, arguments.seed
     read_at = training.versions(run, [VIDEOS, LABELS, SPLITS, TRACES, TEXTS])
     found = training.lessons(run, out, taught(run, recipe))
     run.record.add({"lessons": len(found)})

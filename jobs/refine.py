@@ -89,7 +89,7 @@ def estimate(run: Run, arguments: argparse.Namespace) -> None:
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
-    settings, chosen, out = run.settings, run.settings.refine, arguments.out
+    settings, chosen, out = run.settings, run.settings.refine, training.made(arguments.out)
     start = training.model_folder(run, "--start", arguments.start)
     training.check_start(run, start)
     task = task_of(run)

@@ -48,6 +48,15 @@ def model_folder(run: Run, flag: str, name: str) -> Path:
     return local
 
 
+def made(out: Path) -> Path:
+    """The folder of a training, there from now on. Raises UsageError where it cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {out}: expected a folder, or room for one, found neither: {error.strerror}") from None
+    return out
+
+
 def check_start(run: Run, start: Path) -> None:
     """Raises UsageError where no engine could serve what comes of this model: see recipes.check_served."""
     model = run.settings.model.model_copy(update={"path": str(start), "adapter": None})

@@ -171,6 +171,13 @@ def test_adapters_are_trained_where_they_are_set_and_served_as_plain_weights(tau
         taught.job("align", direct=True, start=str(start), out=out, seed=0)
 
 
+def test_a_folder_that_cannot_be_made_is_named(taught, tmp_path):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError, match=f"--out {out}: expected a folder, or room for one, found neither: "):
+            taught.job("align", direct=True, start=str(taught.out / "base"), out=out, seed=0)
+
+
 def test_what_is_taught_without_traces_is_the_answer_as_a_grammar_reads_it(spark):
     videos = spark.createDataFrame([("a", "/a"), ("b", "/b"), ("c", "/c")], "video_id string, uri string")
     named = "video_id string, label string, labels array<string>"
