@@ -17,7 +17,9 @@ from models.training.objectives import next_token_logprobs
 from models.video.clip import Clip
 from models.video.processors import processor_inputs
 
-_TEXT = ("input_ids", "attention_mask", "mm_token_type_ids")  # of the processor's outputs, those that are by token
+# Of the processor's outputs, those that are by token, and the one that is large; the others are by clip.
+_TEXT = ("input_ids", "attention_mask", "mm_token_type_ids")
+_PIXELS = "pixel_values_videos"
 
 
 @dataclass(frozen=True)
@@ -54,18 +56,24 @@ class Batch:
 
 
 def collate(processor: ProcessorMixin, samples: Sequence[Sample]) -> Batch:
-    """Samples as one batch; their clips may differ in size and length, and one that comes several times is prepared once."""
+    """Samples as one batch; their clips may differ in size and length.
+
+    One that comes several times is prepared and held once: `shown` says which is whose, see seeing.py.
+    """
     prepared: dict[tuple[str, int], BatchFeature] = {}
     for sample in samples:
         key = (sample.prompt, id(sample.clip))
         if key not in prepared:
             prepared[key] = processor(text=[sample.prompt], **processor_inputs([sample.clip]), return_tensors="pt")
+    numbers: dict[int, int] = {}
+    shown = [numbers.setdefault(id(sample.clip), len(numbers)) for sample in samples]
     rows = [_row(prepared[sample.prompt, id(sample.clip)], sample.completion) for sample in samples]
     lengths = torch.tensor([len(row["input_ids"]) for row in rows])
     begins = torch.tensor([len(row["input_ids"]) - len(s.completion) for row, s in zip(rows, samples, strict=True)])
-    inputs: dict[str, Any] = {}
+    inputs: dict[str, Any] = {"shown": torch.tensor(shown)}
     for name in rows[0]:
-        values = [row[name] for row in rows]
+        chosen = [shown.index(number) for number in numbers.values()] if name == _PIXELS else range(len(rows))
+        values = [rows[place][name] for place in chosen]
         if name in _TEXT:
             filler = processor.tokenizer.pad_token_id if name == "input_ids" else 0
             inputs[name] = torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=filler)

@@ -11,6 +11,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from models.language.positions import use_serving_positions
 from models.training import lora, parallel
+from models.training.seeing import see_clips_once
 from models.video.processors import check_processors
 
 
@@ -22,6 +23,7 @@ def load(folder: Path, adapters: lora.LoraSpec | None = None, seed: int = 0) -> 
     """
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     use_serving_positions(model)
+    see_clips_once(model)
     if adapters:
         model = lora.adapted(model, adapters, seed)
     if torch.cuda.is_available():

@@ -292,16 +292,16 @@ class Refinement:
         return drawn.finish_reason == "stop" and not self._strays & set(drawn.token_ids)
 
     def _micros(self, learned: Sequence[Sequence[Drawn]]) -> list[Micro]:
-        """This process's part of some groups, in pieces, sequences of like length together; a video that cannot be decoded
-        any more is left out."""
+        """This process's part of some groups, in pieces, what is about the same video together; a video that cannot be
+        decoded any more is left out."""
         spec = self._spec
         of_group = partial(softmax_weights, tau=spec.tau) if spec.objective == "softmax" else group_advantages
         found: list[tuple[Drawn, tuple[float, float], float]] = []  # with its share of its video
-        for group in learned:
+        for group in sorted(learned, key=_longest):  # a piece is as wide as the longest sequence in it
             kept = [self._counts(drawn) for drawn in group]
             rows = zip(group, self._gains(group, of_group), kept, strict=True)
             found += [(drawn, gain, 1 / sum(kept)) for drawn, gain, counts in rows if counts]
-        found = parallel.share(sorted(found, key=lambda item: len(item[0].token_ids)))
+        found = parallel.share(found)
         shown = self._shown([drawn for drawn, *_ in found])
         found = [item for item in found if item[0].video_id in shown]
         made = []
@@ -330,10 +330,7 @@ class Refinement:
 
     def _with_old(self, drawn: Sequence[Drawn]) -> list[Drawn]:
         """The same with the trainer's own log-probabilities: later updates of the round are held against them."""
-        usable = sorted(
-            (place for place, one in enumerate(drawn) if self._usable(one)),
-            key=lambda place: len(drawn[place].token_ids),
-        )
+        usable = [place for place, one in enumerate(drawn) if self._usable(one)]
         mine = parallel.share(usable)
         shown = self._shown([drawn[place] for place in mine])
         there = [place for place in mine if drawn[place].video_id in shown]
@@ -354,3 +351,7 @@ class Refinement:
         """Keep what came of a round for the draws after it."""
         for group in groups(drawn):
             self._past.note(self._place[group[0].video_id], group[0].success)
+
+
+def _longest(group: Sequence[Drawn]) -> int:
+    return max(len(drawn.token_ids) for drawn in group)
