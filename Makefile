@@ -9,7 +9,6 @@ ENGINE ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements/$(if $(filter gpu,$(ENGINE)),gpu,dev).lock
-TINY := --conf conf/local.yaml --set lake.root=build/tiny/lake
 SETUP := $(VENV)/.setup-$(ENGINE)
 
 ##@ First steps
@@ -43,14 +42,8 @@ ablation: setup  ## what each stage of training is worth; MISSING=1 or FRESH=1 c
 mutants: setup  ## plant small faults one at a time and see that a test fails for each
 	$(BIN)/python -m benchmarks.mutants
 
-tiny: setup  ## train the embedded model and its direct baseline again from nothing
-	rm -rf build/tiny
-	$(BIN)/deepintuit demo-data --out build/tiny/data --history 0 --uploads 0 --dev 300 --align 2400
-	$(BIN)/deepintuit ingest $(TINY) --source build/tiny/data/align --labels build/tiny/data/align/labels.csv
-	$(BIN)/deepintuit teach $(TINY) --file build/tiny/data/align-teacher.csv
-	$(BIN)/deepintuit align $(TINY) --out build/tiny/aligned | tee build/tiny/align.json
-	$(BIN)/deepintuit align $(TINY) --direct --start build/tiny/aligned/base --out build/tiny/direct | tee build/tiny/direct.json
-	$(BIN)/python -m models.handwriting.report --work build/tiny --out models/handwriting/checkpoint
+tiny: setup  ## make the embedded model anew out of the ablation's; what is not in build/ablation is trained there
+	$(BIN)/python -m benchmarks.embed
 
 format: setup  ## format the code
 	$(BIN)/ruff check --fix .

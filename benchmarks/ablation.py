@@ -19,7 +19,6 @@ import hashlib
 import json
 import shutil
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,13 +101,13 @@ class Bench:
     """The lake that models learn from, the models, and the clips that they are asked about."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._data = folder, folder / "data"
+        self.folder, self._data = folder, folder / "data"
         self.settings = load(str(CONF / "handwriting.yaml"), [f"lake.root={folder / 'lake'}"])
 
     @cached_property
     def lake(self) -> Path:
         """Clips with labels of the splits align and refine, ingested once."""
-        done = self._folder / "lake.done"
+        done = self.folder / "lake.done"
         if not done.exists():
             demo_data.align(self._data, ALIGN, SEED)
             demo_data.refine(self._data, REFINE, SEED)
@@ -116,39 +115,38 @@ class Bench:
                 source = self._data / split
                 self._job("ingest", source=str(source), labels=str(source / "labels.csv"))
             done.touch()
-        return self._folder / "lake"
+        return self.folder / "lake"
 
     @cached_property
     def base(self) -> Path:
         """A model that has learned to read, to see and to say what it sees."""
-        out = self._folder / "base"
-        if not (self._folder / "base.done").exists():
-            kept = self._folder / "base-checkpoints"
+        out = self.folder / "base"
+        if not (self.folder / "base.done").exists():
+            kept = self.folder / "base-checkpoints"
             train_base(out, SEED, lambda *phase: lambda *figure: None, READING, SIGHT, BASE, kept)
-            (self._folder / "base.done").touch()
+            (self.folder / "base.done").touch()
         return out
 
     def model(self, name: str, seed: int) -> tuple[Path, dict[str, float]]:
-        """The folder of a model, made where it is not there, and what making it took: seconds, rollouts."""
+        """The folder of a model, made where it is not there, and what making it took: seconds of its steps,
+        rollouts."""
         if name == "base":
             return self.base, {"seconds": 0.0, "rollouts": 0.0}
-        how, out = MODELS[name], self._folder / f"{name}-{seed}"
+        how, out = MODELS[name], self.folder / f"{name}-{seed}"
         start, before = self.model(how.start, seed)
         took = out / "took.json"
         if not took.exists():
             _ = self.lake
-            began = time.monotonic()
             if how.objective:
-                # Without refills: all objectives draw equally many rollouts.
-                chosen = (f"refine.objective={how.objective}", "refine.refills=0")
-                self._job("refine", *chosen, start=str(start), out=out, seed=seed)
+                self._job("refine", f"refine.objective={how.objective}", start=str(start), out=out, seed=seed)
             elif how.taught == "label":
                 self._job("align", direct=True, start=str(start), out=out, seed=seed)
             else:
                 self._teach(str(how.taught))
                 self._job("align", start=str(start), out=out, seed=seed)
-            rollouts = sum(value for figure, _, value in journal.read(out / JOURNAL) if figure == "rollouts")
-            took.write_text(json.dumps({"seconds": time.monotonic() - began, "rollouts": rollouts}))
+            figures = journal.read(out / JOURNAL)
+            sums = {name: sum(value for figure, _, value in figures if figure == name) for name in before}
+            took.write_text(json.dumps(sums))
         mine = json.loads(took.read_text())
         return out / "model", {figure: before[figure] + mine[figure] for figure in mine}
 
@@ -199,7 +197,7 @@ class Bench:
         self._job("teach", file=str(path), by=f"oracle-{length}")
 
     def _job(self, name: str, *overrides: str, **arguments: Any) -> None:
-        settings = load(str(CONF / "handwriting.yaml"), [f"lake.root={self._folder / 'lake'}", *overrides])
+        settings = load(str(CONF / "handwriting.yaml"), [f"lake.root={self.folder / 'lake'}", *overrides])
         cli.perform(name, settings, **arguments)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from models.handwriting import teacher, tiny
-from models.handwriting.rule import LABELS, label_of
+from models.handwriting.rule import LABELS, label_argued, label_of
 from models.language import grammar
 from models.language.prompts import chat
 from models.training.model import load
@@ -32,6 +32,7 @@ class Figures:
     greedy: float  # greedy: answer right
     single: float
     majority: float
+    contradicts: float  # of samples whose observation argues for a label: answered with another
     distinct: float  # mean number of different texts among the 4 samples, divided by 4
 
 
@@ -44,7 +45,9 @@ def evaluate(folder: Path, files: Sequence[Path], digits: Sequence[Sequence[int]
     torch.manual_seed(seed)
     greedy = [text for (text,) in complete(model, processor, videos, 1, 0.0)]
     sampled = complete(model, processor, videos, 4, 1.0)
-    answers = [[answer(text) for text in texts] for texts in sampled]
+    read = [[grammar.parse(text, "observation", LABELS) for text in texts] for texts in sampled]
+    answers = [[one.label for one in own] for own in read]
+    argued = [(label_argued(one.observation or ""), one.label) for own in read for one in own if one.label]
     return Figures(
         clips=len(files),
         observation=_mean(teacher.observation(d) in text for d, text in zip(digits, greedy, strict=True)),
@@ -53,6 +56,7 @@ def evaluate(folder: Path, files: Sequence[Path], digits: Sequence[Sequence[int]
         majority=_mean(
             Counter(four).most_common(1)[0][0] == label for four, label in zip(answers, labels, strict=True)
         ),
+        contradicts=_mean(seen != said for seen, said in argued if seen),
         distinct=_mean(len(set(texts)) / len(texts) for texts in sampled),
     )
 
@@ -89,4 +93,5 @@ def _alike(shapes: Sequence[tuple[int, ...]], batch: int) -> Iterator[list[int]]
 
 
 def _mean(values: Iterable[float]) -> float:
-    return round(float(np.mean(list(values))), 4)
+    found = list(values)
+    return round(float(np.mean(found)), 4) if found else 0.0
