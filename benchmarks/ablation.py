@@ -2,13 +2,14 @@
 
     python -m benchmarks.ablation [--missing | --fresh] [--quick] [--models NAME,...] [--folder build/ablation]
 
-Prints the table of what is known. --missing computes what is not, and goes on where it was stopped; --fresh forgets its
-folder and what was known first; --quick: the models behind rows 1, 2 and 4 to 6 alone, one seed.
+Prints the table of what is known. --missing computes what is not, or was made otherwise than now, and goes on where it
+was stopped; --fresh forgets its folder and what was known first; --quick: the models behind rows 1, 2 and 4 to 6 alone,
+one seed.
 
-Every model begins with the same `base` and learns by the jobs `align` and `refine` on one lake: 600 clips with teacher
-traces, 2,400 with labels alone. Each is then asked K = 4 times about 600 clips on which temperatures and the light
-calibrator are fitted, and about 1,008 test clips of forms and kinds that nothing was trained on. One model and seed is one
-file in benchmarks/results/ablation.
+Every model begins with the same `base` and learns by the jobs `align` and `refine`: 600 clips with teacher traces, 2,400
+with labels alone. Each is then asked K = 4 times about 600 clips on which temperatures and the light calibrator are fitted, and
+about 1,008 test clips of forms and kinds that nothing was trained on. One model and seed is one file in
+benchmarks/results/ablation, with the digest of what it was made by: settings and models, not code.
 """
 
 from __future__ import annotations
@@ -16,22 +17,26 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import io
 import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from conf.sections import CONF
+from benchmarks import ablation_table
+from benchmarks.ablation_table import FIGURES, ONLY_TESTED
+from conf.sections import CONF, Settings
 from conf.settings import load
 from jobs import demo_data
 from jobs.runtime import cli
 from jobs.steps import recipes
+from models import identity
 from models.calibration import crossfit
 from models.calibration.crossfit import Examples
 from models.calibration.features import FeatureSpec, vector
@@ -47,75 +52,64 @@ from udfs.training import JOURNAL
 
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = PROJECT / "benchmarks" / "results" / "ablation"
+CLIPS = RESULTS / "clips" / "test.json"  # whose hand and of what kind each test clip is, in the order of results
 ALIGN, REFINE, CALIBRATE, TEST, SEED, K = 600, 2400, 600, 1008, 7, 4
-ONLY_TESTED = ("occluded", "written")  # kinds of clips
 _FOLDS = 5
 
 
 @dataclass(frozen=True)
 class Model:
-    """How a model comes about. start: another model, or base; taught: "label", or the length of the teacher's traces, None
-    where it is refined instead, by `objective`. seeds: how many trainings."""
+    """How a model comes about. start: another model, or base; taught: the length of the teacher's traces, or labels of the
+    first 600 clips or of all 3,000; None where it is refined on labels instead; settings: changed ones; seeds: how many
+    trainings."""
 
     start: str
-    taught: str | None = None
-    objective: str | None = None
+    taught: Literal["short", "medium", "long", "labels", "all labels"] | None
+    settings: tuple[str, ...] = ()
     seeds: int = 1
 
 
 MODELS = {
-    "direct": Model("base", "label", seeds=3),
+    "direct": Model("base", "labels", seeds=3),
+    "direct-all": Model("base", "all labels", ("align.steps=1260",)),
     "cold": Model("base", "medium", seeds=3),
-    "rl-only": Model("base", objective="clipped"),
-    "refined": Model("cold", objective="clipped", seeds=3),
-    "refined-softmax": Model("cold", objective="softmax"),
-    "refined-grpo": Model("cold", objective="grpo"),
+    "rl-only": Model("base", None),
+    "refined": Model("cold", None, seeds=3),
+    "refined-softmax": Model("cold", None, ("refine.objective=softmax",)),
+    "refined-grpo": Model("cold", None, ("refine.objective=grpo",)),
+    "refined-plain": Model("cold", None, ("refine.credit=trace", "refine.rewards={accuracy: 1, format: 1}")),
     "cold-short": Model("base", "short"),
     "cold-long": Model("base", "long"),
-    "refined-short": Model("cold-short", objective="clipped"),
-    "refined-long": Model("cold-long", objective="clipped"),
+    "refined-short": Model("cold-short", None),
+    "refined-long": Model("cold-long", None),
 }
 QUICK = ("direct", "cold", "refined")
-# What is printed: name of the row, model, method.
-ROWS = (
-    ("1 direct: the label alone", "direct", "single"),
-    ("2 cold start", "cold", "single"),
-    ("3 RL only", "rl-only", "single"),
-    ("4 cold start + RL, single", "refined", "single"),
-    ("5 + majority of 4", "refined", "majority"),
-    ("6 + tempered vote", "refined", "vote"),
-    ("7 + light calibrator", "refined", "linear"),
-    ("2b cold start + majority of 4", "cold", "majority"),
-    ("2c cold start + light calibrator", "cold", "linear"),
-    ("8 short traces, cold start", "cold-short", "single"),
-    ("8 short traces + RL", "refined-short", "single"),
-    ("8 long traces, cold start", "cold-long", "single"),
-    ("8 long traces + RL", "refined-long", "single"),
-    ("9 RL by softmax", "refined-softmax", "single"),
-    ("9 RL by grpo", "refined-grpo", "single"),
-)
-_FIGURES = ("accuracy", "macro_f1", *(f"f1/{label}" for label in LABELS), "ece", "nll")
+COSTS = ("seconds", "rollouts")
+_LAST = 50  # steps, over which figures of a training are averaged
 
 
 class Bench:
     """The lake that models learn from, the models, and the clips that they are asked about."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._data = folder, folder / "data"
-        self.settings = load(str(CONF / "handwriting.yaml"), [f"lake.root={folder / 'lake'}"])
+        self.folder = folder
+        self.settings = self._settings(folder / "lake")
 
-    @cached_property
-    def lake(self) -> Path:
-        """Clips with labels of the splits align and refine, ingested once."""
-        done = self.folder / "lake.done"
+    def lake(self, all_taught: bool) -> Path:
+        """Clips with labels of the splits align and refine, ingested once; all_taught: all of them are of align."""
+        root, data = self.folder / ("lake-all" if all_taught else "lake"), self.folder / "data"
+        done = root.with_name(f"{root.name}.done")
         if not done.exists():
-            demo_data.align(self._data, ALIGN, SEED)
-            demo_data.refine(self._data, REFINE, SEED)
+            demo_data.align(data, ALIGN, SEED)
+            demo_data.refine(data, REFINE, SEED)
             for split in ("align", "refine"):
-                source = self._data / split
-                self._job("ingest", source=str(source), labels=str(source / "labels.csv"))
+                labels = data / split / "labels.csv"
+                if all_taught:
+                    labels = labels.with_name("labels-align.csv")
+                    labels.write_text(_as_align((data / split / "labels.csv").read_text()))
+                self._job("ingest", root, source=str(data / split), labels=str(labels))
             done.touch()
-        return self.folder / "lake"
+        return root
 
     @cached_property
     def base(self) -> Path:
@@ -127,28 +121,40 @@ class Bench:
             (self.folder / "base.done").touch()
         return out
 
-    def model(self, name: str, seed: int) -> tuple[Path, dict[str, float]]:
-        """The folder of a model, made where it is not there, and what making it took: seconds of its steps,
-        rollouts."""
+    def about(self, name: str) -> str:
+        """Names what decides how a model comes out: its own settings and data, and those of what it begins with."""
         if name == "base":
-            return self.base, {"seconds": 0.0, "rollouts": 0.0}
-        how, out = MODELS[name], self.folder / f"{name}-{seed}"
+            return identity.digest([SEED, *map(asdict, (READING, SIGHT, BASE))])
+        how = MODELS[name]
+        chosen = self._settings(self.folder, *how.settings)
+        section = chosen.align if how.taught else chosen.refine
+        told = [how.taught, ALIGN, REFINE, SEED, section.model_dump(exclude={"micro_batch", "kv_cache_mb"})]
+        return identity.digest([*told, self.about(how.start)])
+
+    def model(self, name: str, seed: int) -> tuple[Path, dict[str, float]]:
+        """The folder of a model, made where it is not there, and figures of its training: seconds of its steps and rollouts,
+        those of what it begins with included; of a refinement the share of groups that told nothing in the last steps."""
+        if name == "base":
+            return self.base, dict.fromkeys(COSTS, 0.0)
+        how, out, about = MODELS[name], self.folder / f"{name}-{seed}", self.about(name)
         start, before = self.model(how.start, seed)
-        took = out / "took.json"
-        if not took.exists():
-            _ = self.lake
-            if how.objective:
-                self._job("refine", f"refine.objective={how.objective}", start=str(start), out=out, seed=seed)
-            elif how.taught == "label":
-                self._job("align", direct=True, start=str(start), out=out, seed=seed)
+        done = out / "made.txt"
+        if not done.exists() or done.read_text() != about:
+            if done.exists():
+                shutil.rmtree(out)
+            root, arguments = self.lake(how.taught == "all labels"), {"start": str(start), "out": out, "seed": seed}
+            if how.taught is None:
+                self._job("refine", root, *how.settings, **arguments)
+            elif "labels" in how.taught:
+                self._job("align", root, *how.settings, direct=True, **arguments)
             else:
-                self._teach(str(how.taught))
-                self._job("align", start=str(start), out=out, seed=seed)
-            figures = journal.read(out / JOURNAL)
-            sums = {name: sum(value for figure, _, value in figures if figure == name) for name in before}
-            took.write_text(json.dumps(sums))
-        mine = json.loads(took.read_text())
-        return out / "model", {figure: before[figure] + mine[figure] for figure in mine}
+                self._teach(root, how.taught)
+                self._job("align", root, *how.settings, **arguments)
+            done.write_text(about)
+        figures = journal.read(out / JOURNAL)
+        took = {cost: before[cost] + sum(v for figure, _, v in figures if figure == cost) for cost in COSTS}
+        collapse = [value for figure, _, value in figures if figure == "collapse"][-_LAST:]
+        return out / "model", took | ({"collapse": float(np.mean(collapse))} if collapse else {})
 
     def measured(self, name: str, seed: int) -> dict[str, Any]:
         """What is known of a model, by the traces that it writes of clips that it has never seen."""
@@ -156,22 +162,27 @@ class Bench:
         test, truth = self._asked(folder, "test", TEST)
         fitting, fitting_truth = self._asked(folder, "calibrate", CALIBRATE)
         close_engine()
-        alike = [len({_right(trace, case) for trace in own}) == 1 for own, case in zip(test, truth, strict=True)]
         traces = [trace for own in test for trace in own]
+        found = _predictions(fitting, fitting_truth, test, truth)
+        _write(CLIPS, {"hand": [case.cluster for case in truth], "kind": [_kind(case) for case in truth]})
         return {
             "model": name,
             "seed": seed,
-            "methods": _methods(fitting, fitting_truth, test, truth),
+            "k": K,
+            "about": self.about(name),
+            "methods": {method: _figures(made, truth) for method, made in found.items()},
+            "right": {method: "".join(map(str, _right_of(made, len(truth)))) for method, made in found.items()},
             "parsed": float(np.mean([trace["status"] == "ok" for trace in traces])),
+            "observed": _observed(test, truth),
             "contradicts": _contradicting(traces),
-            "alike": float(np.mean(alike)),
+            "alike": _alike(test, truth),
             "tokens": float(np.mean([trace["tokens"] for trace in traces])),
             **took,
         }
 
     def _asked(self, folder: Path, split: str, count: int) -> tuple[list[list[dict[str, Any]]], list[Case]]:
         """K traces of each clip of a split, and what is true of it."""
-        out = self._data / f"asked-{split}"
+        out = self.folder / "data" / f"asked-{split}"
         clips.generate(out, split, count, SEED, workers=2)
         with (out / "labels.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
@@ -185,26 +196,28 @@ class Bench:
         for row in Rollouts(plan, open_engine(plan.engine)).rows(tasks):
             traces[row["video_id"]].append(row)
         cases = [
-            Case(video_id, (row["label"],), row["hand"], (("kind", row["kind"]),))
+            Case(video_id, (row["label"],), row["hand"], (("kind", row["kind"]), ("digits", row["digits"])))
             for video_id, (_, row) in paths.items()
         ]
         return [sorted(own, key=lambda row: row["rollout_index"]) for own in traces.values()], cases
 
-    def _teach(self, length: str) -> None:
+    def _teach(self, root: Path, length: str) -> None:
         """The oracle's traces of that length become the newest teacher's."""
-        path = self._data / f"teacher-{length}.csv"
-        demo_data.write_teacher(self._data / "align", path, length)
-        self._job("teach", file=str(path), by=f"oracle-{length}")
+        path = self.folder / "data" / f"teacher-{length}.csv"
+        demo_data.write_teacher(self.folder / "data" / "align", path, length)
+        self._job("teach", root, file=str(path), by=f"oracle-{length}")
 
-    def _job(self, name: str, *overrides: str, **arguments: Any) -> None:
-        settings = load(str(CONF / "handwriting.yaml"), [f"lake.root={self.folder / 'lake'}", *overrides])
-        cli.perform(name, settings, **arguments)
+    def _job(self, name: str, root: Path, *overrides: str, **arguments: Any) -> None:
+        cli.perform(name, self._settings(root, *overrides), **arguments)
+
+    def _settings(self, root: Path, *overrides: str) -> Settings:
+        return load(str(CONF / "handwriting.yaml"), [f"lake.root={root}", *overrides])
 
 
-def _methods(
+def _predictions(
     fitting: list[list[dict]], fitting_truth: list[Case], test: list[list[dict]], truth: list[Case]
-) -> dict[str, Any]:
-    """Figures of each way to read the traces; temperatures and weights are fitted on other clips than these."""
+) -> dict[str, Predictions]:
+    """What each way to read the traces says; temperatures and weights are fitted on other clips than these."""
     made = Methods(LABELS, False)
     singles = made.of_traces(test), made.temperature(made.of_traces(fitting), fitting_truth)
     votes = made.of_votes(test), made.temperature(made.of_votes(fitting), fitting_truth)
@@ -222,29 +235,49 @@ def _methods(
     logits = fit(examples).logits(np.stack([vector(own, spec) for own in test])) / held_out.temperature
     probs = np.exp(logits - logits.max(1, keepdims=True))
     scores = [Score(dict(zip(LABELS, row / row.sum(), strict=True))) for row in probs]
-    predictions = {
+    return {
         "single": made.predictions(singles[0], truth, singles[1]),
         "majority": made.predictions(made.of_vote_shares(test), truth),
         "vote": made.predictions(votes[0], truth, votes[1]),
         "linear": made.predictions(made.of_scores(scores), truth),
     }
-    return {name: _figures(found, truth) for name, found in predictions.items()}
 
 
 def _figures(found: Predictions, truth: list[Case]) -> dict[str, Any]:
-    values = {name: float(value[0]) for name, value in figures(found, found.weight[None]).items() if name in _FIGURES}
-    kinds = {
-        kind: np.array([dict(case.slices)["kind"] == kind for case in truth])[found.case] for kind in _kinds(truth)
-    }
-    weight = found.weight
-    by_kind = {kind: float((found.right * weight)[own].sum() / weight[own].sum()) for kind, own in kinds.items()}
-    shifted = np.any([kinds[kind] for kind in ONLY_TESTED], axis=0)
-    values["shifted"] = float((found.right * weight)[shifted].sum() / weight[shifted].sum())
-    return values | {"by_kind": by_kind}
+    values = {name: float(value[0]) for name, value in figures(found, found.weight[None]).items() if name in FIGURES}
+    weight, kinds = found.weight, np.array([_kind(case) for case in truth])[found.case]
+
+    def share(own: np.ndarray) -> float:
+        return float((found.right * weight)[own].sum() / weight[own].sum())
+
+    by_kind = {str(kind): share(kinds == kind) for kind in np.unique(kinds)}
+    return values | {"shifted": share(np.isin(kinds, ONLY_TESTED)), "by_kind": by_kind}
 
 
-def _kinds(truth: Sequence[Case]) -> list[str]:
-    return sorted({dict(case.slices)["kind"] for case in truth})
+def _kind(case: Case) -> str:
+    return dict(case.slices)["kind"]
+
+
+def _right_of(found: Predictions, cases: int) -> list[int]:
+    """How many of a case's predictions are right."""
+    return np.bincount(found.case, weights=found.right, minlength=cases).astype(int).tolist()
+
+
+def _alike(traces: Sequence[Sequence[Mapping[str, Any]]], truth: Sequence[Case]) -> float:
+    """The share of clips whose traces are all right or all wrong."""
+    pairs = zip(traces, truth, strict=True)
+    return float(np.mean([len({_right(trace, case) for trace in own}) == 1 for own, case in pairs]))
+
+
+def _observed(traces: Sequence[Sequence[Mapping[str, Any]]], truth: Sequence[Case]) -> float | None:
+    """Of traces with an observation, the share in which it is what the clip shows; None without such traces."""
+    right = [
+        trace["observation"].split() == dict(case.slices)["digits"].split()
+        for own, case in zip(traces, truth, strict=True)
+        for trace in own
+        if trace["observation"]
+    ]
+    return float(np.mean(right)) if right else None
 
 
 def _right(trace: Mapping[str, Any], case: Case) -> bool:
@@ -259,46 +292,26 @@ def _contradicting(traces: Sequence[Mapping[str, Any]]) -> float | None:
     return float(np.mean(telling)) if telling else None
 
 
-def known() -> dict[str, list[dict[str, Any]]]:
-    """What was measured, by model."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(RESULTS.glob("*.json")):
-        kept = json.loads(path.read_text())
-        found.setdefault(kept["model"], []).append(kept)
-    return found
+def _as_align(labels: str) -> str:
+    """A labels file with all its clips in the split align."""
+    rows = list(csv.DictReader(labels.splitlines()))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row | {"split": "align"} for row in rows)
+    return out.getvalue()
 
 
-def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The rows whose models are known, in Markdown: means over seeds, with the deviation where there are several."""
-    heads = [
-        "",
-        "seeds",
-        *_FIGURES,
-        "shifted kinds",
-        "parsed",
-        "contradicts",
-        "collapse",
-        "tokens",
-        "rollouts",
-        "seconds",
-    ]
-    rows = [heads, ["---"] * len(heads)]
-    for name, model, method in ROWS:
-        own = found.get(model, ())
-        if own:
-            cells = [_cell([kept["methods"][method][figure] for kept in own]) for figure in (*_FIGURES, "shifted")]
-            cells += [_cell([kept[figure] for kept in own]) for figure in ("parsed", "contradicts", "alike")]
-            cells += [f"{np.mean([kept[figure] for kept in own]):,.0f}" for figure in ("tokens", "rollouts", "seconds")]
-            rows.append([name, str(len(own)), *cells])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+def _write(path: Path, found: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps(found, indent=1) + "\n")
+    aside.replace(path)
 
 
-def _cell(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return ""
-    spread = f" ± {np.std(known, ddof=1):.3f}" if len(known) > 1 else ""
-    return f"{np.mean(known):.3f}{spread}"
+def known() -> list[dict[str, Any]]:
+    """What was measured, one of every model and seed."""
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
 
 
 def main() -> int:
@@ -319,15 +332,13 @@ def main() -> int:
         for seed, name in wanted:
             (RESULTS / f"{name}-{seed}.json").unlink(missing_ok=True)
     bench = Bench(asked.folder.resolve())
-    for seed, name in sorted(wanted, key=lambda item: item[0]) if asked.missing or asked.fresh else ():
-        path = RESULTS / f"{name}-{seed}.json"
-        if not path.exists():
+    about = {name: bench.about(name) for name in MODELS}
+    there = {(found["seed"], found["model"]) for found in known() if found["about"] == about.get(found["model"])}
+    for seed, name in sorted(set(wanted) - there, key=lambda item: (item[0], names.index(item[1]))):
+        if asked.missing or asked.fresh:
             print(f"== {name}, seed {seed}", file=sys.stderr, flush=True)
-            RESULTS.mkdir(parents=True, exist_ok=True)
-            aside = path.with_suffix(".part")
-            aside.write_text(json.dumps(bench.measured(name, seed), indent=1) + "\n")
-            aside.replace(path)
-    print(table(known()))
+            _write(RESULTS / f"{name}-{seed}.json", bench.measured(name, seed))
+    print(ablation_table.text(known(), about, json.loads(CLIPS.read_text()) if CLIPS.exists() else {}))
     return 0
 
 

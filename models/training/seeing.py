@@ -22,13 +22,19 @@ def see_clips_once(model: Any) -> None:
 
 
 def _features(
-    of_clips: Any, pixels: torch.Tensor, grids: torch.Tensor, *, shown: torch.Tensor | None = None, **named: Any
+    of_clips: Any,
+    pixel_values_videos: torch.Tensor,
+    video_grid_thw: torch.Tensor,
+    *,
+    shown: torch.Tensor | None = None,
+    **named: Any,
 ) -> Any:
-    """In the place of transformers' method: features of each sequence's clip."""
+    """In the place of transformers' method, whose arguments `generate` looks up by name: what each sequence's clip shows."""
     if shown is None:
-        return of_clips(pixels, grids, **named)
+        return of_clips(pixel_values_videos, video_grid_thw, **named)
     numbers = shown.tolist()
-    found = of_clips(pixels, grids[[numbers.index(number) for number in range(max(numbers) + 1)]], **named)
+    own = video_grid_thw[[numbers.index(number) for number in range(max(numbers) + 1)]]
+    found = of_clips(pixel_values_videos, own, **named)
     found.pooler_output = tuple(found.pooler_output[number] for number in numbers)
     if "deepstack_features" in found:  # Qwen3-VL: of several layers
         found.deepstack_features = [tuple(layer[number] for number in numbers) for layer in found.deepstack_features]
