@@ -7,8 +7,8 @@ was stopped; --fresh forgets its folder and what was known first; --quick: the m
 one seed.
 
 Every model begins with the same `base` and learns by the jobs `align` and `refine`: 600 clips with teacher traces, 2,400
-with labels alone. Each is then asked K = 4 times about 600 clips on which temperatures and the light calibrator are fitted, and
-about 1,008 test clips of forms and kinds that nothing was trained on. One model and seed is one file in
+with labels alone. Each is then asked K = 4 times about 600 clips on which temperatures and the light calibrator are
+fitted, and about 1,008 test clips of forms and kinds that nothing was trained on. One model and seed is one file in
 benchmarks/results/ablation, with the digest of what it was made by: settings and models, not code.
 """
 

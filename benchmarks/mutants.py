@@ -599,6 +599,48 @@ FAULTS = (
         "",
         "tests/models/engines/test_families.py -k agree",
     ),
+    Fault(
+        "temperatures of the ablation are fitted on the test",
+        "benchmarks/ablation.py",
+        "made.temperature(made.of_traces(fitting), fitting_truth)",
+        "made.temperature(made.of_traces(test), truth)",
+        "tests/benchmarks/test_ablation.py",
+    ),
+    Fault(
+        "what is seen gains by what is made of it",
+        "models/training/credit.py",
+        "[seen] * first + [argued]",
+        "[argued] * first + [seen]",
+        "tests/models/training/test_credit.py",
+    ),
+    Fault(
+        "a sequence is shown its neighbour's clip",
+        "models/training/seeing.py",
+        "tuple(found.pooler_output[number] for number in numbers)",
+        "tuple(found.pooler_output[number] for number in sorted(numbers))",
+        "tests/models/training/test_seeing.py",
+    ),
+    Fault(
+        "completions of a batch do not begin together",
+        "models/training/batches.py",
+        'True, filler, "left")',
+        'True, filler, "right")',
+        "tests/models/training/test_seeing.py",
+    ),
+    Fault(
+        "a model whose registration was cut short never gets its name",
+        "jobs/steps/training.py",
+        "models.save(run.task, model, known, ids, alias)",
+        "models.manifest(run.task, model_id)",
+        "tests/jobs/test_refine.py -k registers_it_once",
+    ),
+    Fault(
+        "an outage of the store is trained through",
+        "models/training/clips.py",
+        "if self._silent == _ENOUGH:",
+        "if self._silent > 10**9:",
+        "tests/models/training/test_training_clips.py",
+    ),
 )
 
 

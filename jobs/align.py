@@ -90,6 +90,11 @@ def taught(run: Run, recipe: Recipe | None) -> DataFrame:
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
+    with training.made(run, arguments.out) as out:
+        train(run, arguments, out)
+
+
+def train(run: Run, arguments: argparse.Namespace, out: Path) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     if arguments.direct and arguments.traces is not None:
@@ -98,7 +103,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     if recipe is not None:
         run.record.versions["teacher"] = recipe.id
         run.record.say(f"learning from the traces {recipe.id} of {recipe.json['teacher']}")
-    out, chosen, seed = training.made(arguments.out), run.settings.align, arguments.seed
+    chosen, seed = run.settings.align, arguments.seed
     read_at = training.versions(run, [VIDEOS, LABELS, SPLITS, TRACES, TEXTS])
     found = training.lessons(run, out, taught(run, recipe))
     run.record.add({"lessons": len(found)})

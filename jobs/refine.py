@@ -46,6 +46,11 @@ def task_of(run: Run) -> Task:
         judged_by = rewards(chosen.rewards, *chosen.length)
     except RewardError as error:
         raise UsageError(str(error)) from None
+    if chosen.credit == "segment" and not judged_by.about_what_is_seen(bool(settings.labels.rule)):
+        raise UsageError(
+            "refine.credit: expected a reward about what is seen, evidence (of a task with a rule) or one of yours, found "
+            f"{', '.join(chosen.rewards)}: observations would be taught their format alone; `trace` teaches all by all"
+        )
     return Task(
         recipes.prompt_of(settings),
         settings.rollout.grammar,
@@ -58,9 +63,10 @@ def task_of(run: Run) -> Task:
 
 
 def drawn_by(run: Run) -> dict[str, Any]:
-    """What decides rollouts and rewards beside the section refine; code of the site's own by its digest."""
+    """What decides rollouts and rewards beside the section refine; code by its digest."""
     settings = run.settings
-    own = [name for name in (settings.labels.rule, *settings.refine.rewards) if name and ":" in name]
+    named = [name if ":" in name else f"{RewardError.__module__}:{name}" for name in settings.refine.rewards]
+    own = [name for name in (settings.labels.rule, *named) if name]
     return {
         "max_tokens": settings.rollout.max_tokens,
         "stop": settings.rollout.stop,
@@ -89,7 +95,12 @@ def estimate(run: Run, arguments: argparse.Namespace) -> None:
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
-    settings, chosen, out = run.settings, run.settings.refine, training.made(arguments.out)
+    with training.made(run, arguments.out) as out:
+        train(run, arguments, out)
+
+
+def train(run: Run, arguments: argparse.Namespace, out: Path) -> None:
+    settings, chosen = run.settings, run.settings.refine
     start = training.model_folder(run, "--start", arguments.start)
     training.check_start(run, start)
     task = task_of(run)

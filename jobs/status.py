@@ -1,4 +1,4 @@
-"""status: what an operator asks first - backlog, oldest pending video, waves, refusals, live versions, recent runs.
+"""status: what an operator asks first - backlog, oldest pending video, waves, refusals, live versions, models, recent runs.
 
 deepintuit status --conf conf/local.yaml
 """
@@ -63,6 +63,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         "task": run.task,
         "lake": run.lake.root,
         "live": live(run),
+        "models": run.lake.models.aliases(run.task),
         "backlog": backlog(run),
         "waves": [{"wave_id": wave.id, "state": state(wave, silence)} for wave in all_waves(run.lake.root)],
         "refusals": [row.asDict() for row in refusals.collect()],

@@ -51,6 +51,7 @@ from udfs.oracle import ORACLE_COLUMNS, oracle
 
 DIGITS = "digits"  # the facet that the oracle knows
 _NAMES = 5  # examples in a message
+_ENOUGH = 10  # traces of an answer, before its losses are told
 
 
 @dataclass(frozen=True)
@@ -175,14 +176,17 @@ def publish(run: Run, said: Said, recipe: Recipe) -> None:
     traces_at, refused_at = run.lake.version(TRACES), run.lake.version(QUARANTINE)
     known = {"task": F.lit(run.task), "recipe_id": F.lit(recipe.id), "created_at": F.current_timestamp()}
     truth = run.lake.view("current_labels").where(F.col("task") == run.task)
-    rows = judged(said.rows.withColumns(known), truth, run.labels, run.settings.rollout.grammar)
+    rows = judged(
+        said.rows.withColumns(known), truth, run.labels, run.settings.rollout.grammar, run.settings.rollout.max_tokens
+    )
     there = run.lake.read(TRACES).where(F.col("recipe_id") == recipe.id)
     noted = run.lake.read(QUARANTINE).where(F.col("row_key").contains(f"/{recipe.id}/"))
     path = run.path("judged")  # counted and staged from one file: what reads texts runs once
     marked(rows, there, noted).write.mode("overwrite").parquet(path)
     fixed = run.lake.spark.read.parquet(path)
     lost = F.col("video_id").isNull().alias("lost")
-    fates = fixed.groupBy("is_new", "refused_reason", lost).count().collect()
+    answer = F.concat_ws(", ", "labels").alias("answer")
+    fates = fixed.groupBy("is_new", "refused_reason", lost, answer).count().collect()
     if (found := sum(row["count"] for row in fates)) != said.number:
         raise RuntimeError(f"{said.number} traces of the teacher became {found} judged ones: rows were lost or doubled")
     run.register(RECIPES, recipe.id, recipe.json)
@@ -224,6 +228,21 @@ def account(run: Run, said: Said, fates: list[Row], settled: Settled | None) -> 
         | {f"refused_{reason}": count for reason, count in reasons.items()}
     )
     run.record.say(f"{said.number} traces = {told}; {landed.rows} of those that are kept are new")
+    warn_of_losses(run, fates)
+
+
+def warn_of_losses(run: Run, fates: list[Row]) -> None:
+    """Answers that lose most of their traces: a policy whose label is an everyday word, say, that observations name."""
+    given, kept = Counter[str](), Counter[str]()
+    for row in fates:
+        given[row["answer"]] += row["count"]
+        kept[row["answer"]] += row["count"] * (row["refused_reason"] is None)
+    for answer, count in sorted(given.items()):
+        if answer and count >= _ENOUGH and kept[answer] < count / 2:
+            run.record.warn(
+                f"of {count} traces that answer {answer} {kept[answer]} are kept: `align` would hardly learn it; the table "
+                "quarantine says why"
+            )
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:

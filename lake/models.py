@@ -3,7 +3,7 @@
 <task>/models/<id>/config.json, *.safetensors, ...   written once, as the trainer left them
 <task>/models/<id>/trained_on.txt                    ids of the videos that it learned from, sorted, one a line
 <task>/models/<id>/manifest.json                     what it is; written last: without it nothing is registered
-<task>/models/aliases.json                           name -> id: aligned, refined, ...
+<task>/models/names/<name>.json                      which id a name stands for: aligned, refined, ...
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from lake import storage
 
-_MANIFEST, _ALIASES, _TRAINED_ON = "manifest.json", "aliases.json", "trained_on.txt"
+_MANIFEST, _NAMES, _TRAINED_ON = "manifest.json", "names", "trained_on.txt"
 
 
 class Models:
@@ -31,7 +31,8 @@ class Models:
     def save(self, task: str, local: Path, manifest: dict[str, Any], trained_on: Iterable[str], alias: str) -> None:
         """Register the model in a local folder under manifest["model_id"], and give it a name that an older one may have.
 
-        One that is known already stays as it is. Raises StoreError, and nothing is registered then.
+        One that is known already stays as it is, and so does a name that a newer one has: doing it again changes nothing,
+        and mends what was cut short. Raises StoreError, and nothing is registered then.
         """
         model_id = manifest["model_id"]
         if self.manifest(task, model_id) is None:
@@ -40,16 +41,21 @@ class Models:
                 self._copy(path, storage.join(folder, *path.relative_to(local).parts))
             storage.write(storage.join(folder, _TRAINED_ON), "".join(f"{id}\n" for id in trained_on).encode())
             storage.write(storage.join(folder, _MANIFEST), _json(manifest))
-        aliases = self.aliases(task) | {alias: model_id}
-        storage.write(storage.join(self._root, task, "models", _ALIASES), _json(aliases))
+        holder = self.manifest(task, self._named(task, alias) or model_id)
+        if holder is None or holder["created_at"] <= manifest["created_at"]:
+            storage.write(self._name(task, alias), _json({"model_id": model_id}))
 
     def aliases(self, task: str) -> dict[str, str]:
         """Name -> id of the models that have a name."""
-        return _read(storage.join(self._root, task, "models", _ALIASES)) or {}
+        files = storage.children(storage.join(self._root, task, "models", _NAMES))
+        names = [file.removesuffix(".json") for file in files]
+        return {name: found for name in names if (found := self._named(task, name))}
 
     def find(self, task: str, name: str) -> str | None:
         """The folder of a model by its name or id; None where there is none."""
-        model_id = self.aliases(task).get(name, name)
+        if "/" in name:
+            return None
+        model_id = self._named(task, name) or name
         return self.folder(task, model_id) if self.manifest(task, model_id) else None
 
     def manifest(self, task: str, model_id: str) -> dict[str, Any] | None:
@@ -67,6 +73,13 @@ class Models:
     def trained_on(self, task: str, model_id: str) -> list[str]:
         """Ids of the videos that one stage learned from, sorted."""
         return storage.read_bytes(storage.join(self.folder(task, model_id), _TRAINED_ON)).decode().split()
+
+    def _named(self, task: str, name: str) -> str | None:
+        found = _read(self._name(task, name))
+        return found and found["model_id"]
+
+    def _name(self, task: str, name: str) -> str:
+        return storage.join(self._root, task, "models", _NAMES, f"{name}.json")
 
     @staticmethod
     def _copy(path: Path, uri: str) -> None:

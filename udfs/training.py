@@ -40,7 +40,7 @@ class Training:
     """What every stage needs.
 
     folder: the training's own, `model` in it is what comes out; start: the model to begin with; prompt: the instruction of
-    the user's turn; cache_bytes: of decoded frames on this host; threads: of this process; sharded: see
+    the user's turn; cache_bytes: of decoded frames, each process's share; threads: of this process; sharded: see
     models/training/parallel.py; adapters: trained in place of all weights.
     """
 
@@ -80,7 +80,8 @@ def attempt(folder: Path, process: Callable[..., None], *arguments: Any) -> None
         process(*arguments)
     except Exception as error:
         said = _advice(process.__name__, error)
-        with suppress(FileExistsError), (folder / _FAILURE).open("x") as file:  # the first one; others fail for it
+        # The first one says it: others fail for it. On a full disk nobody can.
+        with suppress(OSError), (folder / _FAILURE).open("x") as file:
             json.dump(
                 {"said": said or f"{type(error).__name__}: {error}"[:500], "asked_wrongly": said is not None}, file
             )
@@ -107,11 +108,13 @@ def _advice(stage: str, error: Exception) -> str | None:
     import torch
 
     from models.engines.promise import EngineDead
-    from models.training.clips import NothingDecodes
+    from models.training.clips import NothingDecodes, StoreSilent
     from models.training.rewards import RewardError
     from models.training.trainer import ResumeError
 
     first = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    if isinstance(error, StoreSilent):
+        return f"{stage}: {error}: run it again when they can; what was learned up to the last checkpoint is kept"
     if isinstance(error, ResumeError | RewardError | NothingDecodes):
         return str(error)
     if isinstance(error, FloatingPointError):

@@ -44,6 +44,6 @@ def metric_rows(
     return rows
 
 
-def write_once(run: Run, rows: list[dict[str, Any]]) -> None:
-    """Put all of a run's figures into the lake: a run does so once, a second time is without effect."""
-    note_once(METRICS, run.lake.root, rows, f"{run.record.run_id}/{METRICS.name}", run.record.note_id)
+def write_once(run: Run, rows: list[dict[str, Any]], of: str | None = None) -> None:
+    """Put all figures of something into the lake: a second time is without effect. of: what they are of; None: the run."""
+    note_once(METRICS, run.lake.root, rows, f"{of or run.record.run_id}/{METRICS.name}", run.record.note_id)

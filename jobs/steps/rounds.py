@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pyarrow.compute as pc
+from deltalake import DeltaTable
 
 from lake import table
 from lake.commit import append, note_once
@@ -25,11 +27,20 @@ class Rounds:
     note_id: str
 
     def published(self, step: int) -> list[Drawn] | None:
-        rows = self._rows(step)
+        rows = self._rows(self._table(), pc.field("step") == step)
         return [_drawn(row) for row in sorted(rows, key=lambda row: row["place"])] if rows else None
 
+    def successes(self, first: int, before: int) -> list[tuple[str, float]]:
+        steps = (pc.field("step") >= first) & (pc.field("step") < before) & (pc.field("rollout_index") == 0)
+        rows = self._rows(self._table(), steps, ["step", "place", "video_id", "group_success"])
+        return [
+            (row["video_id"], row["group_success"]) for row in sorted(rows, key=lambda row: (row["step"], row["place"]))
+        ]
+
     def publish(self, step: int, drawn: Sequence[Drawn]) -> None:
-        now = datetime.now(UTC)
+        now, held = datetime.now(UTC), self._table()
+        if self._rows(held, pc.field("step") == step, ["step"]):
+            return
         rows = [
             {
                 "training_id": self.training_id,
@@ -53,11 +64,15 @@ class Rounds:
             for place, one in enumerate(drawn)
         ]
         if rows:
-            note_once(RL_ROLLOUTS, self.root, rows, f"{self.training_id}/{step}", self.note_id, land=append)
+            land = partial(append, missing_at=held.version())
+            note_once(RL_ROLLOUTS, self.root, rows, f"{self.training_id}/{step}", self.note_id, land=land)
 
-    def _rows(self, step: int) -> list[dict[str, Any]]:
-        mine = (pc.field("training_id") == self.training_id) & (pc.field("step") == step)
-        return table.open_table(RL_ROLLOUTS, self.root).to_pyarrow_dataset().to_table(filter=mine).to_pylist()
+    def _table(self) -> DeltaTable:
+        return table.open_table(RL_ROLLOUTS, self.root)
+
+    def _rows(self, held: DeltaTable, which: pc.Expression, columns: list[str] | None = None) -> list[dict[str, Any]]:
+        mine = (pc.field("training_id") == self.training_id) & which
+        return held.to_pyarrow_dataset().to_table(columns=columns, filter=mine).to_pylist()
 
 
 def _drawn(row: dict[str, Any]) -> Drawn:

@@ -26,21 +26,22 @@ LEAKS = {
 }
 _FAILED = ("generation_error", "decode_error")
 _SHOWN = 80  # characters of a trace in a message
+_WIDEST = 16  # characters of a token, more than any tokenizer's average: what is longer no rollout could ever say
 
 
-def judged(rows: DataFrame, truth: DataFrame, labels: tuple[str, ...], grammar: str) -> DataFrame:
+def judged(rows: DataFrame, truth: DataFrame, labels: tuple[str, ...], grammar: str, max_tokens: int) -> DataFrame:
     """Adds refused_key, refused_reason and refused_message, which are NULL where a trace is kept.
 
     rows: one a trace, with the columns of TRACES and `split`, the video's; what one source says of a video is all here.
     A NULL video_id is of a trace that names no single video: it is neither kept nor refused. truth: video_id and labels, as
-    people said. labels: of the task; grammar: that the traces are read by.
+    people said. labels: of the task; grammar: that the traces are read by; max_tokens: that a rollout may have.
     """
     told = truth.where("labels IS NOT NULL").select("video_id", F.col("labels").alias("truth"))
     siblings = Window.partitionBy("video_id")
     answer = F.when(F.col("status") == "ok", _named("labels"))
     said = {"_count": F.count("*"), "_usable": F.count(answer), "_answers": F.collect_set(answer)}
     rows = rows.join(told, "video_id", "left").withColumns({name: of.over(siblings) for name, of in said.items()})
-    refusal = F.when(F.col("video_id").isNotNull(), F.coalesce(*_refusals(labels, grammar)))
+    refusal = F.when(F.col("video_id").isNotNull(), F.coalesce(*_refusals(labels, grammar, _WIDEST * max_tokens)))
     return rows.withColumn("_refusal", refusal).select(
         *[name for name in rows.columns if name not in said and name != "truth"],
         F.concat_ws("/", *TRACES.key).alias("refused_key"),
@@ -49,7 +50,7 @@ def judged(rows: DataFrame, truth: DataFrame, labels: tuple[str, ...], grammar: 
     )
 
 
-def _refusals(labels: tuple[str, ...], grammar: str) -> list[Column]:
+def _refusals(labels: tuple[str, ...], grammar: str, most: int) -> list[Column]:
     """What may be held against a trace, the first of it first; each a struct (reason, message), NULL if it does not hold."""
     leak = _found("text", "(?i)" + "|".join(LEAKS.values()))
     # As a word of its own; letters, digits, - and _ around it make it another word.
@@ -70,6 +71,12 @@ def _refusals(labels: tuple[str, ...], grammar: str) -> list[Column]:
             F.col("status").isin(*_FAILED),
             F.lit("expected a trace, found "),
             F.coalesce("error", "status"),
+        ),
+        _refused(
+            "teacher_too_long",
+            F.length("text") > most,
+            F.lit(f"expected at most {most} characters, as rollout.max_tokens allows, found "),
+            F.length("text").cast("string"),
         ),
         _refused(
             "teacher_format",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from fcntl import LOCK_EX, LOCK_NB, flock
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from pyspark.sql import DataFrame
 
 from conf.sections import Lora
@@ -48,13 +51,27 @@ def model_folder(run: Run, flag: str, name: str) -> Path:
     return local
 
 
-def made(out: Path) -> Path:
-    """The folder of a training, there from now on. Raises UsageError where it cannot be."""
+@contextmanager
+def made(run: Run, out: Path) -> Iterator[Path]:
+    """The folder of a training, there from now on, and this run's alone while it lasts.
+
+    Raises UsageError where it cannot be, and where another run has it.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
+        lock = (out / "lock").open("a+")
     except OSError as error:
         raise UsageError(f"--out {out}: expected a folder, or room for one, found neither: {error.strerror}") from None
-    return out
+    with lock:
+        try:
+            flock(lock, LOCK_EX | LOCK_NB)  # goes with the process, however it ends
+        except BlockingIOError:
+            lock.seek(0)
+            raise UsageError(f"--out {out}: run {lock.read().strip()} is at work there: wait for it") from None
+        lock.truncate(0)
+        lock.write(run.record.run_id)
+        lock.flush()
+        yield out
 
 
 def check_start(run: Run, start: Path) -> None:
@@ -123,7 +140,7 @@ def training(
         frames=recipes.frame_spec(settings.frames.model_dump(), str(start)),
         limits=limits,
         decoding=recipes.decoding(settings),
-        cache_bytes=settings.training.cache_mb << 20,
+        cache_bytes=(settings.training.cache_mb << 20) // settings.training.processes,
         threads=cores,
         quiet=run.record.quiet,
         sharded=settings.training.parallel == "fsdp",
@@ -144,6 +161,9 @@ def in_processes(run: Run, process: Callable[..., None], training: Training, *ar
     if finished(checkpoints, training.spec.steps) and (training.folder / "model").is_dir():
         run.record.say(f"all {training.spec.steps} steps are done: nothing to train")
         return
+    devices = torch.cuda.device_count()
+    if 0 < devices < number:
+        raise UsageError(f"training.processes: expected at most one for each of {devices} devices, found {number}")
     forget_failure(training.folder)
     try:
         if number == 1:
@@ -180,7 +200,9 @@ def training_id(run: Run, folder: Path, told: dict[str, Fact]) -> str:
     known = json.loads(path.read_text()) if path.exists() else {}
     if about not in known:
         known[about] = run.record.run_id
-        path.write_text(json.dumps(known, indent=1))
+        aside = path.with_suffix(".part")
+        aside.write_text(json.dumps(known, indent=1))
+        aside.replace(path)
     return known[about]
 
 
@@ -210,8 +232,10 @@ def register(
     last = {name: value for name, _, value in figures}
     run.record.versions |= {"model_id": model_id, "parent": str(told["start"])}
     run.record.results[stage] = {"model_id": model_id, "folder": models.folder(run.task, model_id), "last": last}
-    if models.manifest(run.task, model_id) is not None:
-        run.record.say(f"model {model_id} is registered already; names stay as they are")
+    known = models.manifest(run.task, model_id)
+    if known is not None:
+        models.save(run.task, model, known, ids, alias)  # a run that was killed may not have come to the name
+        run.record.say(f"model {model_id} is registered already")
         return
     manifest = {
         "model_id": model_id,
@@ -224,6 +248,7 @@ def register(
         "videos": len(ids),
         "figures": last,
         "libraries": {name: version(name) for name in ("torch", "transformers")},
+        "training_id": training_id(run, folder, told),
         "run_id": run.record.run_id,
         "created_at": datetime.now(UTC).isoformat(),
     }
@@ -236,6 +261,7 @@ def register(
             for name, step, value in told_of
             for row in metric_rows(run, {name: value}, phase, step=step, version=model_id)
         ],
+        of=model_id,
     )
     models.save(run.task, model, manifest, ids, alias)
     run.record.say(f"model {model_id} is registered as {alias}: `deepintuit rollout --model {alias}` uses it")

@@ -64,7 +64,10 @@ def samples(processor: ProcessorMixin, examples: Sequence[Example]) -> list[Samp
 
 def micros(processor: ProcessorMixin, examples: Sequence[Example], size: int) -> list[SftMicro]:
     """A step's examples in pieces of at most `size`, those of like length together: padding is computed for nothing."""
-    ordered = sorted(samples(processor, examples), key=lambda sample: (len(sample.completion), len(sample.prompt)))
+    ordered = sorted(
+        samples(processor, examples),
+        key=lambda sample: (sample.clip.pixels.size, len(sample.completion), len(sample.prompt)),
+    )
     return [SftMicro(collate(processor, ordered[at : at + size])) for at in range(0, len(ordered), size)]
 
 

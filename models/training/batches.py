@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature, ProcessorMixin
 
 from models.training.objectives import next_token_logprobs
 from models.video.clip import Clip
 from models.video.processors import processor_inputs
 
-# Of the processor's outputs, those that are by token, and the one that is large; the others are by clip.
-_TEXT = ("input_ids", "attention_mask", "mm_token_type_ids")
-_PIXELS = "pixel_values_videos"
+_PIXELS = "pixel_values_videos"  # the one output of a processor that is large
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """B sequences, right-padded to T tokens. `places` n: log-probabilities are of the last n predicted tokens alone.
+    """B sequences of T tokens, whose completions begin at one place: prompts are padded on the left, completions on the
+    right. `places` n: log-probabilities are of the last n tokens alone, the longest completion.
 
-    keep: bool [B, n], True where the predicted token is of the completion.
+    keep: bool [B, n], True where the token is of the completion.
     """
 
     inputs: BatchFeature
@@ -61,28 +61,33 @@ def collate(processor: ProcessorMixin, samples: Sequence[Sample]) -> Batch:
     One that comes several times is prepared and held once: `shown` says which is whose, see seeing.py.
     """
     prepared: dict[tuple[str, int], BatchFeature] = {}
+    numbers: dict[int, int] = {}
     for sample in samples:
         key = (sample.prompt, id(sample.clip))
         if key not in prepared:
             prepared[key] = processor(text=[sample.prompt], **processor_inputs([sample.clip]), return_tensors="pt")
-    numbers: dict[int, int] = {}
+    prompts = [prepared[sample.prompt, id(sample.clip)] for sample in samples]
     shown = [numbers.setdefault(id(sample.clip), len(numbers)) for sample in samples]
-    rows = [_row(prepared[sample.prompt, id(sample.clip)], sample.completion) for sample in samples]
-    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
-    begins = torch.tensor([len(row["input_ids"]) - len(s.completion) for row, s in zip(rows, samples, strict=True)])
+    tails = [torch.tensor(sample.completion, dtype=torch.long) for sample in samples]
+    ends = {
+        "input_ids": tails,
+        "attention_mask": [torch.ones_like(tail) for tail in tails],
+        "mm_token_type_ids": [torch.zeros_like(tail) for tail in tails],
+    }
     inputs: dict[str, Any] = {"shown": torch.tensor(shown)}
-    for name in rows[0]:
-        chosen = [shown.index(number) for number in numbers.values()] if name == _PIXELS else range(len(rows))
-        values = [rows[place][name] for place in chosen]
-        if name in _TEXT:
+    for name in prompts[0]:
+        values = [prompt[name] for prompt in prompts]
+        if name in ends:
             filler = processor.tokenizer.pad_token_id if name == "input_ids" else 0
-            inputs[name] = torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=filler)
+            begin = pad_sequence([value[0] for value in values], True, filler, "left")
+            inputs[name] = torch.cat([begin, pad_sequence(ends[name], True, filler)], dim=1)
+        elif name == _PIXELS:
+            inputs[name] = torch.cat([values[shown.index(number)] for number in numbers.values()])
         elif isinstance(values[0], torch.Tensor):
             inputs[name] = torch.cat(values)
         else:
             inputs[name] = [each for value in values for each in value]
-    predicted = torch.arange(int(begins.min()), int(lengths.max()))[None]
-    return Batch(BatchFeature(inputs), (predicted >= begins[:, None]) & (predicted < lengths[:, None]))
+    return Batch(BatchFeature(inputs), pad_sequence(ends["attention_mask"], True, 0).bool())
 
 
 def completion_logprobs(model: Any, batch: Batch) -> torch.Tensor:
@@ -95,10 +100,3 @@ def completion_logprobs(model: Any, batch: Batch) -> torch.Tensor:
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         logits = model(**inputs, use_cache=False, logits_to_keep=batch.places + 1).logits
     return next_token_logprobs(logits, inputs["input_ids"][:, -batch.places - 1 :])
-
-
-def _row(prompt: BatchFeature, completion: tuple[int, ...]) -> dict[str, Any]:
-    row = {name: value for name, value in prompt.items() if name not in _TEXT}
-    tail = torch.tensor(completion, dtype=torch.long)
-    more = {"input_ids": tail, "attention_mask": torch.ones_like(tail), "mm_token_type_ids": torch.zeros_like(tail)}
-    return row | {name: torch.cat([value[0], more[name]]) for name, value in prompt.items() if name in _TEXT}

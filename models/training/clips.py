@@ -1,6 +1,7 @@
 """The clips of a batch while training: from the local cache, or decoded by the pool with its limits.
 
-A file that cannot be decoded, or that kills its decoder, costs that file, and is named once.
+A file that cannot be decoded, or that kills its decoder, costs that file, and is named once. A store that does not answer
+is no file's fault: the training stops, and goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from models.video.clip import Clip
 from models.video.container import MediaError
 from models.video.pool import DecodePool, DecodeSettings
 
-_ENOUGH = 8  # failures before the first success
+_ENOUGH = 8  # failures before the first success, or of the store in a row
 
 
 class NothingDecodes(ValueError):
     """Not one file could be decoded so far, at so many tries that it is no file's fault."""
+
+
+class StoreSilent(RuntimeError):
+    """The store did not answer for so many videos in a row that it is no video's fault."""
 
 
 class Clips:
@@ -31,10 +36,10 @@ class Clips:
 
     def __init__(self, cache: FrameCache, decode: Callable[[tuple[str, str]], Clip], settings: DecodeSettings) -> None:
         self._cache, self._pool = cache, DecodePool(decode, settings)
-        self._any, self._failures, self._named = False, 0, set[str]()
+        self._any, self._failures, self._named, self._silent = False, 0, set[str](), 0
 
     def of(self, lessons: Sequence[Lesson]) -> list[Clip | MediaError]:
-        """What the model is shown of each, or why there is nothing to show. Raises NothingDecodes."""
+        """What the model is shown of each, or why there is nothing to show. Raises NothingDecodes, StoreSilent."""
         found: dict[str, Clip | MediaError] = {}
         for lesson in lessons:
             if (held := self._cache.get(lesson.video_id)) is not None:
@@ -44,6 +49,9 @@ class Clips:
             found[lesson.video_id] = clip
             if isinstance(clip, Clip):
                 self._cache.put(lesson.video_id, clip)
+            self._silent = self._silent + 1 if isinstance(clip, MediaError) and clip.reason == "unreachable" else 0
+            if self._silent == _ENOUGH:
+                raise StoreSilent(f"{_ENOUGH} videos in a row cannot be reached; the last of them, {clip}")
         made = [found[lesson.video_id] for lesson in lessons]
         self._tell(lessons, made)
         return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,15 +38,23 @@ def load(folder: Path, adapters: lora.LoraSpec | None = None, seed: int = 0) -> 
 def save_bfloat16(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
     """Write a checkpoint folder with weights rounded to bfloat16; engines load it as float32. Leaves `model` alone.
 
-    Of several processes all have to call, and the first one writes.
+    The folder is there when it is whole, and replaces one that was. Of several processes all have to call, and the first
+    one writes.
     """
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in lora.weights(model).items()}
     if parallel.rank() > 0:
         return
     declared, model.config.dtype = model.config.dtype, torch.bfloat16
-    model.save_pretrained(folder, state_dict=weights)
+    aside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside, state_dict=weights)
     model.config.dtype = declared
-    processor.save_pretrained(folder)
+    processor.save_pretrained(aside)
+    for path in aside.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
 
 
 def served(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:

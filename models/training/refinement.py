@@ -157,8 +157,10 @@ class Refinement:
 
     def _drawn(self, step: int) -> list[Drawn]:
         """The round of a step: read where it is published, else drawn and published."""
-        for before in range(self._noted, step, self._spec.updates):  # a resumed run learns what came of them
-            self._note(self._published(before) or [])
+        if self._noted < step:  # a resumed run learns what came of the rounds before it
+            came = self._store.successes(self._noted, step) if parallel.rank() == 0 else []
+            for video_id, success in parallel.told(came):
+                self._past.note(self._place[video_id], success)
         self._noted = step + self._spec.updates
         drawn, seconds = self._published(step), None
         if drawn is None:
@@ -292,16 +294,15 @@ class Refinement:
         return drawn.finish_reason == "stop" and not self._strays & set(drawn.token_ids)
 
     def _micros(self, learned: Sequence[Sequence[Drawn]]) -> list[Micro]:
-        """This process's part of some groups, in pieces, what is about the same video together; a video that cannot be
-        decoded any more is left out."""
+        """This process's part of some groups, whole ones, in pieces; a video that cannot be decoded any more is left out."""
         spec = self._spec
         of_group = partial(softmax_weights, tau=spec.tau) if spec.objective == "softmax" else group_advantages
         found: list[tuple[Drawn, tuple[float, float], float]] = []  # with its share of its video
-        for group in sorted(learned, key=_longest):  # a piece is as wide as the longest sequence in it
+        # A piece is as wide as the longest sequence in it.
+        for group in parallel.share(sorted(learned, key=_longest)):
             kept = [self._counts(drawn) for drawn in group]
             rows = zip(group, self._gains(group, of_group), kept, strict=True)
             found += [(drawn, gain, 1 / sum(kept)) for drawn, gain, counts in rows if counts]
-        found = parallel.share(found)
         shown = self._shown([drawn for drawn, *_ in found])
         found = [item for item in found if item[0].video_id in shown]
         made = []
@@ -330,8 +331,11 @@ class Refinement:
 
     def _with_old(self, drawn: Sequence[Drawn]) -> list[Drawn]:
         """The same with the trainer's own log-probabilities: later updates of the round are held against them."""
-        usable = [place for place, one in enumerate(drawn) if self._usable(one)]
-        mine = parallel.share(usable)
+        usable: dict[str, list[int]] = {}
+        for place, one in enumerate(drawn):
+            if self._usable(one):
+                usable.setdefault(one.video_id, []).append(place)
+        mine = [place for own in parallel.share(list(usable.values())) for place in own]
         shown = self._shown([drawn[place] for place in mine])
         there = [place for place in mine if drawn[place].video_id in shown]
         size = self._spec.micro_batch
@@ -343,8 +347,7 @@ class Refinement:
             with torch.no_grad():
                 made = completion_logprobs(self._model, batch).cpu()
             values += [tuple(own[keep].tolist()) for own, keep in zip(made, batch.keep, strict=True) if counts]
-        found = dict(zip(there, values, strict=True))
-        old = dict(zip(usable, parallel.gathered([found.get(place) for place in mine]), strict=True))
+        old = dict(parallel.gathered(list(zip(there, values, strict=True))))
         return [replace(one, old=old.get(place)) for place, one in enumerate(drawn)]
 
     def _note(self, drawn: Sequence[Drawn]) -> None:

@@ -129,6 +129,14 @@ class Rewards:
             found[name] = float(value)
         return found
 
+    def about_what_is_seen(self, has_rule: bool) -> bool:
+        """Whether any reward tells what is seen right from what is seen wrong; has_rule: the task, for evidence."""
+        return any(
+            has_rule if reward is evidence else reward is not format
+            for reward, _, about in self.parts.values()
+            if about != REASONING
+        )
+
     def total(self, found: Mapping[str, float], part: str | None = None) -> float:
         """The weighted sum: of all, or of those about a part and about the whole."""
         return sum(

@@ -35,6 +35,10 @@ class Store(Protocol):
         """What the round of this step drew, in order; None where it has not been drawn."""
         ...
 
+    def successes(self, first: int, before: int) -> list[tuple[str, float]]:
+        """Videos of the rounds of these steps, each with its group's success, in order of the steps."""
+        ...
+
     def publish(self, step: int, drawn: Sequence[Drawn]) -> None:
         """Keep a round, once and for all."""
         ...

@@ -18,8 +18,11 @@ def die() -> None:
 
 def main() -> None:
     # Not above: decoders import this file, too, and have no room for torch.
+    from transformers import PreTrainedModel
+
     from jobs.runtime import cli
     from jobs.steps.rounds import Rounds
+    from lake.models import Models
     from models.training import trainer
     from models.training.refinement import Refinement
 
@@ -40,6 +43,18 @@ def main() -> None:
             return die() if step == STEP else made
 
         Refinement.batches = behind
+    elif point == "exporting":  # the model is written in part
+        save = PreTrainedModel.save_pretrained
+
+        def halfway(self, *arguments, **named):
+            save(self, *arguments, **named)
+            die()
+
+        PreTrainedModel.save_pretrained = halfway
+    elif point == "registering":  # its figures are kept, the model is not
+        Models.save = lambda *arguments: die()
+    elif point == "naming":  # the model is registered and has no name yet
+        Models._name = lambda *arguments: die()
     else:  # "saving": a checkpoint is written and not yet marked as whole
         touch = trainer.Path.touch
 

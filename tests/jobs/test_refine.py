@@ -21,6 +21,7 @@ from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps import training
 from models.identity import model_digest
+from models.training import journal
 
 START = Path(models.handwriting.__file__).parent / "checkpoint"
 SETTINGS = (
@@ -93,6 +94,13 @@ def test_the_model_is_registered_by_name_and_can_be_served(refined):
     assert json.loads(recipe["json"])["model"] == model_id
 
 
+def test_status_names_it_and_its_manifest_leads_to_its_rounds(refined, capsys):
+    refined.job("status")
+    model_id = json.loads(capsys.readouterr().out)["models"]["refined"]
+    training_id = refined.at_hand().models.manifest("handwriting", model_id)["training_id"]
+    assert {row["training_id"] for row in rounds(refined, refined.out)} == {training_id}
+
+
 def test_every_round_is_in_its_table_once(refined):
     rows = rounds(refined, refined.out)
     keys = Counter((row["step"], row["video_id"], row["rollout_index"]) for row in rows)
@@ -115,10 +123,36 @@ def test_figures_of_every_step_are_metrics(refined):
     assert {row["version"] for row in rows} == {refined.run["versions"]["model_id"]}
 
 
-@pytest.mark.parametrize("point", ["drawing", "learning", "saving"])
+@pytest.mark.parametrize("point", ["drawing", "learning", "saving", "exporting"])
 def test_killed_at_any_point_it_ends_with_the_same_weights_bit_for_bit(refined, point, tmp_path):
     out = tmp_path / "out"
-    words = [str(refined.root), str(out), str(START), point, *SETTINGS]
+    doom(refined, out, point)
+    drawn = {row["step"]: row["run_id"] for row in rounds(refined, out)}
+    assert set(drawn) == set(range({"drawing": 3, "learning": 4, "saving": 4, "exporting": 5}[point]))
+    again = refine(refined, out)
+    whole, mended = weights(refined.out), weights(out)
+    assert whole.keys() == mended.keys() and all(torch.equal(whole[name], mended[name]) for name in whole)
+    assert again["versions"]["model_id"] == refined.run["versions"]["model_id"]
+    now = {row["step"]: row["run_id"] for row in rounds(refined, out)}
+    assert drawn.items() <= now.items() and set(now) == set(range(STEPS))  # what was published is read, not drawn again
+
+
+@pytest.mark.parametrize("point", ["registering", "naming"])
+def test_killed_while_it_registers_the_next_run_registers_it_once_and_by_name(refined, point, tmp_path):
+    rate = {"registering": 2e-4, "naming": 3e-4}[point]  # another model each
+    out, short = tmp_path / "out", ("refine.steps=2", f"refine.learning_rate={rate}")
+    doom(refined, out, point, *short)
+    again = refine(refined, out, *short)
+    model_id = again["versions"]["model_id"]
+    assert refined.at_hand().models.aliases("handwriting")["refined"] == model_id
+    assert model_digest(refined.at_hand().models.find("handwriting", model_id)) == model_id
+    figures = Counter((row["name"], row["step"]) for row in refined.rows("metrics") if row["version"] == model_id)
+    assert set(figures.values()) == {1} and ("reward", 0) in figures
+
+
+def doom(lake, out: Path, point: str, *overrides: str) -> None:
+    """Refine, and die at a point of it."""
+    words = [str(lake.root), str(out), str(START), point, *SETTINGS, *overrides]
     doomed = subprocess.run(
         [sys.executable, str(PROJECT / "tests/jobs/doomed_refine.py"), *words],
         cwd=PROJECT,
@@ -127,14 +161,6 @@ def test_killed_at_any_point_it_ends_with_the_same_weights_bit_for_bit(refined, 
         timeout=600,
     )
     assert doomed.returncode == -9, doomed.stderr.decode()[-2000:]
-    drawn = {row["step"]: row["run_id"] for row in rounds(refined, out)}
-    assert set(drawn) == set(range({"drawing": 3, "learning": 4, "saving": 4}[point]))
-    again = refine(refined, out)
-    whole, mended = weights(refined.out), weights(out)
-    assert whole.keys() == mended.keys() and all(torch.equal(whole[name], mended[name]) for name in whole)
-    assert again["versions"]["model_id"] == refined.run["versions"]["model_id"]
-    now = {row["step"]: row["run_id"] for row in rounds(refined, out)}
-    assert drawn.items() <= now.items() and set(now) == set(range(STEPS))  # what was published is read, not drawn again
 
 
 def test_two_processes_train_one_model(refined, tmp_path):
@@ -147,6 +173,13 @@ def test_two_processes_train_one_model(refined, tmp_path):
     }
     both = {(row["video_id"], row["rollout_index"]): row["text"] for row in rows if row["step"] == 0}
     assert both == alone  # the same videos, drawn by the same seeds, whoever draws them
+    first = [
+        {name: value for name, step, value in journal.read(folder / "figures.jsonl") if step == 0}
+        for folder in (out, refined.out)
+    ]
+    for name in ("weight", "loss", "grad_norm"):  # and each learns from its part
+        assert first[0][name] == pytest.approx(first[1][name], rel=1e-4, abs=1e-6), name
+    assert first[0]["grad_norm"] > 0
 
 
 def test_a_training_that_is_done_trains_nothing_and_registers_nothing_again(refined):
@@ -209,6 +242,22 @@ def test_a_reward_that_is_no_number_ends_the_run_and_registers_nothing(refined, 
     assert refined.at_hand().models.aliases("handwriting") == before
 
 
+def test_observations_that_nothing_would_teach_to_see_are_told(refined, tmp_path):
+    with pytest.raises(
+        UsageError, match=r"refine.credit: expected a reward about what is seen, .* found accuracy, format"
+    ):
+        refined.job("refine", "refine.credit=segment", start=str(START), out=tmp_path)
+
+
+def test_two_runs_do_not_train_in_one_folder(refined, tmp_path):
+    first, second = Run("tests", refined.settings()), Run("tests", refined.settings())
+    at_work = pytest.raises(UsageError, match=rf"--out .*out: run {first.record.run_id} is at work there")
+    with training.made(first, tmp_path / "out"), at_work, training.made(second, tmp_path / "out"):
+        pass
+    with training.made(second, tmp_path / "out"):
+        pass
+
+
 def test_a_start_that_is_nowhere_is_named(lake, tmp_path):
     with pytest.raises(UsageError, match=r"--start nowhere: expected a folder .* registered: "):
         lake.job("refine", start="nowhere", out=tmp_path)
@@ -244,7 +293,7 @@ def test_the_registry_has_no_half_of_a_model(lake, tmp_path, monkeypatch):
     shutil.copytree(START, local)
     own = model_digest(str(local))
     models_ = Models(str(tmp_path / "lake"))
-    put, manifest = storage.put, {"model_id": "m", "parent": "p", "stage": "align"}
+    put, manifest = storage.put, {"model_id": "m", "parent": "p", "stage": "align", "created_at": "2026"}
 
     def full(path, uri):
         if uri.endswith("model.safetensors"):

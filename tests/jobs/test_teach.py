@@ -170,7 +170,8 @@ def test_rows_that_are_lost_or_doubled_end_the_run(taught, monkeypatch):
 
 
 def test_so_do_rows_that_did_not_land():
-    record = SimpleNamespace(add=lambda counts: None, say=lambda text: None)
+    warned: list[str] = []
+    record = SimpleNamespace(add=lambda counts: None, say=lambda text: None, warn=warned.append)
     landed = SimpleNamespace(landed={"traces": Landed(1, 1, 0)}, reasons={"traces": {"teacher_leak": 2}})
     fates = [
         {"lost": False, "is_new": True, "refused_reason": None, "count": 2},
@@ -179,6 +180,7 @@ def test_so_do_rows_that_did_not_land():
         {"lost": False, "is_new": False, "refused_reason": None, "count": 3},
         {"lost": True, "is_new": False, "refused_reason": None, "count": 1},
     ]
+    fates = [row | {"answer": "cat"} for row in fates]
     run = SimpleNamespace(record=record)
     teach.account(run, teach.Said({}, 9, None), fates, landed)
     with pytest.raises(
@@ -186,6 +188,21 @@ def test_so_do_rows_that_did_not_land():
     ):
         landed.landed["traces"] = Landed(0, 1, 0)
         teach.account(run, teach.Said({}, 9, None), fates, landed)
+    assert not warned
+
+
+def test_an_answer_that_loses_most_of_its_traces_is_told():
+    """As a label does that is an everyday word, which observations are bound to name."""
+    warned: list[str] = []
+    fates = [
+        {"answer": "cat", "refused_reason": "teacher_judges_early", "count": 30},
+        {"answer": "cat", "refused_reason": None, "count": 2},
+        {"answer": "other", "refused_reason": "teacher_format", "count": 20},
+        {"answer": "other", "refused_reason": None, "count": 20},
+        {"answer": "", "refused_reason": "teacher_format", "count": 99},
+    ]
+    teach.warn_of_losses(SimpleNamespace(record=SimpleNamespace(warn=warned.append)), fates)
+    assert len(warned) == 1 and warned[0].startswith("of 32 traces that answer cat 2 are kept")
 
 
 def test_a_second_time_nothing_changes(taught):

@@ -20,7 +20,7 @@ def verdicts(spark, rows: list[dict], truth: dict[str, list[str] | None], labels
     names = [part.split()[0] for part in COLUMNS.split(", ")]
     given = spark.createDataFrame([tuple((good | row)[name] for name in names) for row in rows], COLUMNS)
     told = spark.createDataFrame(list(truth.items()), "video_id string, labels array<string>")
-    found = judged(given, told, labels, "think_answer").collect()
+    found = judged(given, told, labels, "think_answer", 8).collect()
     assert len(found) == len(rows)
     return {(row["video_id"], row["rollout_index"]): (row["refused_reason"], row["refused_message"]) for row in found}
 
@@ -43,6 +43,7 @@ def test_a_right_trace_is_kept_and_a_wrong_one_says_what_was_expected_and_found(
         ({"status": "too_long", "labels": None}, "teacher_format", "found too_long: t"),
         ({"well_formed": False}, "teacher_format", "expected a whole think_answer trace"),
         ({"well_formed": None}, "teacher_format", "found a broken one: t"),
+        ({"text": "t" * 129}, "teacher_too_long", "at most 128 characters, as rollout.max_tokens allows, found 129"),
         ({"observation": "a Cat, asleep"}, "teacher_judges_early", "names no label, found Cat"),
         ({"observation": "non-cat"}, "teacher_judges_early", "found non-cat"),
     ],

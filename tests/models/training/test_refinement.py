@@ -25,7 +25,7 @@ from models.training.lessons import COLUMNS, Lessons, write
 from models.training.model import load
 from models.training.refinement import Refinement, RefineSpec, Task
 from models.training.rewards import rewards
-from models.training.rounds import Drawn
+from models.training.rounds import Drawn, groups
 from models.training.trainer import TrainSpec, accumulate, train
 from models.video.container import MediaError
 
@@ -63,6 +63,10 @@ class Kept(dict):
 
     def published(self, step):
         return self.get(step)
+
+    def successes(self, first, before):
+        drawn = [group[0] for step in range(first, before) for group in groups(self.get(step, []))]
+        return [(one.video_id, one.success) for one in drawn]
 
     def publish(self, step, drawn):
         assert step not in self
@@ -178,12 +182,12 @@ def test_the_same_weights_and_seed_draw_the_same_rollouts(drawn, lessons, engine
 def test_groups_that_teach_nothing_are_left_out_and_replaced_within_bounds(drawn, lessons):
     _, own = stage(lessons, Silent(), drawn)
     micros = own.batches(0)
-    groups: dict[str, set[float]] = {}
+    found: dict[str, set[float]] = {}
     for one in drawn[0]:
-        groups.setdefault(one.video_id, set()).add(one.reward)
-    telling = [video_id for video_id, found in groups.items() if len(found) > 1]
+        found.setdefault(one.video_id, set()).add(one.reward)
+    telling = [video_id for video_id, rewards_ in found.items() if len(rewards_) > 1]
     assert sum(len(micro.batch) for micro in micros) == len(telling) * SPEC.rollouts
-    assert len(groups) > SPEC.groups or len(telling) == SPEC.groups  # else there would have been a refill
+    assert len(found) > SPEC.groups or len(telling) == SPEC.groups  # else there would have been a refill
 
 
 def test_cut_rollouts_and_stray_pictures_are_not_learned_from(drawn, lessons):
@@ -203,6 +207,31 @@ def test_cut_rollouts_and_stray_pictures_are_not_learned_from(drawn, lessons):
     assert sorted({value for micro in micros for value in micro.gain[micro.batch.keep].tolist()}) == pytest.approx(
         sorted([(2 - 1.25) / (np.std([0, 0, 2, 3]) + 1e-4), (3 - 1.25) / (np.std([0, 0, 2, 3]) + 1e-4)]), abs=1e-5
     )  # what was cut still counts in what its siblings are held against
+
+
+def test_with_credit_by_segment_what_is_seen_gains_by_what_it_is_evidence_of(drawn, lessons):
+    """And what comes behind it by the answer, each against the siblings."""
+    group = groups(drawn[0])[0]
+    told = [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (1.0, 0.0)]  # evidence, accuracy
+    own_rows = [
+        replace(one, rewards={"accuracy": right, "format": 1.0, "evidence": seen}, finish_reason="stop")
+        for one, (seen, right) in zip(group, told, strict=True)
+    ]
+    _, own = stage(lessons, Silent(), Kept({0: own_rows}), replace(SPEC, credit="segment"))
+    tokenizer, found = own._tokenizer, {}
+    for micro in own.batches(0):
+        for row, keep in enumerate(micro.batch.keep):
+            ids = micro.batch.inputs["input_ids"][row, -micro.batch.places :][keep].tolist()
+            found[tuple(ids)] = micro.gain[row][keep].tolist()
+    for one, (seen, right) in zip(own_rows, told, strict=True):
+        ends = [len(tokenizer.decode(one.token_ids[: n + 1])) for n in range(len(one.token_ids))]
+        border = one.text.index("</observation>") + len("</observation>")
+        due = [
+            (0.5 * seen - 0.25) / (0.25 + 1e-4) if end <= border else (right - 0.25) / (np.std([0, 0, 0, 1]) + 1e-4)
+            for end in ends
+        ]
+        assert found[one.token_ids] == pytest.approx(due, abs=1e-5)
+        assert len(set(due)) == 2
 
 
 def paid(one: Drawn, reward: float) -> Drawn:

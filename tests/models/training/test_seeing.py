@@ -24,8 +24,8 @@ def samples(processor, cell):
     generator = np.random.default_rng(0)
     sizes = [(frames, rows * cell, columns * cell, 3) for frames, rows, columns in SHAPES]
     clips = [Clip.even(generator.integers(0, 255, size, np.uint8), 4.0) for size in sizes]
-    prompt = chat(processor, "What is it?")
-    return [Sample(prompt, clips[number], tuple(range(40, 44 + at))) for at, number in enumerate(ORDER)]
+    prompts = [chat(processor, asked) for asked in ("What is it?", "Which of these is it, then?")]
+    return [Sample(prompts[at % 2], clips[number], tuple(range(40, 44 + at))) for at, number in enumerate(ORDER)]
 
 
 def test_a_batch_holds_every_clip_once(trained):
@@ -38,6 +38,16 @@ def test_a_batch_holds_every_clip_once(trained):
     model.model.visual.register_forward_pre_hook(lambda tower, given: seen.append(len(given[0])))
     completion_logprobs(model, batch)
     assert seen == [len(batch.inputs["pixel_values_videos"])]
+
+
+def test_logits_are_of_the_longest_completion_alone_however_unlike_the_prompts(trained):
+    model, processor, cell = trained
+    batch = collate(processor, samples(processor, cell))
+    assert batch.places == 4 + len(ORDER) - 1 and batch.keep.sum(1).tolist() == [4 + at for at in range(len(ORDER))]
+    made = []
+    model.lm_head.register_forward_hook(lambda head, given, logits: made.append(logits.shape[1]))
+    completion_logprobs(model, batch)
+    assert made == [batch.places + 1]
 
 
 def test_log_probabilities_and_gradients_are_those_of_each_sequence_by_itself(trained):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.training.clips import Clips, NothingDecodes
+from models.training.clips import Clips, NothingDecodes, StoreSilent
 from models.training.lessons import Lesson
 from models.video.cache import FrameCache
 from models.video.clip import Clip
@@ -18,6 +18,8 @@ SPEC = FrameSpec(count=2, max_pixels=14 * 14, fps=2.0, cell=14)
 
 def decode(what):
     uri, video_id = what
+    if "away" in uri:
+        raise MediaError("unreachable", f"{uri}: timed out")
     if "broken" in uri:
         raise MediaError("decode_error", f"not a video: {uri}")
     return Clip.even(np.full((2, 14, 14, 3), int(video_id), np.uint8), 2.0)
@@ -58,3 +60,14 @@ def test_where_nothing_decodes_that_is_no_files_fault(clips):
 def test_after_one_that_decoded_any_number_may_be_broken(clips):
     clips.of([lesson(1)])
     assert len(clips.of([lesson(n, "broken") for n in range(20)])) == 20
+
+
+def test_a_store_that_does_not_answer_is_no_files_fault_however_much_decoded_before(clips):
+    clips.of([lesson(n) for n in range(3)])
+    clips.of([lesson(n, "away") for n in range(10, 17)])
+    clips.of([lesson(3)])  # it was a pause
+    clips.of([lesson(n, "away") for n in range(20, 27)])
+    with pytest.raises(
+        StoreSilent, match=r"8 videos in a row cannot be reached; the last of them, /away/30: timed out"
+    ):
+        clips.of([lesson(30, "away")])
