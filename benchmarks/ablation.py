@@ -69,8 +69,9 @@ class Model:
     seeds: int = 1
 
 
+_LONGER = ("align.steps=420",)
 MODELS = {
-    "direct": Model("base", "labels", seeds=3),
+    "direct": Model("base", "labels", _LONGER, seeds=3),
     "direct-all": Model("base", "all labels", ("align.steps=1260",)),
     "cold": Model("base", "medium", seeds=3),
     "rl-only": Model("base", None),
@@ -78,6 +79,8 @@ MODELS = {
     "refined-softmax": Model("cold", None, ("refine.objective=softmax",)),
     "refined-grpo": Model("cold", None, ("refine.objective=grpo",)),
     "refined-plain": Model("cold", None, ("refine.credit=trace", "refine.rewards={accuracy: 1, format: 1}")),
+    "cold-more": Model("base", "medium", _LONGER),
+    "refined-more": Model("cold-more", None),
     "cold-short": Model("base", "short"),
     "cold-long": Model("base", "long"),
     "refined-short": Model("cold-short", None),
