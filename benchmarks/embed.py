@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import platform
 import shutil
 import sys
 from collections.abc import Mapping
+from math import isnan
 from pathlib import Path
 
 import torch
@@ -48,10 +50,11 @@ def describe(
 ) -> str:
     """How the checkpoint in `folder` was made and what it can do, in Markdown. seconds: of each model, its start's too."""
     size = sum(path.stat().st_size for path in folder.iterdir())
-    refine = settings.refine
+    align, refine, took = settings.align, settings.refine, {name: f"{of:.0f} s" for name, of in seconds.items()}
+    alone = f"{seconds['refined'] - seconds['cold']:.0f} s"
     rows = "\n".join(
-        f"| {name} | {of.observation:.3f} | {of.greedy:.3f} | {of.single:.3f} | {of.majority:.3f} | {of.contradicts:.3f} "
-        f"| {of.distinct:.2f} |"
+        f"| {name} | {of.observation:.3f} | {of.greedy:.3f} | {of.single:.3f} | {of.majority:.3f} | "
+        f"{'' if isnan(of.contradicts) else format(of.contradicts, '.3f')} | {of.distinct:.2f} |"
         for name, of in figures.items()
     )
     return f"""# How this checkpoint was made
@@ -60,17 +63,15 @@ def describe(
 
 A Qwen2.5-VL of {_parameters(folder) / 1e6:.1f} million parameters ({size / 1e6:.1f} MB in bfloat16), from nothing:
 
-- `base`: the language model alone reads for {train.READING.steps} steps, the vision tower alone looks for
-  {train.SIGHT.steps}, then the whole says what it sees for {train.BASE.steps}, on texts and clips none of which comes
-  twice;
-- `cold`, the job `align`: {ALIGN:,} teacher traces, {settings.align.steps} steps of {settings.align.batch},
-  {seconds["cold"]:.0f} s;
+- `base`, on texts and clips none of which comes twice: the language model alone reads for {train.READING.steps} steps,
+  the vision tower alone looks for {train.SIGHT.steps}, then the whole says what it sees for {train.BASE.steps};
+- `cold`, the job `align`: {ALIGN:,} teacher traces, {align.steps} steps of {align.batch}, {took["cold"]};
 - `refined`, the job `refine`: labels alone of {REFINE:,} clips, {refine.steps} steps of {refine.groups} clips and
-  {refine.rollouts} rollouts of each, objective `{refine.objective}`, {seconds["refined"] - seconds["cold"]:.0f} s;
-- `direct`, held against it: the job `align` with the labels alone of the {ALIGN:,} clips, {seconds["direct"]:.0f} s.
+  {refine.rollouts} rollouts of each, objective `{refine.objective}`, {alone};
+- `direct`, held against it: the job `align` with the labels alone of the {ALIGN:,} clips, {took["direct"]}.
 
-Seed 0 on the clips of seed {SEED}, {torch.get_num_threads()} threads of {platform.machine()}, torch
-{torch.__version__}, transformers {transformers.__version__}.
+Seed 0 on the clips of seed {SEED}, {os.cpu_count()} cores of {platform.machine()}, torch {torch.__version__}, transformers
+{transformers.__version__}.
 
 Measured with transformers in float32 on {figures["refined"].clips} clips of a writer that nothing was taught on, six in
 ten of them of kinds that the cold start does not know (subset `dev`, real H.264 files; `test` is for `make bench`). All

@@ -32,7 +32,9 @@ class Figures:
     greedy: float  # greedy: answer right
     single: float
     majority: float
-    contradicts: float  # of samples whose observation argues for a label: answered with another
+    contradicts: (
+        float  # of answered samples whose observation argues for a label: another one; NaN without such samples
+    )
     distinct: float  # mean number of different texts among the 4 samples, divided by 4
 
 
@@ -94,4 +96,4 @@ def _alike(shapes: Sequence[tuple[int, ...]], batch: int) -> Iterator[list[int]]
 
 def _mean(values: Iterable[float]) -> float:
     found = list(values)
-    return round(float(np.mean(found)), 4) if found else 0.0
+    return round(float(np.mean(found)), 4) if found else float("nan")
