@@ -141,6 +141,7 @@ def train(run: Run, arguments: argparse.Namespace, out: Path) -> None:
         ),
         task,
         recipes.engine_of(settings, str(start), chosen.kv_cache_mb),
+        settings.engine.stall_seconds,
         rounds,
     )
     training.register(run, out, "refine", "refined", start, lessons, told, read_at)

@@ -7,7 +7,6 @@ Output columns: TRACE_COLUMNS, one row per missing index, whatever happens to th
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import sys
 import traceback
@@ -20,7 +19,7 @@ import pyarrow as pa
 from models.engines.process import open_engine
 from models.engines.promise import EngineDead
 from models.engines.rollouts import COLUMNS, Plan, Rollouts, Task
-from udfs.stall import Watchdog
+from udfs.stall import Watchdog, stalled
 
 TRACE_COLUMNS = pa.schema(
     [
@@ -52,7 +51,7 @@ _OF_THE_LAKE = ("input_digest", "ingested_on")  # of a video, and no model's bus
 assert {*TRACE_COLUMNS.names} == {*COLUMNS, *_OF_THE_LAKE}
 
 # For the log only: Spark sees a lost worker and tries the task again on a fresh one.
-_DEAD_ENGINE_EXIT, _STALLED_ENGINE_EXIT = 70, 71
+_DEAD_ENGINE_EXIT = 70
 
 
 def rollout(plan: Plan) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -68,7 +67,7 @@ def rollout(plan: Plan) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.Reco
         if first is None:  # an empty partition starts no engine
             return
         _claim_device()
-        watchdog = Watchdog(plan.stall_seconds, _stalled)
+        watchdog = Watchdog(plan.stall_seconds, stalled)
 
         def rows() -> Iterator[dict]:
             engine = open_engine(plan.engine, plan.on_engine_start)  # watched, too: loading can hang
@@ -82,12 +81,6 @@ def rollout(plan: Plan) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.Reco
             os._exit(_DEAD_ENGINE_EXIT)
 
     return run
-
-
-def _stalled() -> None:
-    print("the engine gave no row for too long; this is where it stands:", file=sys.stderr, flush=True)
-    faulthandler.dump_traceback(2)
-    os._exit(_STALLED_ENGINE_EXIT)
 
 
 def _tasks(batches: Iterable[pa.RecordBatch], known: dict[str, dict[str, Any]]) -> Iterator[Task]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import faulthandler
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 Row = TypeVar("Row")
+_EXIT = 71  # for the log only: a lost worker is tried again
 
 
 class Watchdog:
@@ -44,3 +48,10 @@ class Watchdog:
             if self._waiting and time.monotonic() - self._heard_at > self._seconds:
                 self._on_stall()
                 return
+
+
+def stalled() -> None:
+    """End the process, whose engine may hold the device, and say where it stands."""
+    print("the engine gave nothing for too long; this is where it stands:", file=sys.stderr, flush=True)
+    faulthandler.dump_traceback(2)
+    os._exit(_EXIT)

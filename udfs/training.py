@@ -21,6 +21,7 @@ from models.video.container import Limits
 from models.video.frames import FrameSpec
 from models.video.pool import DecodeSettings
 from udfs.reading import sample_video
+from udfs.stall import Watchdog, stalled
 
 if TYPE_CHECKING:
     from models.training.clips import Clips
@@ -184,13 +185,16 @@ def align(training: Training, batch: int, micro_batch: int, seed: int) -> None:
         )
 
 
-def refine(training: Training, spec: RefineSpec, task: Task, engine: EngineSpec, store: Store) -> None:
-    """Stage 2: reinforcement learning on the lessons' labels."""
+def refine(
+    training: Training, spec: RefineSpec, task: Task, engine: EngineSpec, stall_seconds: float, store: Store
+) -> None:
+    """Stage 2: reinforcement learning on the lessons' labels; an engine silent for `stall_seconds` ends the process."""
     import torch
     import transformers
 
     from models.engines.process import open_engine
     from models.training import parallel
+    from models.training.attempts import Attempts
     from models.training.lessons import Lessons
     from models.training.model import load, save_bfloat16
     from models.training.refinement import Refinement
@@ -209,7 +213,21 @@ def refine(training: Training, spec: RefineSpec, task: Task, engine: EngineSpec,
     torch.manual_seed(spec.seed)
     with training.clips() as clips:
         lessons = Lessons(training.lessons)
-        stage = Refinement(spec, task, lessons, clips.of, model, processor, running, store, reference, journal)
+        attempts = Attempts(training.folder / "drawing.json")
+        stage = Refinement(
+            spec,
+            task,
+            lessons,
+            clips.of,
+            model,
+            processor,
+            running,
+            store,
+            reference,
+            journal,
+            attempts,
+            lambda steps: Watchdog(stall_seconds, stalled).watch(steps),
+        )
         checkpoints = training.folder / "checkpoints"
         train(model, stage.batches, stage.loss_sum, training.spec, checkpoints, journal, training.facts)
     save_bfloat16(model, processor, training.folder / "model")

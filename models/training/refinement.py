@@ -22,16 +22,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from models.engines.promise import Completion, Engine, Request, RequestRefused, Sampling
+from models.engines.promise import Classified, Completion, Engine, Request, RequestRefused, Sampling
 from models.engines.rollouts import seed_of
 from models.language.prompts import begun, chat
 from models.language.rule import Rule
 from models.training import parallel
+from models.training.attempts import Attempts
 from models.training.batches import Batch, Sample, collate, completion_logprobs
 from models.training.credit import Credit, by_token, gains
 from models.training.drawing import Past, draw
@@ -105,7 +106,8 @@ class Refinement:
     """The two functions that the loop needs: `batches` and `loss_sum`.
 
     clips: gives what the model is shown of each video, or why there is nothing to show. reference: the model to stay near
-    to (grpo). on_metric: figures of each round.
+    to (grpo). on_metric: figures of each round. attempts: at drawing a round, see there; watched: passes on what the engine
+    gives, and sees where it gives nothing.
     """
 
     def __init__(
@@ -120,10 +122,13 @@ class Refinement:
         store: Store,
         reference: PreTrainedModel | None = None,
         on_metric: OnMetric = lambda name, step, value: None,
+        attempts: Attempts | None = None,
+        watched: Callable[[Iterator[Any]], Iterator[Any]] = iter,
     ) -> None:
         self._spec, self._task, self._lessons, self._clips = spec, task, lessons, clips
         self._model, self._processor, self._engine, self._store = model, processor, engine, store
         self._reference, self._on_metric = reference, on_metric
+        self._attempts, self._watched = attempts or Attempts(), watched
         self._past = Past(len(lessons))
         self._noted = 0  # rounds whose outcome `_past` has
         self._place = {video_id: place for place, video_id in enumerate(lessons.ids())}
@@ -158,38 +163,40 @@ class Refinement:
     def _drawn(self, step: int) -> list[Drawn]:
         """The round of a step: read where it is published, else drawn and published."""
         if self._noted < step:  # a resumed run learns what came of the rounds before it
-            came = self._store.successes(self._noted, step) if parallel.rank() == 0 else []
-            for video_id, success in parallel.told(came):
+            for video_id, success in self._told(lambda: self._store.successes(self._noted, step)):
                 self._past.note(self._place[video_id], success)
         self._noted = step + self._spec.updates
-        drawn, seconds = self._published(step), None
+        drawn, seconds = self._told(lambda: self._store.published(step)), None
         if drawn is None:
             began = time.monotonic()
             drawn = self._draw(step)
             seconds = time.monotonic() - began
-            if parallel.rank() == 0:
-                self._store.publish(step, drawn)
+            self._told(lambda: self._store.publish(step, drawn))
         self._note(drawn)
         telling, collapsed = (sum(map(of, groups(drawn))) for of in (self._teaches, self._collapsed))
         for name, value in figures(drawn, telling, collapsed, seconds).items():
             self._on_metric(name, step, value)
         return drawn
 
-    def _published(self, step: int) -> list[Drawn] | None:
-        return parallel.told(self._store.published(step) if parallel.rank() == 0 else None)
+    def _told(self, ask: Callable[[], Any]) -> Any:
+        """What the first process finds, in all of them; the others do not ask."""
+        return parallel.told(ask() if parallel.rank() == 0 else None)
 
     def _draw(self, step: int) -> list[Drawn]:
         """Rollouts under the newest weights, until enough groups teach something or `refills` are used up."""
         spec, made, wanted = self._spec, list[Drawn](), self._spec.groups
-        order = iter(draw(self._past, (spec.seed, step)))
+        left_out = {self._place.get(video_id) for video_id in self._told(lambda: self._attempts.begin(step))}
+        order = (int(place) for place in draw(self._past, (spec.seed, step)) if place not in left_out)
         self._engine.replace_weights(served(self._model))
         for _ in range(1 + (spec.refills if spec.objective == "clipped" else 0)):
-            rows = list(islice(order, wanted))
-            drawn = self._roll_out(step, [self._lessons[int(place)] for place in rows])
+            lessons = [self._lessons[place] for place in islice(order, wanted)]
+            self._told(partial(self._attempts.ask, [lesson.video_id for lesson in lessons]))
+            drawn = self._roll_out(step, lessons)
             made += drawn
             wanted -= sum(self._teaches(group) for group in groups(drawn))
-            if wanted <= 0 or not rows:
+            if wanted <= 0 or not lessons:
                 break
+        self._told(self._attempts.end)
         return made if spec.updates == 1 else self._with_old(made)
 
     def _roll_out(self, step: int, lessons: Sequence[Lesson]) -> list[Drawn]:
@@ -208,8 +215,8 @@ class Refinement:
             except RequestRefused as error:  # it costs that video, as one that cannot be decoded does
                 print(f"left out of this round: {request.key}: {error}", file=sys.stderr, flush=True)
         # All at once, then to the end: what is computed together, and so the last digit, depends on no clock.
-        while self._engine.unfinished:
-            for done in self._engine.step():
+        for finished in self._watched(self._steps()):
+            for done in finished:
                 if isinstance(done, Completion):
                     found[done.key][done.index] = done
         made = [
@@ -217,6 +224,10 @@ class Refinement:
             for video_id, completions in found.items()
         ]
         return [drawn for group in parallel.gathered(made) for drawn in group]
+
+    def _steps(self) -> Iterator[Sequence[Completion | Classified]]:
+        while self._engine.unfinished:
+            yield self._engine.step()
 
     def _requests(self, step: int, shown: dict[str, tuple[Lesson, Clip]]) -> Iterator[Request]:
         for video_id, (lesson, clip) in shown.items():

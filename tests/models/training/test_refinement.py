@@ -14,11 +14,12 @@ import torch
 from support import free_port
 
 import models.handwriting
-from models.engines.promise import EngineSpec, Sampling
+from models.engines.promise import EngineDead, EngineSpec, Sampling
 from models.handwriting import scenes, tiny
 from models.handwriting.rule import LABELS, label_argued
 from models.handwriting.sight import sampled
 from models.training import parallel
+from models.training.attempts import Attempts
 from models.training.batches import completion_logprobs
 from models.training.drawing import Past, draw
 from models.training.lessons import COLUMNS, Lessons, write
@@ -232,6 +233,65 @@ def test_with_credit_by_segment_what_is_seen_gains_by_what_it_is_evidence_of(dra
         ]
         assert found[one.token_ids] == pytest.approx(due, abs=1e-5)
         assert len(set(due)) == 2
+
+
+class Cursed:
+    """An engine that dies over some videos."""
+
+    def __init__(self, engine, videos: set[str]) -> None:
+        self._engine, self._videos, self._asked = engine, videos, set()
+
+    def submit(self, request, *arguments, **named):
+        self._asked.add(request.key)
+        self._engine.submit(request, *arguments, **named)
+
+    def step(self):
+        if self._asked & self._videos:
+            while self._engine.unfinished:  # what it holds is not for the next test
+                self._engine.step()
+            raise EngineDead("out of order")
+        return self._engine.step()
+
+    def __getattr__(self, name):
+        return getattr(self._engine, name)
+
+
+def test_videos_over_which_the_engine_dies_twice_are_left_out_by_the_third_run(
+    drawn, lessons, engine, tmp_path, capsys
+):
+    video = drawn[0][0].video_id
+    first = list(dict.fromkeys(one.video_id for one in drawn[0]))[: SPEC.groups]
+    for _ in range(2):
+        with pytest.raises(EngineDead):
+            stage(lessons, Cursed(engine, {video}), Kept(), attempts=Attempts(tmp_path / "a"))[1].batches(0)
+    assert not capsys.readouterr().err
+    store = Kept()
+    _, third = stage(lessons, Cursed(engine, {video}), store, attempts=Attempts(tmp_path / "a"))
+    third.batches(0)
+    assert f"drawing step 0 ended the process 2 times: {', '.join(first)}" in capsys.readouterr().err
+    third.batches(1)
+    assert store[0] and store[1] and not {one.video_id for step in (0, 1) for one in store[step]} & set(first)
+
+
+def test_a_run_that_was_killed_once_draws_the_same(drawn, lessons, engine, tmp_path):
+    with pytest.raises(EngineDead):
+        stage(lessons, Cursed(engine, {drawn[0][0].video_id}), Kept(), attempts=Attempts(tmp_path / "a"))[1].batches(0)
+    store = Kept()
+    stage(lessons, engine, store, attempts=Attempts(tmp_path / "a"))[1].batches(0)
+    assert [(one.video_id, one.text) for one in store[0]] == [(one.video_id, one.text) for one in drawn[0]]
+
+
+def test_what_the_engine_gives_passes_by_a_watch(lessons, engine):
+    seen = []
+
+    def watched(steps):
+        for step in steps:
+            seen.append(len(step))
+            yield step
+
+    store = Kept()
+    stage(lessons, engine, store, watched=watched)[1].batches(0)
+    assert sum(seen) == len(store[0])
 
 
 def paid(one: Drawn, reward: float) -> Drawn:
