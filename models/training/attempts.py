@@ -1,6 +1,6 @@
 """Rounds whose drawing ends the process each time: an engine that dies, or stands still, over one of their videos.
 
-What a round draws follows from seeds, so the next run would die of the same. After a second time the videos of that round
+What a round draws follows from seeds, so the next run would die of the same. After a third time the videos of that round
 are left out of the training; which of them it was nobody knows, and what they would teach is little.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-_TIMES = 2  # once may be the machine
+_TIMES = 3  # once or twice may be the machine, or whoever stopped the run
 
 
 class Attempts:
