@@ -8,9 +8,10 @@
 --model    a folder, or a registered model by name or id, writes n traces of each video: rollouts like any others
 --oracle   of the task handwriting alone: knows the digits (facet `digits`) and errs at that rate, the same for one seed
 
-Kept is a trace that is well formed, gives the video's own label, does not name one in its observation, and does not show
-that it knew; each other one is a row of `quarantine` that says why. What has no label is kept where a teacher wrote several
-traces of it and all agree. A corrected file, another n or seed is another teacher: `align` takes the newest.
+Kept is a trace that is well formed, gives the video's own label, does not name one in its observation, does not show that
+it knew and, by the task's rule where there is one, argues for its answer; each other one is a row of `quarantine` that says
+why. What has no label is kept where a teacher wrote several traces of it and all agree. A corrected file, another n or seed
+is another teacher: `align` takes the newest.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
+from pyspark.sql.types import StringType, StructField, StructType
 
 from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
@@ -46,6 +48,7 @@ from schemas.quarantine import QUARANTINE
 from schemas.recipes import RECIPES
 from schemas.traces import TRACES
 from schemas.videos import VIDEOS
+from udfs.argued import ARGUED_COLUMNS, argued
 from udfs.imported import IMPORTED_COLUMNS, read_traces
 from udfs.oracle import ORACLE_COLUMNS, oracle
 
@@ -177,7 +180,11 @@ def publish(run: Run, said: Said, recipe: Recipe) -> None:
     known = {"task": F.lit(run.task), "recipe_id": F.lit(recipe.id), "created_at": F.current_timestamp()}
     truth = run.lake.view("current_labels").where(F.col("task") == run.task)
     rows = judged(
-        said.rows.withColumns(known), truth, run.labels, run.settings.rollout.grammar, run.settings.rollout.max_tokens
+        with_argued(run, said.rows.withColumns(known)),
+        truth,
+        run.labels,
+        run.settings.rollout.grammar,
+        run.settings.rollout.max_tokens,
     )
     there = run.lake.read(TRACES).where(F.col("recipe_id") == recipe.id)
     noted = run.lake.read(QUARANTINE).where(F.col("row_key").contains(f"/{recipe.id}/"))
@@ -198,6 +205,12 @@ def publish(run: Run, said: Said, recipe: Recipe) -> None:
 
         settled = run.waves.make(write, run.record.versions | {"recipe_id": recipe.id})
     account(run, said, fates, settled)
+
+
+def with_argued(run: Run, rows: DataFrame) -> DataFrame:
+    """The same rows with what they argue for: ARGUED_COLUMNS."""
+    schema = StructType([*rows.schema, *(StructField(name, StringType()) for name in ARGUED_COLUMNS)])
+    return rows.mapInArrow(argued(run.settings.labels.rule), schema)
 
 
 def account(run: Run, said: Said, fates: list[Row], settled: Settled | None) -> None:

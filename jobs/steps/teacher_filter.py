@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from conf.sections import NONE
 from schemas.traces import TRACES
+from udfs.argued import ARGUED_COLUMNS
 
 SPLIT = "align"
 
@@ -32,7 +33,8 @@ _WIDEST = 16  # characters of a token, more than any tokenizer's average: what i
 def judged(rows: DataFrame, truth: DataFrame, labels: tuple[str, ...], grammar: str, max_tokens: int) -> DataFrame:
     """Adds refused_key, refused_reason and refused_message, which are NULL where a trace is kept.
 
-    rows: one a trace, with the columns of TRACES and `split`, the video's; what one source says of a video is all here.
+    rows: one a trace, with the columns of TRACES, `split`, the video's, and what the trace argues for (udfs/argued.py); what
+    one source says of a video is all here.
     A NULL video_id is of a trace that names no single video: it is neither kept nor refused. truth: video_id and labels, as
     people said. labels: of the task; grammar: that the traces are read by; max_tokens: that a rollout may have.
     """
@@ -43,7 +45,7 @@ def judged(rows: DataFrame, truth: DataFrame, labels: tuple[str, ...], grammar: 
     rows = rows.join(told, "video_id", "left").withColumns({name: of.over(siblings) for name, of in said.items()})
     refusal = F.when(F.col("video_id").isNotNull(), F.coalesce(*_refusals(labels, grammar, _WIDEST * max_tokens)))
     return rows.withColumn("_refusal", refusal).select(
-        *[name for name in rows.columns if name not in said and name != "truth"],
+        *[name for name in rows.columns if name not in (*said, *ARGUED_COLUMNS, "truth")],
         F.concat_ws("/", *TRACES.key).alias("refused_key"),
         F.col("_refusal.reason").alias("refused_reason"),
         F.col("_refusal.message").alias("refused_message"),
@@ -112,6 +114,17 @@ def _refusals(labels: tuple[str, ...], grammar: str, most: int) -> list[Column]:
             _named("truth"),
             F.lit(", found "),
             _named("labels"),
+        ),
+        *(
+            _refused(
+                "teacher_contradicts",
+                (F.size("labels") == 1) & (F.col(name) != F.element_at("labels", 1)),
+                F.lit(f"expected the {segment} to argue for the answer "),
+                _named("labels"),
+                F.lit(", found it to argue for "),
+                F.col(name),
+            )
+            for name, segment in ARGUED_COLUMNS.items()
         ),
     ]
 

@@ -28,6 +28,7 @@ from udfs.oracle import ORACLE_COLUMNS, oracle
 
 CHECKPOINT = "models/handwriting/checkpoint"
 ALIGNED, UNLABELLED, ELSEWHERE = 8, 7, 9  # videos 0-8 are of the split align, 7 without a label; 9 is of another split
+OPPOSITE = {"rising": "9 5 3 1", "falling": "1 3 5 9", "mixed": "1 3 5 9"}  # label -> digits that argue for another
 # A row of traces.csv: which video, what is done to its right trace, why it is refused (None: it is not).
 ROWS = [
     (0, lambda text: text.replace("<think>", "<think>The ground truth is clear. "), "teacher_leak"),
@@ -35,6 +36,7 @@ ROWS = [
     (2, lambda text: text, "teacher_wrong_label"),
     (3, lambda text: text.replace("<observation>", "<observation>mixed: "), "teacher_judges_early"),
     (4, lambda text: text, None),
+    (4, lambda text: seeing(OPPOSITE[text[text.rindex("<answer>") + 8 :].split("<")[0]], text), "teacher_contradicts"),
     (5, lambda text: text, None),
     (5, lambda text: text.replace("<think>", "<think> "), None),
     (6, lambda text: "", "teacher_format"),
@@ -43,6 +45,10 @@ ROWS = [
     (ELSEWHERE, lambda text: text, "teacher_split"),
 ]
 REFUSED = sum(reason is not None for _, _, reason in ROWS)
+
+
+def seeing(digits: str, text: str) -> str:
+    return f"<observation>{digits}</observation>{text.partition('</observation>')[2]}"
 
 
 def other(label: str) -> str:
@@ -165,7 +171,7 @@ def test_rows_that_are_lost_or_doubled_end_the_run(taught, monkeypatch):
     doubled = lambda rows, *rest: judged(rows, *rest).unionByName(judged(rows, *rest))  # noqa: E731
     judged = teach.judged
     monkeypatch.setattr(teach, "judged", doubled)
-    with pytest.raises(RuntimeError, match="12 traces of the teacher became 24 judged ones: rows were lost or doubled"):
+    with pytest.raises(RuntimeError, match="13 traces of the teacher became 26 judged ones: rows were lost or doubled"):
         taught.job("teach", file=str(taught.file))
 
 

@@ -8,7 +8,7 @@ from jobs.steps.teacher_filter import judged, marked
 
 COLUMNS = (
     "video_id string, recipe_id string, input_digest string, rollout_index int, attempt int, split string, status string, "
-    "well_formed boolean, text string, observation string, labels array<string>, error string"
+    "well_formed boolean, text string, observation string, labels array<string>, error string, seen string, thought string"
 )
 LABELS = ("cat", "non-cat", "dog")
 
@@ -16,7 +16,15 @@ LABELS = ("cat", "non-cat", "dog")
 def verdicts(spark, rows: list[dict], truth: dict[str, list[str] | None], labels=LABELS) -> dict:
     """(video, index) -> reason and message."""
     good = {"recipe_id": "r", "input_digest": "0", "rollout_index": 0, "attempt": 0, "split": "align", "status": "ok"}
-    good |= {"well_formed": True, "text": "t", "observation": None, "labels": ["cat"], "error": None}
+    good |= {
+        "well_formed": True,
+        "text": "t",
+        "observation": None,
+        "labels": ["cat"],
+        "error": None,
+        "seen": None,
+        "thought": None,
+    }
     names = [part.split()[0] for part in COLUMNS.split(", ")]
     given = spark.createDataFrame([tuple((good | row)[name] for name in names) for row in rows], COLUMNS)
     told = spark.createDataFrame(list(truth.items()), "video_id string, labels array<string>")
@@ -46,6 +54,8 @@ def test_a_right_trace_is_kept_and_a_wrong_one_says_what_was_expected_and_found(
         ({"text": "t" * 129}, "teacher_too_long", "at most 128 characters, as rollout.max_tokens allows, found 129"),
         ({"observation": "a Cat, asleep"}, "teacher_judges_early", "names no label, found Cat"),
         ({"observation": "non-cat"}, "teacher_judges_early", "found non-cat"),
+        ({"seen": "dog", "thought": "cat"}, "teacher_contradicts", "observation to argue for the answer cat, found it to"),
+        ({"seen": "cat", "thought": "dog"}, "teacher_contradicts", "think to argue for the answer cat, found it to argue"),
     ],
 )  # fmt: skip
 def test_each_fault_has_its_reason(spark, row, reason, said):
@@ -83,6 +93,12 @@ def test_words_of_somebody_who_knew_the_label_are_refused(spark, text):
 )
 def test_honest_words_are_not(spark, text):
     assert verdicts(spark, [{"video_id": "a", "text": text}], {"a": ["cat"]})["a", 0] == (None, None)
+
+
+def test_what_argues_for_the_answer_or_for_nothing_is_kept(spark):
+    rows = [{"video_id": "a", "seen": seen, "thought": thought} for seen, thought in (("cat", "cat"), ("cat", None))]
+    rows = [row | {"rollout_index": index} for index, row in enumerate(rows)]
+    assert set(verdicts(spark, rows, {"a": ["cat"]}).values()) == {(None, None)}
 
 
 def test_a_word_that_holds_a_label_is_another_word(spark):
