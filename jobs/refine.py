@@ -140,7 +140,7 @@ def train(run: Run, arguments: argparse.Namespace, out: Path) -> None:
             seed=arguments.seed,
         ),
         task,
-        recipes.engine_of(settings, str(start), chosen.kv_cache_mb),
+        recipes.engine_of(settings, str(start), str(told["start"]), chosen.kv_cache_mb),
         settings.engine.stall_seconds,
         rounds,
     )

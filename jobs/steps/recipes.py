@@ -216,13 +216,13 @@ def decoding(settings: Settings) -> DecodeSettings:
     return DecodeSettings(decode.workers, decode.timeout_seconds, decode.memory_mb << 20)
 
 
-def engine_of(settings: Settings, model: str, kv_cache_mb: int | None = None) -> EngineSpec:
+def engine_of(settings: Settings, model: str, digest: str, kv_cache_mb: int | None = None) -> EngineSpec:
     """The engine of these settings on a model's folder. kv_cache_mb: where it is to have another cache than they say."""
     engine, kv_cache_mb = settings.engine, kv_cache_mb or settings.engine.kv_cache_mb
     return EngineSpec(
         kind=engine.kind,
         model=model,
-        digest=model_digest(model),
+        digest=digest,
         dtype=engine.dtype,
         max_model_len=engine.max_model_len,
         max_num_seqs=engine.max_num_seqs,
@@ -233,18 +233,12 @@ def engine_of(settings: Settings, model: str, kv_cache_mb: int | None = None) ->
 
 def plan(recipe: Recipe, settings: Settings) -> Plan:
     """What a worker needs: identity from the recipe, everything that only costs time or memory from the settings."""
-    engine, value = settings.engine, recipe.json
+    value = recipe.json
     return Plan(
-        engine=EngineSpec(
-            kind=engine.kind,
-            model=recipe.model_path,
-            digest=value["model"],
+        engine=replace(
+            engine_of(settings, recipe.model_path, value["model"]),
             dtype=value["dtype"],
-            max_model_len=engine.max_model_len,
-            max_num_seqs=engine.max_num_seqs,
-            kv_cache_bytes=engine.kv_cache_mb and engine.kv_cache_mb << 20,
             adapters=(Adapter(_ADAPTER, recipe.adapter_path, value["adapter"]),) if recipe.adapter_path else (),
-            gpus=engine.gpus,
         ),
         sampling=Sampling(**value["sampling"] | {"stop": tuple(value["sampling"].get("stop", ()))}),
         frames=frame_spec(value["frames"], recipe.model_path),
@@ -257,7 +251,7 @@ def plan(recipe: Recipe, settings: Settings) -> Plan:
         limits=limits(settings),
         decoding=decoding(settings),
         rows_per_batch=64,
-        stall_seconds=engine.stall_seconds,
+        stall_seconds=settings.engine.stall_seconds,
     )
 
 

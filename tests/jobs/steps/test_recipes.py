@@ -96,6 +96,6 @@ def test_blinded_recipes_differ_in_what_is_shown_and_nothing_else():
 
 def test_an_engine_beside_a_trainer_has_a_cache_of_its_own():
     settings = load(None, ["engine.kv_cache_mb=256"])
-    assert recipes.engine_of(settings, settings.model.path).kv_cache_bytes == 256 << 20
-    assert recipes.engine_of(settings, settings.model.path, 64).kv_cache_bytes == 64 << 20
-    assert recipes.engine_of(load(), settings.model.path).kv_cache_bytes is None
+    assert recipes.engine_of(settings, settings.model.path, "d").kv_cache_bytes == 256 << 20
+    assert recipes.engine_of(settings, settings.model.path, "d", 64).kv_cache_bytes == 64 << 20
+    assert recipes.engine_of(load(), settings.model.path, "d").kv_cache_bytes is None
