@@ -219,19 +219,19 @@ def test_with_credit_by_segment_what_is_seen_gains_by_what_it_is_evidence_of(dra
         for one, (seen, right) in zip(group, told, strict=True)
     ]
     _, own = stage(lessons, Silent(), Kept({0: own_rows}), replace(SPEC, credit="segment"))
-    tokenizer, found = own._tokenizer, {}
+    tokenizer, found = own._tokenizer, []
     for micro in own.batches(0):
         for row, keep in enumerate(micro.batch.keep):
             ids = micro.batch.inputs["input_ids"][row, -micro.batch.places :][keep].tolist()
-            found[tuple(ids)] = micro.gain[row][keep].tolist()
-    for one, (seen, right) in zip(own_rows, told, strict=True):
+            found.append((tuple(ids), micro.gain[row][keep].tolist()))
+    for one, (seen, right), (ids, gain) in zip(own_rows, told, found, strict=True):
         ends = [len(tokenizer.decode(one.token_ids[: n + 1])) for n in range(len(one.token_ids))]
         border = one.text.index("</observation>") + len("</observation>")
         due = [
             (0.5 * seen - 0.25) / (0.25 + 1e-4) if end <= border else (right - 0.25) / (np.std([0, 0, 0, 1]) + 1e-4)
             for end in ends
         ]
-        assert found[one.token_ids] == pytest.approx(due, abs=1e-5)
+        assert ids == one.token_ids and gain == pytest.approx(due, abs=1e-5)
         assert len(set(due)) == 2
 
 
