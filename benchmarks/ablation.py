@@ -51,6 +51,7 @@ from models.training import journal
 from udfs.training import JOURNAL
 
 PROJECT = Path(__file__).resolve().parents[1]
+DOCUMENT = PROJECT / "docs" / "ablation.md"  # holds what is printed, and what can be said of it
 RESULTS = PROJECT / "benchmarks" / "results" / "ablation"
 CLIPS = RESULTS / "clips" / "test.json"  # whose hand and of what kind each test clip is, in the order of results
 ALIGN, REFINE, CALIBRATE, TEST, SEED, K = 600, 2400, 600, 1008, 7, 4
@@ -341,7 +342,10 @@ def main() -> int:
         if asked.missing or asked.fresh:
             print(f"== {name}, seed {seed}", file=sys.stderr, flush=True)
             _write(RESULTS / f"{name}-{seed}.json", bench.measured(name, seed))
-    print(ablation_table.text(known(), about, json.loads(CLIPS.read_text()) if CLIPS.exists() else {}))
+    printed = ablation_table.text(known(), about, json.loads(CLIPS.read_text()) if CLIPS.exists() else {})
+    if asked.missing or asked.fresh:
+        DOCUMENT.write_text(ablation_table.inserted(DOCUMENT.read_text(), printed))
+    print(printed)
     return 0
 
 

@@ -50,6 +50,7 @@ DIFFERENCES = (
     ("9 less 4: grpo", False, ("refined-grpo", "single"), ("refined", "single")),
     ("9 less 4: accuracy and format alone", False, ("refined-plain", "single"), ("refined", "single")),
 )
+MARK = "<!-- make ablation -->\n"
 _SHARES = ("parsed", "observed", "contradicts", "alike", "collapse")
 _COSTS = ("tokens", "rollouts", "seconds")
 
@@ -73,6 +74,12 @@ def text(known: Results, about: Mapping[str, str], clips: Mapping[str, Sequence[
         if names
     ]
     return "\n\n".join([rows(found), *([differences(found, clips)] if found else []), *notes])
+
+
+def inserted(document: str, printed: str) -> str:
+    """A document with these tables between its two marks."""
+    before, _, rest = document.partition(MARK)
+    return f"{before}{MARK}\n{printed}\n{MARK}{rest.partition(MARK)[2]}"
 
 
 def rows(found: Mapping[str, Results]) -> str:

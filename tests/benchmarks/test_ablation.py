@@ -98,6 +98,15 @@ def test_what_is_kept_is_of_models_and_seeds_that_there_are_and_of_all_clips():
         assert right == pytest.approx(kept["methods"]["single"]["accuracy"])
 
 
+def test_the_document_holds_what_is_printed(tmp_path):
+    bench = ablation.Bench(tmp_path)
+    about = {name: bench.about(name) for name in MODELS}
+    printed = ablation_table.text(ablation.known(), about, json.loads(ablation.CLIPS.read_text()))
+    said = ablation.DOCUMENT.read_text()
+    assert ablation_table.inserted(said, printed) == said, "make ablation MISSING=1 writes it"
+    assert said.count(ablation_table.MARK) == 2
+
+
 def traces(truth: list[Case], sure: float, rng) -> list[list[dict]]:
     """Four of each case, whose labels are right for three in four cases and have that probability."""
     made = []
