@@ -36,9 +36,9 @@ ROWS = [
     (2, lambda text: text, "teacher_wrong_label"),
     (3, lambda text: text.replace("<observation>", "<observation>mixed: "), "teacher_judges_early"),
     (4, lambda text: text, None),
-    (4, lambda text: seeing(OPPOSITE[text[text.rindex("<answer>") + 8 :].split("<")[0]], text), "teacher_contradicts"),
     (5, lambda text: text, None),
     (5, lambda text: text.replace("<think>", "<think> "), None),
+    (5, lambda text: seeing(OPPOSITE[text[text.rindex("<answer>") + 8 :].split("<")[0]], text), "teacher_contradicts"),
     (6, lambda text: "", "teacher_format"),
     (UNLABELLED, lambda text: text, "teacher_unlabelled"),
     (8, lambda text: text, None),
@@ -71,7 +71,7 @@ def taught(spark, tmp_path_factory):
         digits = digits_of(lake, video)
         text = trace(digits, video)
         if reason == "teacher_wrong_label":
-            text = f"{text.rpartition('<answer>')[0]}<answer>{other(label_of(digits))}</answer>"
+            text = trace([9, 5, 3, 1] if other(label_of(digits)) == "falling" else [1, 3, 5, 9], video)
         lake.texts.append(change(text))
     write_traces(lake, lake.file, lake.texts)
     lake.job("ingest", source=str(data / "align"), labels=str(lake.labels))
