@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from safetensors import safe_open
+from safetensors.torch import load_file
 
 import models.handwriting
 from benchmarks.ablation import ALIGN, PROJECT, REFINE, SEED, Bench
@@ -96,8 +96,7 @@ def _dev(folder: Path) -> tuple[list[Path], list[list[int]]]:
 
 
 def _parameters(folder: Path) -> int:
-    with safe_open(folder / "model.safetensors", "pt") as file:
-        return sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
+    return sum(tensor.numel() for tensor in load_file(folder / "model.safetensors").values())
 
 
 def main() -> int:

@@ -172,7 +172,7 @@ class Learning(Section):
     """What every stage of training has."""
 
     steps: int = Field(ge=1, description="optimiser steps")
-    micro_batch: int = Field(ge=1, description="traces, of align, or rollouts that fit into memory at once")
+    micro_batch: int = Field(ge=1, description="traces (align) or rollouts (refine) that fit into memory at once")
     lora: Lora | None = Field(description="null: all weights are trained")
     learning_rate: float = Field(gt=0)
     warmup: int = Field(ge=0, description="steps")
