@@ -211,13 +211,21 @@ class Refine(Learning):
     length: tuple[int, int] = Field(description="least and most tokens of a completion; of the reward length")
 
 
+class Vlm(Learning):
+    """A model that watches the video beside each trace of it; learns from all folds but the first, which judges it."""
+
+    init: str = Field(description="model to begin with: folder, or name or id of a registered one")
+    batch: int = Field(ge=1, description="traces per step")
+
+
 class Calibrate(Section):
-    kind: Literal["linear", "vote"] = Field(description="what to try; the vote is always there to be beaten")
+    kind: Literal["linear", "vote", "vlm"] = Field(description="what to try; the vote is always there to be beaten")
     hashed_words: int = Field(ge=0, le=65536, description="buckets for the words of the traces")
     l2: float = Field(ge=0)
     folds: int = Field(
         ge=2, le=100, description="parts of the split calibrate; each is judged by what the others teach"
     )
+    vlm: Vlm
 
 
 class Decide(Section):
@@ -250,6 +258,9 @@ class Task(Section):
         default="exclusive", description="a video has exactly one label, or each applies or not on its own"
     )
     prompt: str | None = Field(default=None, description="text beside the video; null: the default template")
+    review: str | None = Field(
+        default=None, description="what a calibrator of kind vlm is asked, with {codes} or {choices}; null: the default"
+    )
     rule: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = Field(
         default=None,
         description="module:function, from what a trace observes or thinks to the label that it argues for",

@@ -11,90 +11,54 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import from_arrow_schema
 
 from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
-from jobs.steps import recipes, scope
+from jobs.steps import recipes, reviewing, scope, training
+from jobs.steps.examples import gather, labelled
 from jobs.steps.facets import clusters
 from jobs.steps.metrics import metric_rows, write_once
 from jobs.steps.recipes import Recipe
 from jobs.steps.scoring import traced
-from lake import parquet
 from models.calibration import calibrator, crossfit
 from models.calibration.crossfit import Examples, Fit, HeldOut
-from models.calibration.features import FeatureSpec
+from models.calibration.features import FeatureSpec, vector
 from models.calibration.probabilities import is_extreme
 from models.calibration.rare import ENOUGH
+from models.calibration.reviewer import ReviewerCalibrator
 from models.calibration.worth import VOTE, Worth, worth
-from schemas.label_set import LabelSet
 from schemas.traces import STATUSES, TRACES
-from udfs.calibrator import FEATURE_COLUMNS, featurize
 
 TAKES_BUDGET = False
 _NAMES = 5  # labels in a message
 _MOST_VIDEOS = 200_000  # the driver holds their features; more would teach so small a model nothing
+_JUDGING = 0  # the fold that a calibrator which watches the video does not learn from
 _MOSTLY = 0.5  # share of the traces
 _HONEST = "not below 0 for sure: the vote is the honest choice, `promote` takes no other without --force"
 
 
-def labelled(traced: DataFrame, labels: DataFrame, shared: DataFrame, wanted: LabelSet, folds: int) -> DataFrame:
-    """Labelled videos with their traces: video_id, targets (for each label, 1 where it applies), fold, cluster, traces.
+@dataclass(frozen=True)
+class Candidate:
+    """Examples that it is judged by, and how it learns from those of other folds."""
 
-    shared: video_id, cluster, of videos that share a source with others: they are in one fold. Which that is depends on its
-    name alone, so it stays when more arrive.
-    """
-    targets = F.array(*[F.array_contains("labels", label).cast("long") for label in wanted.slugs])
-    own = F.coalesce("cluster", "video_id")
-    rows = (
-        traced.join(labels.select("video_id", "labels"), "video_id")
-        .join(shared, "video_id", "left")
-        .where("labels IS NOT NULL")
-        .select(
-            "video_id",
-            targets.alias("targets"),
-            F.pmod(F.xxhash64(own), F.lit(folds)).alias("fold"),
-            F.xxhash64(own).alias("cluster"),
-            "traces",
-        )
-    )
-    # A label that the task has given up teaches nothing.
-    return rows if wanted.independent else rows.where("aggregate(targets, 0L, (a, n) -> a + n) = 1")
-
-
-def gather(run: Run, rows: DataFrame, spec: FeatureSpec) -> Examples:
-    """The rows as vectors, in the order of their ids: sums in floating point depend on it."""
-    made = run.path("features")
-    rows.mapInArrow(featurize(spec), from_arrow_schema(FEATURE_COLUMNS)).write.mode("overwrite").parquet(made)
-    parts = list(parquet.batches(made, ["video_id", "features", "targets", "fold", "cluster"]))
-    ids = np.concatenate(
-        [*(part.column("video_id").to_numpy(zero_copy_only=False) for part in parts), np.empty(0, object)]
-    )
-    order = np.argsort(ids)
-
-    def matrix(name: str, width: int, kind: type) -> np.ndarray:
-        flat = [part.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False) for part in parts]
-        return np.concatenate([*flat, np.empty(0)]).astype(kind).reshape(-1, width)[order]
-
-    def column(name: str) -> np.ndarray:
-        return np.concatenate([*(part.column(name).to_numpy() for part in parts), np.empty(0, np.int64)])[order]
-
-    applies = matrix("targets", len(spec.labels), np.int64)
-    targets = applies if spec.independent else applies.argmax(1) if len(applies) else np.empty(0, np.int64)
-    return Examples(matrix("features", len(spec.names), np.float64), targets, column("fold"), column("cluster"))
+    examples: Examples
+    fit: Fit
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
     settings, k = run.settings, run.settings.rollout.n
+    kind = settings.calibrate.kind
     recipe = recipes.of_settings(settings)
     mine = scope.of_split(run, "calibrate", recipe)
     if mine.count > _MOST_VIDEOS:  # about so many, always the same ones
@@ -102,16 +66,20 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         mine = scope.fix(run, "calibrate-on", mine.videos.where(share))
     traces = mine.of(run.lake.read(TRACES).where(F.col("recipe_id") == recipe.id))
     rows = labelled(
-        traced(traces, recipe.id, k, settings.waves.max_attempts),
+        traced(traces, recipe.id, k, settings.waves.max_attempts, kind).join(
+            mine.videos.select(*scope.KEY, "uri", "input_text"), list(scope.KEY)
+        ),
         run.lake.view("current_labels").where(F.col("task") == run.task),
         clusters(run),
         run.label_set,
         settings.calibrate.folds,
     )
-    spec = FeatureSpec(
-        run.labels, settings.calibrate.hashed_words, run.label_set.independent, settings.labels.rule or ""
-    )
-    examples = gather(run, rows, spec)
+    plain = FeatureSpec(run.labels, 0, run.label_set.independent)
+    # The vote sees the features that all specs begin with.
+    spec = plain
+    if kind == "linear":
+        spec = replace(plain, hashed_words=settings.calibrate.hashed_words, rule=settings.labels.rule or "")
+    examples = gather(run, "features", rows, partial(seen, spec), len(spec.names), run.label_set)
     run.record.add({"videos_train": len(examples), "clusters_train": len(np.unique(examples.cluster))})
     if not len(examples):
         raise UsageError(
@@ -119,18 +87,17 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
             "run `deepintuit ingest --labels ...` and `deepintuit rollout --split calibrate` first"
         )
     say_traces(run, examples, spec)
-    plain = FeatureSpec(run.labels, 0, run.label_set.independent)
-    # The vote sees the features that all specs begin with.
-    fits: dict[str, Fit] = {VOTE: crossfit.vote(plain, k)}
-    if settings.calibrate.kind == "linear":
-        fits["linear"] = crossfit.linear(spec, settings.calibrate.l2)
+    candidates = {VOTE: Candidate(examples, crossfit.vote(plain, k))}
+    if kind == "linear":
+        candidates[kind] = Candidate(examples, crossfit.linear(spec, settings.calibrate.l2))
         say_rare(run, examples, spec)
-    held_out = {kind: crossfit.cross_fit(examples, fit, run.labels) for kind, fit in fits.items()}
-    found = {kind: worth_of(kind, held_out, examples, len(run.labels)) for kind in fits}
+    if kind == "vlm":
+        candidates = watching(run, arguments, recipe, rows, examples)
+    found = judged(candidates, run.labels)
     best = next((kind for kind, of in found.items() if of and of.beats_vote and of.beats_constant), VOTE)
     figures: list[dict[str, Any]] = []
-    for kind, fit in fits.items():
-        made, known = fit(examples), found[kind]
+    for kind, candidate in candidates.items():
+        made, known = candidate.fit(candidate.examples), found[kind]
         made = replace(made, temperature=known.temperature) if known else made
         calibrator_id = register(run, recipe, made, known)
         run.record.results[kind] = {"calibrator_id": calibrator_id} | (known.json() if known else {})
@@ -139,6 +106,51 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     run.record.versions |= {"recipe_id": recipe.id, "calibrator_id": run.record.results[best]["calibrator_id"]}
     write_once(run, figures)
     say(run, found, best)
+
+
+def seen(spec: FeatureSpec, row: Mapping[str, Any]) -> np.ndarray:
+    """What a light calibrator sees of a video."""
+    return vector(row["traces"], spec)
+
+
+def watching(
+    run: Run, arguments: argparse.Namespace, recipe: Recipe, rows: DataFrame, examples: Examples
+) -> dict[str, Candidate]:
+    """The calibrator that watches the video, learned from all folds but the first, and the vote beside it on that one.
+
+    rows, examples: of all folds, features as of the vote.
+    """
+    if run.label_set.independent:
+        raise UsageError("calibrate.kind: vlm answers with one label: expected a task of exclusive labels; take linear")
+    if arguments.out is None:
+        raise UsageError("calibrate.kind: vlm trains a model: expected --out FOLDER, which goes on where it stopped")
+    first = examples.of(examples.fold == _JUDGING)
+    taught = examples.targets[examples.fold != _JUDGING]
+    if not len(first) or not len(taught):
+        raise UsageError(
+            f"calibrate: expected videos of several sources, to learn from some and be judged by others; found "
+            f"{len(taught)} videos to learn from and {len(first)} to be judged by"
+        )
+    with training.made(run, arguments.out) as out:
+        asks = reviewing.learn(run, out, recipe, rows.where(F.col("fold") != _JUDGING), arguments.seed)
+    shares = (np.bincount(taught, minlength=len(run.labels)) + 1) / (len(taught) + len(run.labels))
+    made = ReviewerCalibrator(FeatureSpec(run.labels, 0), tuple(shares.tolist()), asks)
+    judging = reviewing.reviewed(run, asks, rows.where(F.col("fold") == _JUDGING))
+    own = gather(run, "reviews", judging, made.features, len(run.labels), run.label_set)
+    run.record.add({"videos_train": len(taught) - len(examples), "videos_judging": len(own)})
+    folds = run.settings.calibrate.folds
+    parts = own.cluster // folds % folds  # for its temperature
+    vote = crossfit.vote(FeatureSpec(run.labels, 0), run.settings.rollout.n)
+    return {
+        VOTE: Candidate(replace(first, fold=parts), vote),
+        "vlm": Candidate(replace(own, fold=parts), lambda _: made),
+    }
+
+
+def judged(candidates: Mapping[str, Candidate], labels: Sequence[str]) -> dict[str, Worth | None]:
+    """What each candidate is worth, the vote the first of them; nothing is known where all videos are in one fold."""
+    held_out = {kind: crossfit.cross_fit(of.examples, of.fit, labels) for kind, of in candidates.items()}
+    return {kind: worth_of(kind, held_out, of.examples, len(labels)) for kind, of in candidates.items()}
 
 
 def worth_of(kind: str, held_out: Mapping[str, HeldOut | None], examples: Examples, labels: int) -> Worth | None:
@@ -242,7 +254,8 @@ def _listed(rows: dict[str, int]) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """calibrate takes its settings from the configuration alone."""
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="of the model of kind vlm; goes on where it stopped")
+    parser.add_argument("--seed", type=int, default=0, help="of the model of kind vlm")
 
 
 def main() -> int:

@@ -19,7 +19,8 @@ import pyarrow as pa
 from models.engines.process import open_engine
 from models.engines.promise import EngineDead
 from models.engines.rollouts import COLUMNS, Plan, Rollouts, Task
-from udfs.stall import Watchdog, stalled
+from udfs.device import claim_device
+from udfs.stall import DEAD_ENGINE_EXIT, Watchdog, stalled
 
 TRACE_COLUMNS = pa.schema(
     [
@@ -50,9 +51,6 @@ TRACE_COLUMNS = pa.schema(
 _OF_THE_LAKE = ("input_digest", "ingested_on")  # of a video, and no model's business
 assert {*TRACE_COLUMNS.names} == {*COLUMNS, *_OF_THE_LAKE}
 
-# For the log only: Spark sees a lost worker and tries the task again on a fresh one.
-_DEAD_ENGINE_EXIT = 70
-
 
 def rollout(plan: Plan) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """The function for mapInArrow. The engine starts with the first row of a worker's first task and stays with it.
@@ -66,7 +64,7 @@ def rollout(plan: Plan) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.Reco
         first = next(tasks, None)
         if first is None:  # an empty partition starts no engine
             return
-        _claim_device()
+        claim_device()
         watchdog = Watchdog(plan.stall_seconds, stalled)
 
         def rows() -> Iterator[dict]:
@@ -78,7 +76,7 @@ def rollout(plan: Plan) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.Reco
         except EngineDead:
             traceback.print_exc()
             sys.stderr.flush()
-            os._exit(_DEAD_ENGINE_EXIT)
+            os._exit(DEAD_ENGINE_EXIT)
 
     return run
 
@@ -100,17 +98,3 @@ def _batches(rows: Iterator[dict], known: dict[str, dict[str, Any]], size: int) 
             held = []
     if held:
         yield pa.RecordBatch.from_pylist(held, TRACE_COLUMNS)
-
-
-def _claim_device() -> None:
-    """Show the engine the GPU that Spark gave this task, and no other: Spark itself only tells the address."""
-    from pyspark import TaskContext  # not at import time: this module is imported where there is no Spark, too
-
-    context = TaskContext.get()
-    gpu = context.resources().get("gpu") if context else None
-    if gpu is None:
-        return
-    addresses = ",".join(gpu.addresses)
-    if "torch" in sys.modules and os.environ.get("CUDA_VISIBLE_DEVICES") != addresses:
-        raise RuntimeError(f"torch was imported before this worker learnt its GPU ({addresses}); start a fresh worker")
-    os.environ["CUDA_VISIBLE_DEVICES"] = addresses

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 Row = TypeVar("Row")
-_EXIT = 71  # for the log only: a lost worker is tried again
+# For the log only: Spark sees a lost worker and tries the task again on a fresh one.
+DEAD_ENGINE_EXIT = 70
+_STALLED_EXIT = 71
 
 
 class Watchdog:
@@ -54,4 +56,4 @@ def stalled() -> None:
     """End the process, whose engine may hold the device, and say where it stands."""
     print("the engine gave nothing for too long; this is where it stands:", file=sys.stderr, flush=True)
     faulthandler.dump_traceback(2)
-    os._exit(_EXIT)
+    os._exit(_STALLED_EXIT)

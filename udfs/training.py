@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.engines.promise import EngineSpec
+from models.language.prompts import CAME_WITH
 from models.video.container import Limits
 from models.video.frames import FrameSpec
 from models.video.pool import DecodeSettings
@@ -42,7 +43,8 @@ class Training:
 
     folder: the training's own, `model` in it is what comes out; start: the model to begin with; prompt: the instruction of
     the user's turn; cache_bytes: of decoded frames, each process's share; threads: of this process; sharded: see
-    models/training/parallel.py; adapters: trained in place of all weights.
+    models/training/parallel.py; adapters: trained in place of all weights; before: the line before what a lesson says.
+    facts["stage"] names the section of the settings.
     """
 
     folder: Path
@@ -59,6 +61,7 @@ class Training:
     quiet: bool
     sharded: bool = False
     adapters: LoraSpec | None = None
+    before: str = CAME_WITH
 
     def clips(self) -> Clips:
         from models.training.clips import Clips
@@ -80,7 +83,7 @@ def attempt(folder: Path, process: Callable[..., None], *arguments: Any) -> None
     try:
         process(*arguments)
     except Exception as error:
-        said = _advice(process.__name__, error)
+        said = _advice(_section(process, arguments), error)
         # The first one says it: others fail for it. On a full disk nobody can.
         with suppress(OSError), (folder / _FAILURE).open("x") as file:
             json.dump(
@@ -130,6 +133,12 @@ def _advice(stage: str, error: Exception) -> str | None:
     return None
 
 
+def _section(process: Callable[..., None], arguments: Sequence[Any]) -> str:
+    """The section of the settings that a process is about."""
+    stages = [str(given.facts["stage"]) for given in arguments if isinstance(given, Training)]
+    return stages[0] if stages else process.__name__
+
+
 def joined(folder: Path, process: Callable[..., None], *arguments: Any) -> None:
     """`attempt` as one of several processes, whose numbers and meeting place are in the environment (torchrun)."""
     rank = int(os.environ["LOCAL_RANK"])
@@ -162,13 +171,16 @@ def align(training: Training, batch: int, micro_batch: int, seed: int) -> None:
     transformers.logging.disable_progress_bar()
     torch.manual_seed(seed)
     lessons = Lessons(training.lessons)
-    journal = _journal(training, "align", ("loss",))
+    journal = _journal(training, _section(align, (training,)), ("loss",))
     with training.clips() as clips:
 
         def examples(step: int) -> list[Example]:
             due = parallel.share([lessons[int(row)] for row in in_epochs(len(lessons), batch, seed, step)])
-            shown = zip(due, clips.of(due), strict=True)
-            return [Example(c, training.prompt, one.text, one.said) for one, c in shown if isinstance(c, Clip)]
+            return [
+                Example(clip, training.prompt, lesson.text, lesson.said, training.before)
+                for lesson, clip in zip(due, clips.of(due), strict=True)
+                if isinstance(clip, Clip)
+            ]
 
         alignment.align(
             training.start,

@@ -41,6 +41,16 @@ class Scorer:
         return self.manifest["rollouts"]
 
     @property
+    def kind(self) -> str:
+        """Of its calibrator."""
+        return self.manifest["kind"]
+
+    @property
+    def asks(self) -> dict[str, Any] | None:
+        """What its calibrator asks of a model, see steps/reviewing.py; None for one that asks none."""
+        return self.manifest.get("asks")
+
+    @property
     def versions(self) -> dict[str, str]:
         """The ids that its scores and decisions rest on."""
         return {

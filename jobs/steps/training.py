@@ -84,7 +84,7 @@ def check_start(run: Run, start: Path) -> None:
 def lessons(run: Run, folder: Path, rows: DataFrame) -> Lessons:
     """The rows (video_id, uri, said, text, labels) as a file of the training's own; the driver holds a batch at a time."""
     made = run.path("lessons")
-    rows.select(*COLUMNS.names).orderBy("video_id", "text").write.mode("overwrite").parquet(made)
+    rows.select(*COLUMNS.names).orderBy("video_id", "text", "said").write.mode("overwrite").parquet(made)
     parts = parquet.batches(made, COLUMNS.names)
     return Lessons(write(folder, (batch for part in parts for batch in part.to_batches())))
 
@@ -264,4 +264,5 @@ def register(
         of=model_id,
     )
     models.save(run.task, model, manifest, ids, alias)
-    run.record.say(f"model {model_id} is registered as {alias}: `deepintuit rollout --model {alias}` uses it")
+    use = f": `deepintuit rollout --model {alias}` uses it" if stage != "calibrate" else ""
+    run.record.say(f"model {model_id} is registered as {alias}{use}")

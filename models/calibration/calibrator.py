@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,11 +11,15 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from models import identity
-from models.calibration.features import FeatureSpec, vector
+from models.calibration.features import TRACE_FIELDS, FeatureSpec
 from models.calibration.linear import LinearCalibrator
 from models.calibration.probabilities import sigmoid, softmax
+from models.calibration.reviewer import ReviewerCalibrator
 from models.calibration.vote import VoteCalibrator
 from models.language.rule import code_of
+
+# Of a trace (columns of the table traces), by kind of calibrator.
+SEEN = {"linear": TRACE_FIELDS, "vote": TRACE_FIELDS, "vlm": (*TRACE_FIELDS, "text")}
 
 
 class Calibrator(Protocol):
@@ -30,6 +34,10 @@ class Calibrator(Protocol):
     @property
     def temperature(self) -> float: ...
 
+    def features(self, row: Mapping[str, Any]) -> np.ndarray:
+        """What it sees of a video [D]. row: its `traces` and, where it asks a model, `reviewed`."""
+        ...
+
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Uncalibrated logits [N, L] of features [N, D]."""
         ...
@@ -39,11 +47,11 @@ class Calibrator(Protocol):
     def parameters(self) -> dict[str, Any]: ...
 
 
-def probs(calibrator: Calibrator, traces: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Probability of every label for one video, given its traces; they sum to 1 unless the labels are independent."""
+def probs(calibrator: Calibrator, row: Mapping[str, Any]) -> dict[str, float]:
+    """Probability of every label for one video; they sum to 1 unless the labels are independent. row: see `features`."""
     spec = calibrator.spec
     of_logits = sigmoid if spec.independent else softmax
-    row = of_logits(calibrator.logits(vector(traces, spec)[None]), calibrator.temperature)[0]
+    row = of_logits(calibrator.logits(calibrator.features(row)[None]), calibrator.temperature)[0]
     return dict(zip(spec.labels, row.tolist(), strict=True))
 
 
@@ -87,4 +95,6 @@ def load(manifest: Mapping[str, Any], weights: bytes) -> Calibrator:
         return LinearCalibrator(spec, **load_tensors(weights), temperature=temperature)
     if kind == "vote":
         return VoteCalibrator(FeatureSpec(labels, 0, independent), manifest["rollouts"], temperature)
-    raise ValueError(f"calibrator kind: expected linear or vote, found {kind!r}")
+    if kind == "vlm":
+        return ReviewerCalibrator(FeatureSpec(labels, 0), tuple(manifest["prior"]), manifest["asks"], temperature)
+    raise ValueError(f"calibrator kind: expected linear, vlm or vote, found {kind!r}")

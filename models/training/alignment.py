@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from models.language.prompts import begun, chat
+from models.language.prompts import CAME_WITH, begun, chat
 from models.training import parallel
 from models.training.ahead import Ahead
 from models.training.batches import Batch, Sample, collate, completion_logprobs
@@ -28,13 +28,14 @@ from models.video.clip import Clip
 class Example:
     """One thing to learn: the `completion` (without the end-of-turn token) to a clip and a `prompt`.
 
-    prompt: the instruction of the user's turn; said: what came with the video in words.
+    prompt: the instruction of the user's turn; said, before: as of `prompts.chat`.
     """
 
     clip: Clip
     prompt: str
     completion: str
     said: str = ""
+    before: str = CAME_WITH
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,11 @@ class SftMicro:
 def samples(processor: ProcessorMixin, examples: Sequence[Example]) -> list[Sample]:
     """Examples with the chat template applied and their completions as tokens."""
     tokenizer = processor.tokenizer
-    asked = {(example.prompt, example.said) for example in examples}
-    chats = {(prompt, said): chat(processor, prompt, said=said) for prompt, said in asked}
+    asked = {(example.prompt, example.said, example.before) for example in examples}
+    chats = {key: chat(processor, key[0], said=key[1], before=key[2]) for key in asked}
     made = []
     for example in examples:
-        prompt = chats[example.prompt, example.said]
+        prompt = chats[example.prompt, example.said, example.before]
         # What the template has opened already is not said again.
         target = example.completion.removeprefix(begun(prompt)) + tokenizer.eos_token
         made.append(Sample(prompt, example.clip, tuple(tokenizer(target)["input_ids"])))

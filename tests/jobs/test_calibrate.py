@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from jobs.calibrate import labelled
+from jobs.steps.examples import labelled
 from schemas.label_set import LabelSet
 
 SLUGS = ("cat", "dog")
