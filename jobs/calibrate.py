@@ -96,12 +96,12 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     found = judged(candidates, run.labels)
     best = next((kind for kind, of in found.items() if of and of.beats_vote and of.beats_constant), VOTE)
     figures: list[dict[str, Any]] = []
-    for kind, candidate in candidates.items():
-        made, known = candidate.fit(candidate.examples), found[kind]
+    for name, candidate in candidates.items():
+        made, known = candidate.fit(candidate.examples), found[name]
         made = replace(made, temperature=known.temperature) if known else made
         calibrator_id = register(run, recipe, made, known)
-        run.record.results[kind] = {"calibrator_id": calibrator_id} | (known.json() if known else {})
-        figures += metrics_of(run, kind, calibrator_id, known)
+        run.record.results[name] = {"calibrator_id": calibrator_id} | (known.json() if known else {})
+        figures += metrics_of(run, name, calibrator_id, known)
     run.lake.registry.nominate(run.task, run.record.results[best]["calibrator_id"])
     run.record.versions |= {"recipe_id": recipe.id, "calibrator_id": run.record.results[best]["calibrator_id"]}
     write_once(run, figures)

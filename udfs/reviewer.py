@@ -75,7 +75,7 @@ def review(plan: ReviewPlan) -> ArrowUdf:
                 if isinstance(result, str) and result.startswith("unreachable:"):
                     raise StoreAway(result)
                 probs = None if isinstance(result, str) else mean_of(result).tolist()
-                row = waiting.pop(task.key)  # type: ignore[arg-type]
+                row = waiting.pop(task.key)
                 yield row.append_column(REVIEWED, pa.array([probs], REVIEWED.type))
         except EngineDead:
             traceback.print_exc()

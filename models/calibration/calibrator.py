@@ -51,8 +51,8 @@ def probs(calibrator: Calibrator, row: Mapping[str, Any]) -> dict[str, float]:
     """Probability of every label for one video; they sum to 1 unless the labels are independent. row: see `features`."""
     spec = calibrator.spec
     of_logits = sigmoid if spec.independent else softmax
-    row = of_logits(calibrator.logits(calibrator.features(row)[None]), calibrator.temperature)[0]
-    return dict(zip(spec.labels, row.tolist(), strict=True))
+    found = of_logits(calibrator.logits(calibrator.features(row)[None]), calibrator.temperature)[0]
+    return dict(zip(spec.labels, found.tolist(), strict=True))
 
 
 def weights(calibrator: Calibrator) -> bytes:

@@ -6,7 +6,7 @@ Knows neither Spark nor Arrow; `udfs/reviewer.py` puts it into a worker.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
@@ -23,9 +23,9 @@ from models.video.pool import DecodePool, DecodeSettings
 
 @dataclass(frozen=True)
 class ReviewTask:
-    """One video and what reviewers said of it, see `review.said`. key: whatever names it to who asked."""
+    """One video and what reviewers said of it, see `review.said`. key: a number of who asked."""
 
-    key: Hashable
+    key: int
     video_id: str
     uri: str
     said: tuple[str, ...]
