@@ -145,7 +145,9 @@ def _promote(root: Path) -> Versions:
             "created_at": datetime.now(UTC),
         }
         note_once(RECIPES, str(root), [row], f"recipes/{recipe.id}", "promote-19700101T000000-000000.w00000")
-    scorer = scorers.of_manifest(manifest, settings.decide, LabelSet(labels))
+    scorer = scorers.of_manifest(
+        manifest, {"threshold": settings.decide.threshold, "coverage": settings.decide.coverage}, LabelSet(labels)
+    )
     return Versions(settings.task, labels, recipe.id, scorer.id, scorer.rule_id)
 
 

@@ -229,10 +229,25 @@ class Calibrate(Section):
 
 
 class Decide(Section):
-    threshold: float = Field(
-        ge=0, le=1, description="top probability below which the rule abstains; see steps/deciding.py"
+    """What becomes of probabilities, see steps/deciding.py. All but threshold are about labels that exclude each other."""
+
+    by: Literal["threshold", "precision", "cost"] = Field(
+        description="the most probable label where it is probable enough, or where labels like it are right often enough; "
+        "the label that costs least"
     )
-    coverage: float = Field(gt=0, le=1, description="probability mass of the prediction set; not of independent labels")
+    threshold: float = Field(ge=0, le=1, description="top probability below which the rule abstains; of threshold")
+    precision: float = Field(
+        gt=0, lt=1, description="share of right ones among those that a label is given to, at least; of precision"
+    )
+    costs: dict[Label, dict[Label, Annotated[float, Field(ge=0)]]] = Field(
+        description="right label -> label given -> cost; what is not named costs 1; of cost"
+    )
+    review: float = Field(ge=0, description="cost of a person's look, beyond which the rule abstains; of cost")
+    sets: Literal["mass", "lac", "aps"] = Field(
+        description="prediction sets: a mass of probability, or conformal, see models/calibration/conformal.py"
+    )
+    coverage: float = Field(gt=0, le=1, description="of a prediction set")
+    per_label: bool = Field(description="cover each label as often as that; of lac and aps")
 
 
 class Evaluate(Section):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -37,6 +37,7 @@ from models.calibration.features import FeatureSpec, vector
 from models.calibration.probabilities import is_extreme
 from models.calibration.rare import ENOUGH
 from models.calibration.reviewer import ReviewerCalibrator
+from models.calibration.rules import Judged
 from models.calibration.worth import VOTE, Worth, worth
 from schemas.traces import STATUSES, TRACES
 
@@ -93,13 +94,16 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         say_rare(run, examples, spec)
     if kind == "vlm":
         candidates = watching(run, arguments, recipe, rows, examples)
-    found = judged(candidates, run.labels)
+    held_out = {kind: crossfit.cross_fit(of.examples, of.fit, run.labels) for kind, of in candidates.items()}
+    found = {kind: worth_of(kind, held_out, of.examples, len(run.labels)) for kind, of in candidates.items()}
     best = next((kind for kind, of in found.items() if of and of.beats_vote and of.beats_constant), VOTE)
     figures: list[dict[str, Any]] = []
     for name, candidate in candidates.items():
         made, known = candidate.fit(candidate.examples), found[name]
         made = replace(made, temperature=known.temperature) if known else made
-        calibrator_id = register(run, recipe, made, known)
+        own = held_out[name]
+        judged = None if own is None else Judged(own.probs, candidate.examples.targets)
+        calibrator_id = register(run, recipe, made, known, judged)
         run.record.results[name] = {"calibrator_id": calibrator_id} | (known.json() if known else {})
         figures += metrics_of(run, name, calibrator_id, known)
     run.lake.registry.nominate(run.task, run.record.results[best]["calibrator_id"])
@@ -147,19 +151,13 @@ def watching(
     }
 
 
-def judged(candidates: Mapping[str, Candidate], labels: Sequence[str]) -> dict[str, Worth | None]:
-    """What each candidate is worth, the vote the first of them; nothing is known where all videos are in one fold."""
-    held_out = {kind: crossfit.cross_fit(of.examples, of.fit, labels) for kind, of in candidates.items()}
-    return {kind: worth_of(kind, held_out, of.examples, len(labels)) for kind, of in candidates.items()}
-
-
 def worth_of(kind: str, held_out: Mapping[str, HeldOut | None], examples: Examples, labels: int) -> Worth | None:
     """What a candidate is worth; nothing is known where all videos are in one fold."""
     own, vote = held_out[kind], held_out[VOTE]
     return None if own is None else worth(own, None if kind == VOTE else vote, examples, labels)
 
 
-def register(run: Run, recipe: Recipe, made: calibrator.Calibrator, found: Worth | None) -> str:
+def register(run: Run, recipe: Recipe, made: calibrator.Calibrator, found: Worth | None, judged: Judged | None) -> str:
     """Keep a candidate in the registry, with what is known of it now; returns its id."""
     manifest = calibrator.manifest(made, recipe.id, run.settings.rollout.n) | {
         "task": run.task,
@@ -171,7 +169,7 @@ def register(run: Run, recipe: Recipe, made: calibrator.Calibrator, found: Worth
         "trained_on": {name: run.record.counts[name] for name in ("videos_train", "clusters_train")},
         "worth": found and found.json(),
     }
-    run.lake.registry.save(run.task, manifest, calibrator.weights(made))
+    run.lake.registry.save(run.task, manifest, calibrator.weights(made), None if judged is None else judged.packed())
     return manifest["calibrator_id"]
 
 

@@ -137,7 +137,7 @@ def _others(run: Run, ids: list[str], live: Scorer) -> list[Scorer]:
     made = []
     for calibrator_id in ids:
         manifest = run.lake.registry.calibrator(run.task, calibrator_id)
-        scorer = scorers.of_manifest(manifest, run.settings.decide, run.label_set)
+        scorer = scorers.of_manifest(manifest, live.rule, run.label_set)
         if (scorer.recipe.id, scorer.rollouts) != (live.recipe.id, live.rollouts):
             raise UsageError(
                 f"--calibrator {calibrator_id}: it looks at {scorer.rollouts} traces of recipe {scorer.recipe.id}, the live "

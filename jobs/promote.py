@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from jobs.runtime import cli
 from jobs.runtime.errors import Doubted, UsageError
 from jobs.runtime.run import Run
-from jobs.steps import scorers
+from jobs.steps import rules, scorers
 from models.calibration import worth
 from schemas.scorers import SCORERS
 from udfs.calibrator import open_calibrator
@@ -39,7 +39,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
             )
         run.record.warn(f"promoted by --force: {why}")
     open_calibrator(run.lake.registry.folder(run.task, manifest["calibrator_id"]))  # whole, or it is told here
-    scorer = scorers.of_manifest(manifest, run.settings.decide, run.label_set)
+    scorer = scorers.of_manifest(manifest, rules.of_settings(run, manifest), run.label_set)
     run.register(SCORERS, scorer.id, scorer.json)
     live = scorer.versions | {
         "task": run.task,

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from jobs.runtime import cli
 from jobs.runtime.run import Run
-from jobs.steps import scope, scorers
+from jobs.steps import rules, scope, scorers
 from jobs.steps.scoring import score_all
 from schemas.decisions import DECISIONS
 from schemas.splits import STAGES
@@ -24,7 +24,7 @@ from schemas.splits import STAGES
 def run(run: Run, arguments: argparse.Namespace) -> None:
     calibrator_id = arguments.calibrator or run.lake.registry.live(run.task)["calibrator_id"]
     manifest = run.lake.registry.calibrator(run.task, calibrator_id)
-    scorer = scorers.of_manifest(manifest, run.settings.decide, run.label_set)
+    scorer = scorers.of_manifest(manifest, rules.of_settings(run, manifest), run.label_set)
     chosen = scope.of_split(run, arguments.split, scorer.recipe)
     most = run.budget.max_videos
     if most is not None:

@@ -1,6 +1,7 @@
 """Versions of calibrators and which of them is live, as plain files under <lake>/registry/.
 
 <task>/calibrators/<id>/manifest.json, weights.safetensors   written once, manifest last
+<task>/calibrators/<id>/held_out.safetensors                 what it said of videos that it had not seen
 <task>/candidate.json                                        the best of them, as far as the last calibrate knows
 <task>/promoted/<scorer id>.<rule id>.json                   every pair of versions that is or was live
 <task>/live.json                                             what nightly uses; replaced as a whole by promote
@@ -18,6 +19,7 @@ from typing import Any
 
 from lake import storage
 
+_HELD_OUT = "held_out.safetensors"
 _OF_LIVE = {"scorer_id", "rule_id"}  # what any reader of it needs
 
 
@@ -46,12 +48,21 @@ class Registry:
     def folder(self, task: str, calibrator_id: str) -> str:
         return storage.join(self._root, task, "calibrators", calibrator_id)
 
-    def save(self, task: str, manifest: dict[str, Any], weights: bytes) -> None:
+    def save(self, task: str, manifest: dict[str, Any], weights: bytes, held_out: bytes | None = None) -> None:
         """Register a candidate under manifest["calibrator_id"]. Of one that is known what it is stays the same, by its id;
-        what its manifest tells of it (how good it is, on which videos) is the newest."""
+        what is told of it (how good it is, on which videos, what it said of them) is the newest."""
         folder = self.folder(task, manifest["calibrator_id"])
         storage.write(storage.join(folder, "weights.safetensors"), weights)
+        if held_out is not None:
+            storage.write(storage.join(folder, _HELD_OUT), held_out)
         self._write(storage.join(folder, "manifest.json"), manifest)
+
+    def held_out(self, task: str, calibrator_id: str) -> bytes | None:
+        """What a candidate said of videos that it had not seen; None where nothing is known."""
+        try:
+            return storage.read_bytes(storage.join(self.folder(task, calibrator_id), _HELD_OUT))
+        except FileNotFoundError:
+            return None
 
     def nominate(self, task: str, calibrator_id: str) -> None:
         """Make a registered calibrator the one that `calibrator` gives where none is named."""

@@ -5,7 +5,7 @@ from schemas.columns import BOOLEAN, DATE, DOUBLE, STRING, TIMESTAMP, Column, ar
 from schemas.label_set import LabelSet
 from schemas.table import Table
 
-REASONS = ("clear", "below_threshold", "no_usable_trace")
+REASONS = ("clear", "below_threshold", "review_is_cheaper", "no_usable_trace")
 
 
 def contract(labels: LabelSet) -> Contract:
@@ -50,7 +50,7 @@ DECISIONS = Table(
         Column(
             "input_digest", STRING, "hash of the text beside the pictures in the prompt of its traces; zeros for none"
         ),
-        Column("rule_id", STRING, "hash of threshold and coverage"),
+        Column("rule_id", STRING, "hash of the rule"),
         Column("label", STRING, "the final label; NULL if the rule abstains, and in a task of independent labels"),
         Column(
             "labels",
@@ -64,10 +64,12 @@ DECISIONS = Table(
             "probability of the most probable label; of independent labels that of the likelier side, applies or not, of "
             "the least certain one",
         ),
+        Column("expected_cost", DOUBLE, "of the label that costs least, under a rule of costs; NULL under others"),
         Column(
             "prediction_set",
             array(STRING),
-            "most probable labels that together reach the coverage; of independent labels those that are not ruled out",
+            "most probable labels that together reach the coverage, or a conformal set; of independent labels those that "
+            "are not ruled out",
         ),
         Column("abstain", BOOLEAN, "whether a person should look"),
         Column("reason", STRING, " | ".join(REASONS)),

@@ -98,7 +98,8 @@ VIEWS = {
     # its text changed, what was said last; and where it changed back, what was said before.
     "current_scores": """
         SELECT * EXCEPT (rank, promoted_at) FROM (
-            SELECT s.video_id, s.task, v.uri, d.label, d.labels, d.top_prob, d.prediction_set, d.abstain, d.reason, s.probs,
+            SELECT s.video_id, s.task, v.uri, d.label, d.labels, d.top_prob, d.expected_cost,
+                   d.prediction_set, d.abstain, d.reason, s.probs,
                    s.rollouts, s.rollouts_ok, s.agreement, s.input_digest, p.is_live, s.scorer_id, d.rule_id, s.scored_at,
                    s.ingested_on, p.promoted_at, row_number() OVER (
                        PARTITION BY s.task, s.video_id, s.ingested_on
@@ -113,5 +114,5 @@ VIEWS = {
               ON i.video_id = s.video_id AND i.recipe_id = p.recipe_id AND i.input_digest = s.input_digest
         ) WHERE rank = 1
     """,
-    "review_queue": "SELECT * FROM current_scores WHERE abstain ORDER BY top_prob",
+    "review_queue": "SELECT * FROM current_scores WHERE abstain ORDER BY expected_cost DESC NULLS LAST, top_prob",
 }

@@ -10,9 +10,9 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from conf.sections import Decide
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
+from jobs.steps.deciding import Rule
 from jobs.steps.recipes import Recipe
 from models import identity
 from schemas.decisions import DECISIONS
@@ -26,7 +26,7 @@ class Scorer:
     id: str
     json: dict[str, Any]
     manifest: dict[str, Any]
-    rule: dict[str, float]
+    rule: Rule
     rule_id: str
 
     @property
@@ -61,7 +61,7 @@ class Scorer:
         }
 
 
-def of_manifest(manifest: dict[str, Any], decide: Decide, labels: LabelSet) -> Scorer:
+def of_manifest(manifest: dict[str, Any], rule: Rule, labels: LabelSet) -> Scorer:
     """The scorer of a registered calibrator under a decision rule.
 
     Raises UsageError for a calibrator that was trained when the task's labels were others, or of the other mode.
@@ -85,7 +85,6 @@ def of_manifest(manifest: dict[str, Any], decide: Decide, labels: LabelSet) -> S
         calibrator=manifest["calibrator"],
         calibration=manifest["calibration"],
     )
-    rule = {"threshold": decide.threshold, "coverage": decide.coverage}
     return Scorer(identity.digest(value), value, manifest, rule, identity.digest(rule))
 
 
@@ -93,7 +92,7 @@ def live(run: Run) -> Scorer:
     """What promote made live. Raises RegistryError before the first promote, UsageError as `of_manifest` does."""
     versions = run.lake.registry.live(run.task)
     manifest = run.lake.registry.calibrator(run.task, versions["calibrator_id"])
-    return of_manifest(manifest, Decide(**versions["rule"]), run.label_set)
+    return of_manifest(manifest, versions["rule"], run.label_set)
 
 
 def decided_by(run: Run, scorer: Scorer) -> DataFrame:

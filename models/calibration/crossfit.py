@@ -16,7 +16,7 @@ import numpy as np
 
 from models.calibration.features import FeatureSpec
 from models.calibration.linear import LinearCalibrator, fit_linear
-from models.calibration.probabilities import Nll, binary_nll, fit_temperature, largest, log_odds, nll
+from models.calibration.probabilities import Nll, binary_nll, fit_temperature, largest, log_odds, nll, sigmoid, softmax
 from models.calibration.rare import StandIns, stand_ins
 from models.calibration.vote import VoteCalibrator
 
@@ -75,13 +75,12 @@ def out_of_fold(examples: Examples, fit: Fit) -> np.ndarray:
     return found
 
 
-def honest_nll(logits: np.ndarray, examples: Examples, rows_nll: Nll) -> np.ndarray:
-    """NLL [N] of out-of-fold logits, each row at the temperature that the other folds have."""
-    found = np.empty(len(examples))
+def honest(logits: np.ndarray, examples: Examples, rows_nll: Nll) -> np.ndarray:
+    """Out-of-fold logits [N, L], each row at the temperature that the other folds have."""
+    found = np.empty_like(logits)
     for fold in np.unique(examples.fold):
         own = examples.fold == fold
-        temperature = fit_temperature(logits[~own], examples.targets[~own], rows_nll)
-        found[own] = rows_nll(logits[own], examples.targets[own], temperature)
+        found[own] = logits[own] / fit_temperature(logits[~own], examples.targets[~own], rows_nll)
     return found
 
 
@@ -110,12 +109,14 @@ def nll_of(examples: Examples) -> Nll:
 @dataclass(frozen=True)
 class HeldOut:
     """temperature: fitted on all rows, each by weights that have not seen it; before, nll: NLL [N] at temperature 1 and at
-    the other folds' one; right: bool [N] or [N, L], whether the more probable side was."""
+    the other folds' one; right: bool [N] or [N, L], whether the more probable side was; probs: [N, L], at the other folds'
+    temperature."""
 
     temperature: float
     before: np.ndarray
     nll: np.ndarray
     right: np.ndarray
+    probs: np.ndarray
 
 
 def cross_fit(examples: Examples, fit: Fit, labels: Sequence[str]) -> HeldOut | None:
@@ -123,10 +124,13 @@ def cross_fit(examples: Examples, fit: Fit, labels: Sequence[str]) -> HeldOut | 
     if len(np.unique(examples.fold)) < 2:
         return None
     logits, rows_nll = out_of_fold(examples, fit), nll_of(examples)
-    guess = logits >= 0 if examples.targets.ndim == 2 else largest(logits, labels)
+    tempered = honest(logits, examples, rows_nll)
+    independent = examples.targets.ndim == 2
+    guess = logits >= 0 if independent else largest(logits, labels)
     return HeldOut(
         temperature=fit_temperature(logits, examples.targets, rows_nll),
         before=rows_nll(logits, examples.targets, 1.0),
-        nll=honest_nll(logits, examples, rows_nll),
+        nll=rows_nll(tempered, examples.targets, 1.0),
         right=guess == examples.targets,
+        probs=sigmoid(tempered) if independent else softmax(tempered),
     )

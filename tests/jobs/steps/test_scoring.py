@@ -88,11 +88,14 @@ def decided(spark):
         "rollouts_ok int, ingested_on date",
     )
 
-    @cache
-    def compute(threshold: float, coverage: float) -> dict:
-        rule = {"threshold": threshold, "coverage": coverage}
+    def under(rule: dict) -> dict:
         return {row["video_id"]: row.asDict() for row in decide(scores, rule, "rule", LABELS).collect()}
 
+    @cache
+    def compute(threshold: float, coverage: float) -> dict:
+        return under({"threshold": threshold, "coverage": coverage})
+
+    compute.under = under
     return compute
 
 
@@ -136,3 +139,48 @@ def test_decisions_keep_their_contract(decided, spark, tmp_path):
     )
     assert (found.rows, found.refused) == (len(SCORES), {})
     assert {row["ingested_on"] for row in decided(0.6, 0.9).values()} == {NEXT_DAY}
+
+
+def test_under_a_rule_of_precision_each_label_has_a_threshold_of_its_own(decided):
+    rule = {"by": "precision", "precision": 0.9, "at_least": {"a": 0.7, "b": 0.4, "c": 2.0}, "coverage": 0.9}
+    found = decided.under(rule)
+    assert {name: row["label"] for name, row in found.items()} == {
+        "at the threshold": None,
+        "just below": None,
+        "certain": "a",
+        "tied": "b",
+        "three ways": None,
+        "tied at the top": None,
+        "nothing usable": None,
+    }
+    assert found["tied at the top"]["reason"] == "below_threshold" and found["certain"]["expected_cost"] is None
+
+
+def test_under_a_rule_of_costs_the_label_of_least_expected_cost_is_given_unless_a_look_is_cheaper(decided):
+    dear = {"a": {"a": 0, "b": 1, "c": 1}, "b": {"a": 5, "b": 0, "c": 1}, "c": {"a": 1, "b": 1, "c": 0}}
+    found = decided.under({"by": "cost", "costs": dear, "review": 0.75, "coverage": 0.9})
+    seen = found["at the threshold"]  # a: 5 x 0.3 + 0.1; b: 0.6 + 0.1; c: 0.6 + 0.3
+    assert (seen["label"], seen["expected_cost"], seen["top_prob"]) == ("b", pytest.approx(0.7), 0.6)
+    assert (found["certain"]["label"], found["certain"]["expected_cost"]) == ("a", 0.0)
+    lost = found["tied"]  # b: 0.1 + 0.45
+    assert (lost["label"], lost["expected_cost"]) == ("b", pytest.approx(0.55))
+    found = decided.under({"by": "cost", "costs": dear, "review": 0.5, "coverage": 0.9})
+    assert (found["tied"]["label"], found["tied"]["reason"]) == (None, "review_is_cheaper")
+    assert found["nothing usable"]["reason"] == "no_usable_trace"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "up_to", "expected"),
+    [
+        (
+            "lac",
+            {"a": 0.5, "b": 0.7, "c": 0.2},
+            {"at the threshold": ["a", "b"], "tied": ["b"], "three ways": ["a", "b"]},
+        ),
+        ("aps", {"a": 0.95, "b": 0.95, "c": 0.5}, {"at the threshold": ["a", "b"], "tied": ["b"], "certain": ["a"]}),
+        ("lac", {"a": 2.0, "b": 2.0, "c": 2.0}, {"certain": ["a", "b", "c"], "three ways": ["a", "b", "c"]}),
+    ],
+)
+def test_conformal_sets_hold_what_is_not_too_strange_and_what_is_most_probable(decided, scheme, up_to, expected):
+    found = decided.under({"threshold": 0.5, "coverage": 0.9, "sets": scheme, "up_to": up_to})
+    assert {name: found[name]["prediction_set"] for name in expected} == expected

@@ -49,7 +49,7 @@ def test_no_row_is_judged_by_what_has_seen_it():
 def test_temperatures_of_figures_come_from_the_other_folds():
     found = examples(60, 1)
     logits = np.random.default_rng(0).normal(size=(60, 3))
-    rows = crossfit.honest_nll(logits, found, nll)
+    rows = nll(crossfit.honest(logits, found, nll), found.targets)
     for fold in range(5):
         own = found.fold == fold
         temperature = fit_temperature(logits[~own], found.targets[~own])

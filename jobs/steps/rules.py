@@ -1,0 +1,57 @@
+"""The decision rule that the settings describe, for one calibrator; what it needs of held-out videos is looked up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs.runtime.errors import UsageError
+from jobs.runtime.run import Run
+from jobs.steps.deciding import Rule
+from models.calibration import rules
+from models.calibration.rules import Judged
+
+
+def of_settings(run: Run, manifest: dict[str, Any]) -> Rule:
+    """The rule as plain JSON, see deciding.Rule. Raises UsageError where it cannot be had."""
+    decide, labels = run.settings.decide, run.labels
+    if run.label_set.independent and (decide.by != "threshold" or decide.sets != "mass"):
+        raise UsageError(
+            f"decide: expected by: threshold and sets: mass in a task of independent labels, found {decide.by} and "
+            f"{decide.sets}"
+        )
+    rule: Rule = {"coverage": decide.coverage}
+    if decide.by == "threshold":
+        rule |= {"threshold": decide.threshold}
+    elif decide.by == "precision":
+        at_least = rules.for_precision(_judged(run, manifest), labels, decide.precision)
+        if never := [label for label, least in at_least.items() if least > 1]:
+            run.record.warn(
+                f"decide.precision {decide.precision:g}: no threshold is known to reach it for {', '.join(never)}, which "
+                "people decide; label more videos of the split calibrate, or ask for less"
+            )
+        rule |= {"by": "precision", "precision": decide.precision, "at_least": at_least}
+    else:
+        rule |= {"by": "cost", "review": decide.review, "costs": _costs(run)}
+    if decide.sets != "mass":
+        up_to = rules.conformal(_judged(run, manifest), labels, decide.coverage, decide.sets, decide.per_label)
+        rule |= {"sets": decide.sets, "up_to": up_to}
+    return rule
+
+
+def _costs(run: Run) -> dict[str, dict[str, float]]:
+    given, labels = run.settings.decide.costs, run.labels
+    if unknown := {*given, *(named for of in given.values() for named in of)} - set(labels):
+        raise UsageError(f"decide.costs: expected labels of task {run.task}, found {', '.join(sorted(unknown))}")
+    return {
+        right: {named: given.get(right, {}).get(named, float(named != right)) for named in labels} for right in labels
+    }
+
+
+def _judged(run: Run, manifest: dict[str, Any]) -> Judged:
+    data = run.lake.registry.held_out(run.task, manifest["calibrator_id"])
+    if data is None:
+        raise UsageError(
+            f"decide: by precision and conformal sets need what calibrator {manifest['calibrator_id']} said of videos that "
+            "it had not seen, found nothing: label videos of several sources, `deepintuit calibrate`"
+        )
+    return Judged.unpacked(data)

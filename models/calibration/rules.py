@@ -1,0 +1,60 @@
+"""Decision rules whose numbers come from videos that a calibrator has not learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+from scipy.stats import beta
+
+from models.calibration.conformal import Scheme, thresholds
+from models.calibration.probabilities import largest
+
+_SURE = 0.9  # that a precision is not below what was asked, in the long run
+_NEVER = 2.0  # no probability reaches it
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Honest probabilities [N, L] of videos that taught nothing of them, and their right labels int64 [N]."""
+
+    probs: np.ndarray
+    targets: np.ndarray
+
+    def packed(self) -> bytes:
+        """As safetensors."""
+        return save_tensors({"probs": self.probs, "targets": self.targets})
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> Judged:
+        return cls(**load_tensors(data))
+
+
+def for_precision(judged: Judged, labels: Sequence[str], precision: float) -> dict[str, float]:
+    """For each label the lowest probability from which on those that it is given to are right often enough.
+
+    Often enough: the share of right ones is at least `precision` with 90 % confidence (Clopper & Pearson 1934, one-sided);
+    of many thresholds that are tried, the lowest may flatter a little. 2, which no probability reaches, where none is.
+    """
+    top, found = largest(judged.probs, labels), {}
+    for place, label in enumerate(labels):
+        own = top == place
+        probs, right = judged.probs[own, place], judged.targets[own] == place
+        order = np.argsort(-probs, kind="stable")
+        count, hits = np.arange(1, len(order) + 1), np.cumsum(right[order])
+        least = beta.ppf(1 - _SURE, hits, count - hits + 1)
+        ends = np.append(probs[order][1:] != probs[order][:-1], True)[: len(order)]  # equal ones are taken together
+        good = np.flatnonzero(ends & (np.nan_to_num(least) >= precision))
+        found[label] = float(probs[order][good[-1]]) if len(good) else _NEVER
+    return found
+
+
+def conformal(
+    judged: Judged, labels: Sequence[str], coverage: float, scheme: Scheme, per_label: bool
+) -> dict[str, float]:
+    """How strange each label may be and still be in a prediction set; where nothing can be promised, 2: all are."""
+    own = thresholds(judged.probs, judged.targets, coverage, scheme, per_label)
+    return dict(zip(labels, np.minimum(own, _NEVER).tolist(), strict=True))
