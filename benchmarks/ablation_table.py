@@ -17,7 +17,8 @@ ROWS = (
     ("1 direct: the label alone", "direct", "single"),
     ("1b direct, with the labels that RL has", "direct-all", "single"),
     ("2 cold start", "cold", "single"),
-    ("3 RL only", "rl-only", "single"),
+    ("3 RL alone, after 60 steps that teach the form", "rl-only", "single"),
+    ("3a these 60 steps", "form", "single"),
     ("4 cold start + RL", "refined", "single"),
     ("5 + majority of 4", "refined", "majority"),
     ("6 + tempered vote", "refined", "vote"),
@@ -38,6 +39,7 @@ ROWS = (
 # What is said, of which kinds of clips (all, or the shift), of which row less which other: model and method.
 DIFFERENCES = (
     ("4 less 2: RL", False, ("refined", "single"), ("cold", "single")),
+    ("4 less 3: the cold start", False, ("refined", "single"), ("rl-only", "single")),
     ("4 less 1: reasoning and RL", False, ("refined", "single"), ("direct", "single")),
     ("4 less 1, kinds that only the test has", True, ("refined", "single"), ("direct", "single")),
     ("4 less 1b", False, ("refined", "single"), ("direct-all", "single")),

@@ -144,7 +144,18 @@ def train(run: Run, arguments: argparse.Namespace, out: Path) -> None:
         settings.engine.stall_seconds,
         rounds,
     )
+    check_learned(out, str(told["start"]))
     training.register(run, out, "refine", "refined", start, lessons, told, read_at)
+
+
+def check_learned(out: Path, start: str) -> None:
+    """Raises UsageError where the model is the one that the training began with, which needs no other name."""
+    if recipes.model_digest(str(out / "model")) == start:
+        raise UsageError(
+            f"refine: learned nothing in {out}: expected rollouts of one video to differ in their rewards, found them alike "
+            "at every step; the model is the one that it began with, so none is registered. Where `success` is 0 it needs a "
+            "longer cold start (`align`), or a reward that some rollouts get"
+        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

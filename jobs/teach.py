@@ -36,7 +36,7 @@ from jobs.steps.inputs import NO_INPUT
 from jobs.steps.recipes import Recipe
 from jobs.steps.rollouts import roll_out, say_statuses
 from jobs.steps.scope import Scope
-from jobs.steps.table_files import find, read_table
+from jobs.steps.table_files import check_columns, find, read_table
 from jobs.steps.teacher_filter import SPLIT, judged, marked
 from lake import storage
 from lake.commit import Landed
@@ -72,11 +72,7 @@ def of_file(run: Run, path: str, by: str) -> Said:
     find("--file", path)
     _scope(run)
     table = read_table(run.lake.spark, path)
-    if not {"file", "trace"} <= set(table.columns):
-        found = ", ".join(table.columns) or "nothing"
-        raise UsageError(
-            f"--file {path}: expected the columns file and trace, found {found}: name them so in its first line"
-        )
+    check_columns(f"--file {path}", table.columns, ["file", "trace"])
     named = table.select(
         F.monotonically_increasing_id().alias("row"),
         naming.name_of(F.col("file")).alias("external_id"),

@@ -47,7 +47,9 @@ def model_digest(folder: str) -> str:
         raise FileNotFoundError(f"model folder {Path(folder).resolve()}: no such folder")
     files = sorted({path for pattern in MODEL_FILES for path in Path(folder).glob(pattern)})
     if not any(path.suffix == ".safetensors" for path in files):
-        raise FileNotFoundError(f"model folder {folder}: no *.safetensors in it")
+        within = Path(folder) / "model"
+        perhaps = f"; perhaps {within}" if within.is_dir() else ""  # where a training leaves its own
+        raise FileNotFoundError(f"model folder {folder}: no *.safetensors in it{perhaps}")
     return _files_digest(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
 
 

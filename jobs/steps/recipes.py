@@ -138,7 +138,7 @@ def frame_spec(frames: dict[str, Any], folder: str) -> FrameSpec:
 
 def model_digest(folder: str) -> str:
     """Digest of a model folder. Raises UsageError if there is none."""
-    return _digest("model.path", folder, "Hugging Face layout")
+    return _digest("model.path", folder, "Hugging Face layout, or the name or id of a registered model")
 
 
 def adapter_digest(folder: str) -> str:

@@ -33,8 +33,8 @@ def find(flag: str, path: str) -> storage.Entry:
     return listed[0]
 
 
-def check_columns(path: str, found: list[str], wanted: list[str], settings: str) -> None:
-    """Raises UsageError for a column that is missing; settings: those that name the columns to use."""
+def check_columns(path: str, found: list[str], wanted: list[str], settings: str = "") -> None:
+    """Raises UsageError for a column that is missing; settings: those that name the columns to use, "" for none."""
     missing = [name for name in wanted if name not in found]
     if not found:
         raise UsageError(f"{path}: expected a line with the names of the columns, found an empty file")
@@ -48,6 +48,11 @@ def check_columns(path: str, found: list[str], wanted: list[str], settings: str)
         meant = [repr(alike[name.strip().casefold()]) for name in missing if name.strip().casefold() in alike]
         raise UsageError(
             f"{path}: expected a column {' and '.join(repr(name) for name in missing)}, found "
-            f"{', '.join(repr(name) for name in found)}; set {settings} to the columns to use, letter for letter"
+            f"{', '.join(repr(name) for name in found)}; "
+            + (
+                f"set {settings} to the columns to use, letter for letter"
+                if settings
+                else "name them so in its first line"
+            )
             + (f" (perhaps {', '.join(meant)})" if meant else "")
         )

@@ -93,6 +93,9 @@ def _config(folder: str) -> Any:
     """As transformers reads it: files leave out what is a default, and older ones keep the language model's part outside."""
     from transformers import AutoConfig
 
+    if not (Path(folder) / "config.json").is_file():
+        found = "none in it" if Path(folder).is_dir() else "no such folder"
+        raise ValueError(f"{folder}: expected a folder in Hugging Face layout, with its config.json; found {found}")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         _ = config.vision_config, config.get_text_config()

@@ -180,6 +180,11 @@ def check_facts(folder: Path, facts: Mapping[str, Fact]) -> None:
         for name in sorted({*then, *facts})
         if then.get(name) != facts.get(name)
     ]
+    if then.get("stage") != facts.get("stage"):
+        raise ResumeError(
+            f"{folder}: the checkpoints there are of the stage {then.get('stage')}, expected {facts.get('stage')}: begin in "
+            "another folder"
+        )
     if differing:
         raise ResumeError(
             f"{folder}: the checkpoints there are of another run ({'; '.join(differing)}): give it back what it had, or "

@@ -309,10 +309,22 @@ def test_the_registry_has_no_half_of_a_model(lake, tmp_path, monkeypatch):
     assert model_digest(models_.find("t", "aligned")) == own
 
 
+def test_a_training_that_no_reward_told_anything_gets_no_name(refined):
+    before = refined.at_hand().models.aliases("handwriting")
+    settings = [word for name in (*SETTINGS, f"lake.root={refined.root}") for word in ("--set", name)]
+    told = ("--set", "refine.rewards={format: 0.0}", "--set", "refine.steps=1", "--set", "refine.refills=0")
+    out = refined.root.parent / "nothing"
+    done = deepintuit("refine", "--conf", "conf/local.yaml", "--start", str(START), "--out", str(out), *settings, *told)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "refine: learned nothing in" in done.stderr and "none is registered" in done.stderr
+    assert refined.at_hand().models.aliases("handwriting") == before
+
+
 def test_rollouts_by_a_name_that_is_nowhere_say_so(refined):
     words = ("rollout", "--conf", "conf/local.yaml", "--set", f"lake.root={refined.root}", "--model", "nowhere")
     done = deepintuit(*words)
     assert done.returncode == 2 and "model.path: model folder" in done.stderr and "nowhere" in done.stderr
+    assert "or the name or id of a registered model" in done.stderr
 
 
 def test_a_run_says_which_model_a_name_stands_for(refined):

@@ -354,7 +354,10 @@ def test_what_a_template_opened_belongs_to_the_text(spark):
         ({"file": "x.csv", "n": 2}, "--n goes with --model, found it with --file"),
         ({"model": CHECKPOINT, "seed": 1}, "--seed goes with --oracle, found it with --model"),
         ({"file": "no-such.csv"}, "--file no-such.csv: no such file"),
-        ({"file": "LABELS"}, "expected the columns file and trace, found file, label, split"),
+        (
+            {"file": "LABELS"},
+            "expected a column 'trace', found 'file', 'label', 'split'; name them so in its first line",
+        ),
         ({"model": "nobody"}, "--model nobody: expected a folder in Hugging Face layout or a registered model"),
         ({"oracle": 1.5}, "--oracle 1.5: expected a rate of errors from 0 to 1"),
     ],
