@@ -81,13 +81,14 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     if kind == "linear":
         spec = replace(plain, hashed_words=settings.calibrate.hashed_words, rule=settings.labels.rule or "")
     examples = gather(run, "features", rows, partial(seen, spec), len(spec.names), run.label_set)
-    run.record.add({"videos_train": len(examples), "clusters_train": len(np.unique(examples.cluster))})
     if not len(examples):
         raise UsageError(
             f"calibrate: no labelled video of the split calibrate has its {k} rollouts under recipe {recipe.id}; "
             "run `deepintuit ingest --labels ...` and `deepintuit rollout --split calibrate` first"
         )
     say_traces(run, examples, spec)
+    taught = examples if kind != "vlm" else examples.of(examples.fold != _JUDGING)
+    run.record.add({"videos_train": len(taught), "clusters_train": len(np.unique(taught.cluster))})
     candidates = {VOTE: Candidate(examples, crossfit.vote(plain, k))}
     if kind == "linear":
         candidates[kind] = Candidate(examples, crossfit.linear(spec, settings.calibrate.l2))
@@ -105,11 +106,11 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         judged = None if own is None else Judged(own.probs, candidate.examples.targets)
         calibrator_id = register(run, recipe, made, known, judged)
         run.record.results[name] = {"calibrator_id": calibrator_id} | (known.json() if known else {})
-        figures += metrics_of(run, name, calibrator_id, known)
+        figures += metrics_of(run, name, calibrator_id, known, len(candidate.examples))
     run.lake.registry.nominate(run.task, run.record.results[best]["calibrator_id"])
     run.record.versions |= {"recipe_id": recipe.id, "calibrator_id": run.record.results[best]["calibrator_id"]}
     write_once(run, figures)
-    say(run, found, best)
+    say(run, found, {name: len(of.examples) for name, of in candidates.items()}, best)
 
 
 def seen(spec: FeatureSpec, row: Mapping[str, Any]) -> np.ndarray:
@@ -141,7 +142,6 @@ def watching(
     made = ReviewerCalibrator(FeatureSpec(run.labels, 0), tuple(shares.tolist()), asks)
     judging = reviewing.reviewed(run, asks, rows.where(F.col("fold") == _JUDGING))
     own = gather(run, "reviews", judging, made.features, len(run.labels), run.label_set)
-    run.record.add({"videos_train": len(taught) - len(examples), "videos_judging": len(own)})
     folds = run.settings.calibrate.folds
     parts = own.cluster // folds % folds  # for its temperature
     vote = crossfit.vote(FeatureSpec(run.labels, 0), run.settings.rollout.n)
@@ -173,11 +173,11 @@ def register(run: Run, recipe: Recipe, made: calibrator.Calibrator, found: Worth
     return manifest["calibrator_id"]
 
 
-def metrics_of(run: Run, kind: str, calibrator_id: str, found: Worth | None) -> list[dict[str, Any]]:
-    """Rows of the table metrics: a candidate's figures, and how far its NLL is from others'."""
+def metrics_of(run: Run, kind: str, calibrator_id: str, found: Worth | None, videos: int) -> list[dict[str, Any]]:
+    """Rows of the table metrics: a candidate's figures, of so many videos, and how far its NLL is from others'."""
     if found is None:
         return []
-    known: dict[str, Any] = {"split": "calibrate", "videos": run.record.counts["videos_train"]}
+    known: dict[str, Any] = {"split": "calibrate", "videos": videos}
     rows = metric_rows(run, found.figures(), kind, version=calibrator_id, **known)
     for minus, less in (("constant", found.minus_constant), (VOTE, found.minus_vote)):
         if less is not None:
@@ -209,19 +209,19 @@ def say_rare(run: Run, examples: Examples, spec: FeatureSpec) -> None:
             )
 
 
-def say(run: Run, found: Mapping[str, Worth | None], best: str) -> None:
-    """What came of it, and whether it is worth promoting."""
-    counts = run.record.counts
-    videos, clusters = counts["videos_train"], counts["clusters_train"]
+def say(run: Run, found: Mapping[str, Worth | None], judging: Mapping[str, int], best: str) -> None:
+    """What came of it, and whether it is worth promoting; judging: videos that each was judged by."""
+    clusters = run.record.counts["clusters_train"]
     for kind, of in found.items():
         if of is None:
             run.record.warn(
-                f"{kind}: trained on {videos} videos of {clusters} sources, all in one fold: the temperature is 1 and "
-                "nothing says how good it is; label more videos of the split calibrate"
+                f"{kind}: trained on {judging[kind]} videos of {clusters} sources, all in one fold: the temperature is 1 "
+                "and nothing says how good it is; label more videos of the split calibrate"
             )
             continue
         run.record.say(
-            f"{kind}: NLL {of.nll:.3f}, accuracy {of.accuracy:.3f}, temperature {of.temperature:.2f}, on {videos} videos "
+            f"{kind}: NLL {of.nll:.3f}, accuracy {of.accuracy:.3f}, temperature {of.temperature:.2f}, on {judging[kind]} "
+            "videos "
             f"that it had not seen ({run.settings.calibrate.folds} folds)"
         )
         if is_extreme(of.temperature):

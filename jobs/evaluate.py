@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
-from jobs.steps import labelled, recipes, scope, scorers, trace_quality
+from jobs.steps import labelled, recipes, rules, scope, scorers, trace_quality
 from jobs.steps.comparison import Comparison
 from jobs.steps.metrics import write_once
 from jobs.steps.recipes import Recipe
@@ -133,11 +133,12 @@ def _say_what_is_shared(run: Run, split: str, tested: Sample, tempered_on: Sampl
 
 
 def _others(run: Run, ids: list[str], live: Scorer) -> list[Scorer]:
-    """The scorers of other calibrators, under the live rule. Raises UsageError for one that looks at other traces."""
+    """The scorers of other calibrators, under the rule of the settings. Raises UsageError for one that looks at other
+    traces."""
     made = []
     for calibrator_id in ids:
         manifest = run.lake.registry.calibrator(run.task, calibrator_id)
-        scorer = scorers.of_manifest(manifest, live.rule, run.label_set)
+        scorer = scorers.of_manifest(manifest, rules.of_settings(run, manifest), run.label_set)
         if (scorer.recipe.id, scorer.rollouts) != (live.recipe.id, live.rollouts):
             raise UsageError(
                 f"--calibrator {calibrator_id}: it looks at {scorer.rollouts} traces of recipe {scorer.recipe.id}, the live "

@@ -1,4 +1,4 @@
-"""Reviews inside a Spark worker: `DataFrame.mapInArrow(review(plan), reviewed_schema(frame.schema))`.
+"""Reviews inside a Spark worker: `DataFrame.mapInArrow(review(plan), schema)`.
 
 Input columns: video_id, uri, input_text, traces (structs with what `review.said` reads), and any others.
 Output: the same rows in the order they finish, with the column `reviewed`: list<double>, probability of each label by the

@@ -18,7 +18,8 @@ from jobs.steps.recipes import Recipe
 from models import identity
 from models.engines.reviews import ReviewPlan
 from models.language.codes import choose
-from models.language.review import BEFORE, DEFAULT_TEMPLATE, review_text
+from models.language.review import BEFORE, DEFAULT_TEMPLATE, WORDING, review_text
+from models.language.rule import code_of
 from models.training.lessons import COLUMNS
 from models.training.trainer import TrainSpec
 from schemas.labels import LABELS
@@ -61,6 +62,8 @@ def learn(run: Run, out: Path, recipe: Recipe, rows: DataFrame, seed: int) -> di
         "model": recipes.model_digest(str(out / "model")),
         "text": text,
         "before": BEFORE,
+        "wording": code_of(WORDING),
+        "reduction": "mean",
         "codes": list(codes),
         "frames": recipe.json["frames"],
         "dtype": settings.engine.dtype,
@@ -75,6 +78,7 @@ def reviewed(run: Run, asks: dict[str, Any], rows: DataFrame) -> DataFrame:
         engine=replace(recipes.engine_of(run.settings, str(folder), asks["model"]), dtype=asks["dtype"]),
         frames=recipes.frame_spec(asks["frames"], str(folder)),
         text=asks["text"],
+        before=asks["before"],
         codes=tuple(asks["codes"]),
         decode=sample_video,
         limits=recipes.limits(run.settings),

@@ -13,7 +13,7 @@ from models.calibration.rules import Judged
 
 def of_settings(run: Run, manifest: dict[str, Any]) -> Rule:
     """The rule as plain JSON, see deciding.Rule. Raises UsageError where it cannot be had."""
-    decide, labels = run.settings.decide, run.labels
+    decide, labels = run.settings.decide, tuple(manifest["labels"])
     if run.label_set.independent and (decide.by != "threshold" or decide.sets != "mass"):
         raise UsageError(
             f"decide: expected by: threshold and sets: mass in a task of independent labels, found {decide.by} and "

@@ -1,4 +1,4 @@
-"""From traces to scores to decisions, for the videos of a scope. Runs the calibrator, never the model."""
+"""From traces to scores to decisions, for the videos of a scope. Runs the calibrator, and no rollouts."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from models.calibration.linear import LinearCalibrator
 from models.calibration.probabilities import sigmoid, softmax
 from models.calibration.reviewer import ReviewerCalibrator
 from models.calibration.vote import VoteCalibrator
+from models.language.review import WORDING
 from models.language.rule import code_of
 
 # Of a trace (columns of the table traces), by kind of calibrator.
@@ -96,5 +97,10 @@ def load(manifest: Mapping[str, Any], weights: bytes) -> Calibrator:
     if kind == "vote":
         return VoteCalibrator(FeatureSpec(labels, 0, independent), manifest["rollouts"], temperature)
     if kind == "vlm":
+        if (code := code_of(WORDING)) != manifest["asks"]["wording"]:
+            raise ValueError(
+                f"what traces are told to the calibrator's model as has changed since it learned: expected the code "
+                f"{manifest['asks']['wording']} of {WORDING}, found {code}; calibrate and promote again, or put it back"
+            )
         return ReviewerCalibrator(FeatureSpec(labels, 0), tuple(manifest["prior"]), manifest["asks"], temperature)
     raise ValueError(f"calibrator kind: expected linear, vlm or vote, found {kind!r}")

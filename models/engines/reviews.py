@@ -14,7 +14,6 @@ from operator import attrgetter
 import numpy as np
 
 from models.engines.promise import Engine, EngineSpec, Question
-from models.language.review import BEFORE
 from models.video.clip import Clip
 from models.video.container import Limits, MediaError
 from models.video.frames import FrameSpec
@@ -35,13 +34,14 @@ class ReviewTask:
 class ReviewPlan:
     """Everything a worker needs to know; picklable.
 
-    text: `review.review_text`; codes: of the labels, in order; decode: as of rollouts.Plan; stall_seconds: silence after
-    which an engine counts as dead.
+    text: `review.review_text`; before: the line before what a reviewer said; codes: of the labels, in order; decode: as of
+    rollouts.Plan; stall_seconds: silence after which an engine counts as dead.
     """
 
     engine: EngineSpec
     frames: FrameSpec
     text: str
+    before: str
     codes: tuple[str, ...]
     decode: Callable[[str, str, FrameSpec, Limits], Clip]
     limits: Limits = field(default_factory=Limits)
@@ -95,9 +95,10 @@ class Reviews:
                 continue
             key = f"{number}:{task.video_id}"
             self._waiting[key] = task
-            prompts = [self._engine.chat(self._plan.text, 1, said, BEFORE) for said in task.said]
+            prompts = [self._engine.chat(self._plan.text, 1, said, self._plan.before) for said in task.said]
             # All of them are the same up to what was said.
-            end = prompts[0].index(BEFORE) + len(BEFORE) + 1
+            before = self._plan.before
+            end = prompts[0].index(before) + len(before) + 1
             yield Question(key, prompts[0][:end], (clip,), tuple(prompt[end:] for prompt in prompts))
 
 

@@ -38,7 +38,7 @@ def watched(spark, clip_factory, tmp_path_factory):
 
 def test_it_learns_from_every_trace_of_all_folds_but_one_and_is_judged_by_that(watched):
     counts = watched.run.counts
-    assert counts["videos_train"] + counts["videos_judging"] == 12
+    assert 0 < counts["videos_train"] < 12
     assert counts["lessons"] == 2 * counts["videos_train"] > 0
     assert {"vote", "vlm"} == watched.run.results.keys() - {"calibrate"}
     assert watched.run.results["vlm"]["nll"] > 0

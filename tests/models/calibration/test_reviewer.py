@@ -6,9 +6,14 @@ import pytest
 from models.calibration import calibrator
 from models.calibration.features import FeatureSpec
 from models.calibration.reviewer import ReviewerCalibrator, mean_of
+from models.language.review import WORDING
+from models.language.rule import code_of
 
 LABELS = ("a", "b", "c")
-MADE = ReviewerCalibrator(FeatureSpec(LABELS, 0), (0.5, 0.3, 0.2), {"model": "m", "codes": ["A", "B", "C"]})
+ASKS = {"model": "m", "codes": ["A", "B", "C"], "wording": code_of(WORDING)}
+MADE = ReviewerCalibrator(FeatureSpec(LABELS, 0), (0.5, 0.3, 0.2), ASKS)
+    FeatureSpec(LABELS, 0), (0.5, 0.3, 0.2), {"model": "m", "codes": ["A", "B", "C"], "wording": code_of(WORDING)}
+)
 
 
 def test_the_mean_is_of_distributions_over_the_codes_alone():
@@ -29,3 +34,10 @@ def test_it_comes_back_from_its_manifest_and_another_model_is_another_calibrator
     assert calibrator.load(manifest, calibrator.weights(MADE)) == MADE
     other = ReviewerCalibrator(MADE.spec, MADE.prior, MADE.asks | {"model": "n"})
     assert calibrator.manifest(other, "recipe", 4)["calibrator_id"] != manifest["calibrator_id"]
+
+
+def test_one_that_was_told_traces_otherwise_is_refused():
+    manifest = calibrator.manifest(MADE, "recipe", 4)
+    manifest["asks"] = manifest["asks"] | {"wording": "0123"}
+    with pytest.raises(ValueError, match="expected the code 0123 of "):
+        calibrator.load(manifest, b"")

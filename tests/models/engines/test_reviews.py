@@ -41,6 +41,7 @@ PLAN = ReviewPlan(
     engine=EngineSpec("vllm", ""),
     frames=FrameSpec(8, 56 * 56, 4.0, cell=14),
     text="Four digits: A rising, B falling, C mixed?",
+    before=BEFORE,
     codes=CODES,
     decode=decode,
     decoding=DecodeSettings(workers=1, timeout_s=60),
