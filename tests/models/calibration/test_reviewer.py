@@ -12,8 +12,6 @@ from models.language.rule import code_of
 LABELS = ("a", "b", "c")
 ASKS = {"model": "m", "codes": ["A", "B", "C"], "wording": code_of(WORDING)}
 MADE = ReviewerCalibrator(FeatureSpec(LABELS, 0), (0.5, 0.3, 0.2), ASKS)
-    FeatureSpec(LABELS, 0), (0.5, 0.3, 0.2), {"model": "m", "codes": ["A", "B", "C"], "wording": code_of(WORDING)}
-)
 
 
 def test_the_mean_is_of_distributions_over_the_codes_alone():
