@@ -74,7 +74,7 @@ def mean(values: np.ndarray, cluster: np.ndarray) -> Interval:
     cluster: int64 [N], what was drawn together. By Student's t with one degree of freedom less than there are clusters
     (Cameron & Miller 2015): a bootstrap of three or four clusters is far too sure.
     """
-    from scipy.stats import t  # type: ignore[import-untyped]  # scikit-learn brings it; half a second to import
+    from scipy.stats import t  # scikit-learn brings it; half a second to import
 
     _, place = np.unique(cluster, return_inverse=True)
     middle, count = float(values.mean()), int(place.max()) + 1
