@@ -40,8 +40,9 @@ from models import identity
 from models.calibration import crossfit
 from models.calibration.crossfit import Examples
 from models.calibration.features import FeatureSpec, vector
+from models.engines.asking import Task
 from models.engines.process import close_engine, open_engine
-from models.engines.rollouts import Rollouts, Task
+from models.engines.rollouts import Rollouts
 from models.evaluation.figures import Predictions, figures
 from models.evaluation.methods import Case, Methods, Score
 from models.handwriting import clips

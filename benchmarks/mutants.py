@@ -293,7 +293,7 @@ FAULTS = (
     ),
     Fault(
         "seeds of the next base are those of this one, shifted",
-        "models/engines/rollouts.py",
+        "models/engines/asking.py",
         'int(hashlib.sha256(f"{seed_base}:{video_id}".encode()).hexdigest()[:12], 16) + rollout_index',
         "seed_base + int(hashlib.sha256(video_id.encode()).hexdigest()[:12], 16) + rollout_index",
         "tests/models/engines/test_rollouts.py",

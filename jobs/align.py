@@ -118,7 +118,7 @@ def train(run: Run, arguments: argparse.Namespace, out: Path) -> None:
     start = training.model_folder(run, "--start", arguments.start) if arguments.start else base(run, out, seed)
     run.record.add({"seconds_base": round(time.monotonic() - began)})
     training.check_start(run, start)
-    training.check_disjoint(run, "align", found, start)
+    training.check_disjoint(run, "align", found.ids(), start)
     began = time.monotonic()
     spec = TrainSpec(
         chosen.steps, chosen.learning_rate, chosen.warmup, checkpoint_every=run.settings.training.checkpoint_every

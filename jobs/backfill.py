@@ -50,9 +50,9 @@ def say_estimate(run: Run, scorer: Scorer, asked: Scope) -> None:
     """Say how much there is to do, and how long it takes at the speed measured last."""
     scores = run.lake.read(SCORES).where(F.col("scorer_id") == scorer.id)
     unscored = asked.without(scores).count() if asked.count else 0
-    todo = missing(run, scorer.recipe.id, scorer.rollouts, asked) if unscored else None
+    todo = missing(run, scorer.recipe, scorer.rollouts, asked) if unscored else None
     rollouts = todo.agg(F.sum(F.size("missing"))).collect()[0][0] or 0 if todo is not None else 0
-    rate = measured_rate(run, scorer.recipe.id) if rollouts else None
+    rate = measured_rate(run, scorer.recipe) if rollouts else None
     speed = rate or run.settings.waves.first_rate
     run.record.add({"estimated_videos": asked.count, "estimated_scores": unscored, "estimated_rollouts": rollouts})
     run.record.say(

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +29,18 @@ from jobs.steps.examples import gather, labelled
 from jobs.steps.facets import clusters
 from jobs.steps.metrics import metric_rows, write_once
 from jobs.steps.recipes import Recipe
-from jobs.steps.scoring import traced
+from jobs.steps.rollouts import roll_out
+from jobs.steps.scope import Scope
+from jobs.steps.traced import traced
 from models.calibration import calibrator, crossfit
 from models.calibration.crossfit import Examples, Fit, HeldOut
-from models.calibration.features import FeatureSpec, vector
+from models.calibration.features import TRACE_FIELDS, FeatureSpec
 from models.calibration.probabilities import is_extreme
 from models.calibration.rare import ENOUGH
-from models.calibration.reviewer import ReviewerCalibrator
+from models.calibration.reviewer import ReviewCalibrator
 from models.calibration.rules import Judged
 from models.calibration.worth import VOTE, Worth, worth
+from models.language.review import SAID
 from schemas.traces import STATUSES, TRACES
 
 TAKES_BUDGET = False
@@ -51,10 +53,13 @@ _HONEST = "not below 0 for sure: the vote is the honest choice, `promote` takes 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Examples that it is judged by, and how it learns from those of other folds."""
+    """recipe: of the traces that it looks at; examples: that it is judged by; fit: how it learns from those of other folds;
+    vote: what the vote says of the same videos, None for the vote itself."""
 
+    recipe: Recipe
     examples: Examples
     fit: Fit
+    vote: HeldOut | None = None
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
@@ -65,46 +70,39 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     if mine.count > _MOST_VIDEOS:  # about so many, always the same ones
         share = F.pmod(F.xxhash64("video_id"), F.lit(mine.count)) < _MOST_VIDEOS
         mine = scope.fix(run, "calibrate-on", mine.videos.where(share))
-    traces = mine.of(run.lake.read(TRACES).where(F.col("recipe_id") == recipe.id))
-    rows = labelled(
-        traced(traces, recipe.id, k, settings.waves.max_attempts, kind).join(
-            mine.videos.select(*scope.KEY, "uri", "input_text"), list(scope.KEY)
-        ),
-        run.lake.view("current_labels").where(F.col("task") == run.task),
-        clusters(run),
-        run.label_set,
-        settings.calibrate.folds,
-    )
+    rows = examples_of(run, mine, recipe, SAID if kind == "vlm" else TRACE_FIELDS)
     plain = FeatureSpec(run.labels, 0, run.label_set.independent)
     # The vote sees the features that all specs begin with.
     spec = plain
     if kind == "linear":
         spec = replace(plain, hashed_words=settings.calibrate.hashed_words, rule=settings.labels.rule or "")
-    examples = gather(run, "features", rows, partial(seen, spec), len(spec.names), run.label_set)
+    examples = gather(run, "features", rows, spec)
+    run.record.add({"videos_train": len(examples), "clusters_train": len(np.unique(examples.cluster))})
     if not len(examples):
         raise UsageError(
             f"calibrate: no labelled video of the split calibrate has its {k} rollouts under recipe {recipe.id}; "
             "run `deepintuit ingest --labels ...` and `deepintuit rollout --split calibrate` first"
         )
     say_traces(run, examples, spec)
-    taught = examples if kind != "vlm" else examples.of(examples.fold != _JUDGING)
-    run.record.add({"videos_train": len(taught), "clusters_train": len(np.unique(taught.cluster))})
-    candidates = {VOTE: Candidate(examples, crossfit.vote(plain, k))}
+    voting = crossfit.vote(plain, k)
+    vote = crossfit.cross_fit(examples, voting, run.labels)
+    candidates = {VOTE: Candidate(recipe, examples, voting)}
     if kind == "linear":
-        candidates[kind] = Candidate(examples, crossfit.linear(spec, settings.calibrate.l2))
+        candidates[kind] = Candidate(recipe, examples, crossfit.linear(spec, settings.calibrate.l2), vote)
         say_rare(run, examples, spec)
-    if kind == "vlm":
-        candidates = watching(run, arguments, recipe, rows, examples)
-    held_out = {kind: crossfit.cross_fit(of.examples, of.fit, run.labels) for kind, of in candidates.items()}
-    found = {kind: worth_of(kind, held_out, of.examples, len(run.labels)) for kind, of in candidates.items()}
-    best = next((kind for kind, of in found.items() if of and of.beats_vote and of.beats_constant), VOTE)
+    elif kind == "vlm":
+        candidates[kind] = watching(run, arguments, recipe, mine, rows, plain)
+    held_out = {
+        name: vote if name == VOTE else crossfit.cross_fit(of.examples, of.fit, run.labels)
+        for name, of in candidates.items()
+    }
+    found = {name: worth_of(of, held_out[name], len(run.labels)) for name, of in candidates.items()}
+    best = next((name for name, of in found.items() if of and of.beats_vote and of.beats_constant), VOTE)
     figures: list[dict[str, Any]] = []
     for name, candidate in candidates.items():
         made, known = candidate.fit(candidate.examples), found[name]
         made = replace(made, temperature=known.temperature) if known else made
-        own = held_out[name]
-        judged = None if own is None else Judged(own.probs, candidate.examples.targets)
-        calibrator_id = register(run, recipe, made, known, judged)
+        calibrator_id = register(run, candidate, recipe, made, known, held_out[name])
         run.record.results[name] = {"calibrator_id": calibrator_id} | (known.json() if known else {})
         figures += metrics_of(run, name, calibrator_id, known, len(candidate.examples))
     run.lake.registry.nominate(run.task, run.record.results[best]["calibrator_id"])
@@ -113,64 +111,95 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     say(run, found, {name: len(of.examples) for name, of in candidates.items()}, best)
 
 
-def seen(spec: FeatureSpec, row: Mapping[str, Any]) -> np.ndarray:
-    """What a light calibrator sees of a video."""
-    return vector(row["traces"], spec)
+def examples_of(run: Run, mine: Scope, recipe: Recipe, fields: Sequence[str]) -> DataFrame:
+    """The labelled videos of a scope with their traces under a recipe, as of now: a file of the run's own."""
+    settings = run.settings
+    traces = mine.of(run.lake.read(TRACES).where(F.col("recipe_id") == recipe.id))
+    whole = traced(traces, recipe.id, settings.rollout.n, settings.waves.max_attempts, tuple({*fields, *TRACE_FIELDS}))
+    rows = labelled(
+        whole.join(mine.videos.select(*scope.KEY, "uri", "input_text"), list(scope.KEY)),
+        run.lake.view("current_labels").where(F.col("task") == run.task),
+        clusters(run),
+        run.label_set,
+        settings.calibrate.folds,
+    )
+    path = run.path(f"examples-{recipe.id}")
+    rows.write.mode("overwrite").parquet(path)
+    return run.lake.spark.read.parquet(path)
 
 
 def watching(
-    run: Run, arguments: argparse.Namespace, recipe: Recipe, rows: DataFrame, examples: Examples
-) -> dict[str, Candidate]:
-    """The calibrator that watches the video, learned from all folds but the first, and the vote beside it on that one.
+    run: Run, arguments: argparse.Namespace, recipe: Recipe, mine: Scope, rows: DataFrame, plain: FeatureSpec
+) -> Candidate:
+    """A model that watches the video learns from the traces of all folds but the first, and reviews those of that one.
 
-    rows, examples: of all folds, features as of the vote.
+    rows: of all folds; plain: features as the vote sees them.
     """
     if run.label_set.independent:
         raise UsageError("calibrate.kind: vlm answers with one label: expected a task of exclusive labels; take linear")
     if arguments.out is None:
         raise UsageError("calibrate.kind: vlm trains a model: expected --out FOLDER, which goes on where it stopped")
-    first = examples.of(examples.fold == _JUDGING)
-    taught = examples.targets[examples.fold != _JUDGING]
-    if not len(first) or not len(taught):
+    judging, taught = rows.where(F.col("fold") == _JUDGING), rows.where(F.col("fold") != _JUDGING)
+    if judging.isEmpty() or taught.isEmpty():
         raise UsageError(
-            f"calibrate: expected videos of several sources, to learn from some and be judged by others; found "
-            f"{len(taught)} videos to learn from and {len(first)} to be judged by"
+            "calibrate: expected videos of several sources, to learn from some and be judged by others, found all of one "
+            f"in {rows.count()} videos: label more of the split calibrate"
         )
     with training.made(run, arguments.out) as out:
-        asks = reviewing.learn(run, out, recipe, rows.where(F.col("fold") != _JUDGING), arguments.seed)
-    shares = (np.bincount(taught, minlength=len(run.labels)) + 1) / (len(taught) + len(run.labels))
-    made = ReviewerCalibrator(FeatureSpec(run.labels, 0), tuple(shares.tolist()), asks)
-    judging = reviewing.reviewed(run, asks, rows.where(F.col("fold") == _JUDGING))
-    own = gather(run, "reviews", judging, made.features, len(run.labels), run.label_set)
+        ids = [row["video_id"] for row in rows.select("video_id").collect()]
+        reviews = reviewing.learn(run, out, recipe, taught, ids, arguments.seed)
+    theirs = scope.fix(run, "judging", mine.videos.join(judging.select(*scope.KEY), list(scope.KEY), "left_semi"))
+    roll_out(run, reviews, run.settings.rollout.n, theirs)
+    # A review that its contract refused is one that nobody is judged by.
+    own = examples_of(run, theirs, reviews, TRACE_FIELDS)
+    same = judging.join(own.select(*scope.KEY), list(scope.KEY), "left_semi")
+    ours, votes = gather(run, "reviewed", own, plain), gather(run, "voted", same, plain)
+    if not np.array_equal(ours.targets, votes.targets):
+        raise RuntimeError("calibrate: what is judged by are other videos than those of the vote")
     folds = run.settings.calibrate.folds
-    parts = own.cluster // folds % folds  # for its temperature
-    vote = crossfit.vote(FeatureSpec(run.labels, 0), run.settings.rollout.n)
-    return {
-        VOTE: Candidate(replace(first, fold=parts), vote),
-        "vlm": Candidate(replace(own, fold=parts), lambda _: made),
-    }
+    parts = ours.cluster // folds % folds  # for its temperature
+    vote = crossfit.cross_fit(replace(votes, fold=parts), crossfit.vote(plain, run.settings.rollout.n), run.labels)
+    return Candidate(reviews, replace(ours, fold=parts), lambda _: ReviewCalibrator(plain), vote)
 
 
-def worth_of(kind: str, held_out: Mapping[str, HeldOut | None], examples: Examples, labels: int) -> Worth | None:
+def worth_of(candidate: Candidate, own: HeldOut | None, labels: int) -> Worth | None:
     """What a candidate is worth; nothing is known where all videos are in one fold."""
-    own, vote = held_out[kind], held_out[VOTE]
-    return None if own is None else worth(own, None if kind == VOTE else vote, examples, labels)
+    return None if own is None else worth(own, candidate.vote, candidate.examples, labels)
 
 
-def register(run: Run, recipe: Recipe, made: calibrator.Calibrator, found: Worth | None, judged: Judged | None) -> str:
-    """Keep a candidate in the registry, with what is known of it now; returns its id."""
-    manifest = calibrator.manifest(made, recipe.id, run.settings.rollout.n) | {
-        "task": run.task,
+def register(
+    run: Run,
+    candidate: Candidate,
+    recipe: Recipe,
+    made: calibrator.Calibrator,
+    found: Worth | None,
+    own: HeldOut | None,
+) -> str:
+    """Keep a candidate in the registry, with what is known of it now; returns its id. recipe: of the reasoning traces."""
+    held_out = None if own is None else Judged(own.probs, candidate.examples.targets).packed()
+    manifest = (
+        calibrator.manifest(made, candidate.recipe.id, run.settings.rollout.n)
+        | _json(candidate.recipe)
+        | {
+            "task": run.task,
+            "run_id": run.record.run_id,
+            "created_at": datetime.now(UTC).isoformat(),
+            "trained_on": {name: run.record.counts[name] for name in ("videos_train", "clusters_train")},
+            "worth": found and found.json(),
+        }
+        | ({"reviewed": _json(recipe)} if candidate.recipe.reviewed else {})
+    )
+    run.lake.registry.save(run.task, manifest, calibrator.weights(made), held_out)
+    return manifest["calibrator_id"]
+
+
+def _json(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "recipe_id": recipe.id,
         "recipe": recipe.json,
         "model_path": recipe.model_path,
         "adapter_path": recipe.adapter_path,
-        "run_id": run.record.run_id,
-        "created_at": datetime.now(UTC).isoformat(),
-        "trained_on": {name: run.record.counts[name] for name in ("videos_train", "clusters_train")},
-        "worth": found and found.json(),
     }
-    run.lake.registry.save(run.task, manifest, calibrator.weights(made), None if judged is None else judged.packed())
-    return manifest["calibrator_id"]
 
 
 def metrics_of(run: Run, kind: str, calibrator_id: str, found: Worth | None, videos: int) -> list[dict[str, Any]]:

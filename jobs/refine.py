@@ -109,7 +109,7 @@ def train(run: Run, arguments: argparse.Namespace, out: Path) -> None:
     run.record.add({"lessons": len(lessons)})
     if not len(lessons):
         raise UsageError("refine: no labelled video in the split refine: ingest some with --split refine")
-    training.check_disjoint(run, "refine", lessons, start)
+    training.check_disjoint(run, "refine", lessons.ids(), start)
     learned = chosen.model_dump(exclude=COSTS_ONLY) | drawn_by(run)
     told = training.facts(run, "refine", start, lessons, arguments.seed, learned)
     spec = TrainSpec(

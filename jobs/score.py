@@ -1,4 +1,5 @@
-"""score: probabilities and decisions for every video that has its traces. Runs the calibrator, never the model.
+"""score: probabilities and decisions for every video that has its traces. Runs the calibrator, and of
+kind vlm the model that reviews traces; never the one that writes them.
 
     deepintuit score --conf conf/local.yaml [--calibrator ID] [--set decide.threshold=0.8]
 

@@ -42,7 +42,7 @@ def backlog(run: Run) -> dict[str, Any]:
     found = {"videos": new.count, "oldest": oldest.isoformat()}
     if scorer is None:
         return found
-    todo = missing(run, scorer.recipe.id, scorer.rollouts, new)
+    todo = missing(run, scorer.recipe, scorer.rollouts, new)
     return found | {"rollouts": todo.agg(F.sum(F.size("missing"))).collect()[0][0] or 0}
 
 

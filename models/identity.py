@@ -109,6 +109,36 @@ def recipe(
     return value | {name: part for name, part in rare.items() if part}
 
 
+def review_recipe(
+    *,
+    model: str,
+    reviewed: str,
+    longest: int,
+    asks: dict[str, Any],
+    labels: dict[str, str],
+    frames: dict[str, Any],
+    dtype: str,
+    texts: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What a model says of another recipe's traces: a rollout of one token, which depends on no seed.
+
+    model: digest of its folder; reviewed: id of the recipe whose traces these are, of at most `longest` tokens; asks: text,
+    before, codes (see language/review.py) and what names the code by which a trace is told. The rest as of `recipe`.
+    """
+    value: dict[str, Any] = {
+        "origin": "review",
+        "model": model,
+        "reviewed": reviewed,
+        "longest": longest,
+        "asks": asks,
+        "labels": list(labels),
+        "policy": digest(list(labels.values())),
+        "frames": _without_neutral("frames", frames),
+        "dtype": dtype,
+    }
+    return value | ({"texts": texts} if texts else {})
+
+
 def teacher_recipe(
     *, teacher: str, source: str, labels: list[str], grammar: str, version: dict[str, Any] | None = None
 ) -> dict[str, Any]:

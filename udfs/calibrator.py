@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from safetensors import SafetensorError
 
 from lake import storage
 from models.calibration.calibrator import Calibrator, load, probs
-from models.calibration.features import agreement
+from models.calibration.features import FeatureSpec, agreement, vector
 
 FEATURE_COLUMNS = pa.schema(
     [
@@ -36,18 +35,16 @@ SCORE_COLUMNS = pa.schema(
 ArrowUdf = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
-def featurize(see: Callable[[Mapping[str, Any]], np.ndarray]) -> ArrowUdf:
-    """For mapInArrow: video_id, targets, fold, cluster and what `see` reads in; FEATURE_COLUMNS out. see: gives a row's
-    features."""
+def featurize(spec: FeatureSpec) -> ArrowUdf:
+    """For mapInArrow: video_id, targets, fold, cluster, traces in; FEATURE_COLUMNS out."""
 
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             rows = batch.to_pylist()
-            features = [see(row) for row in rows]
+            features = [vector(row["traces"], spec) for row in rows]
             yield pa.RecordBatch.from_pylist(
                 [
-                    {key: row[key] for key in ("video_id", "targets", "fold", "cluster")}
-                    | {"features": values.tolist()}
+                    {key: row[key] for key in ("video_id", "targets", "fold", "cluster")} | {"features": values}
                     for row, values in zip(rows, features, strict=True)
                 ],
                 FEATURE_COLUMNS,
@@ -72,8 +69,7 @@ def open_calibrator(folder: str) -> Calibrator:
 
 
 def score(folder: str) -> ArrowUdf:
-    """For mapInArrow: video_id, input_digest, ingested_on, traces and, where the calibrator asks a model, reviewed in;
-    SCORE_COLUMNS out.
+    """For mapInArrow: video_id, input_digest, ingested_on, traces in; SCORE_COLUMNS out.
 
     folder: the calibrator's in the registry.
     """
@@ -91,7 +87,7 @@ def score(folder: str) -> ArrowUdf:
                         "video_id": row["video_id"],
                         "input_digest": row["input_digest"],
                         "ingested_on": row["ingested_on"],
-                        "probs": list(probs(calibrator, row).items()),
+                        "probs": list(probs(calibrator, traces).items()),
                         "rollouts": len(traces),
                         "rollouts_ok": sum(trace["status"] == "ok" for trace in traces),
                         "agreement": agreement(traces),

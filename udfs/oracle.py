@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pyarrow as pa
 
-from models.engines.rollouts import seed_of
+from models.engines.asking import seed_of
 from models.handwriting.teacher import erring
 
 ORACLE_COLUMNS = pa.schema([("video_id", pa.string()), ("text", pa.string())])

@@ -1,7 +1,7 @@
 """Rollouts inside a Spark worker: `DataFrame.mapInArrow(rollout(plan), schema)`.
 
 Input columns: video_id string, input_digest string, input_text string, uri string, missing list<int> (the rollout indices
-wanted), attempt int, ingested_on date.
+wanted), attempt int, ingested_on date; of reviews also traces, structs with rollout_index and what `review.said` reads.
 Output columns: TRACE_COLUMNS, one row per missing index, whatever happens to the video.
 """
 
@@ -16,11 +16,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from models.engines.asking import COLUMNS, Asking, Task
 from models.engines.process import open_engine
 from models.engines.promise import EngineDead
-from models.engines.rollouts import COLUMNS, Plan, Rollouts, Task
-from udfs.device import claim_device
-from udfs.stall import DEAD_ENGINE_EXIT, Watchdog, stalled
+from models.engines.reviews import ReviewPlan, Reviews
+from models.engines.rollouts import Plan, Rollouts
+from models.language.review import said
+from udfs.stall import Watchdog, stalled
 
 TRACE_COLUMNS = pa.schema(
     [
@@ -51,8 +53,11 @@ TRACE_COLUMNS = pa.schema(
 _OF_THE_LAKE = ("input_digest", "ingested_on")  # of a video, and no model's business
 assert {*TRACE_COLUMNS.names} == {*COLUMNS, *_OF_THE_LAKE}
 
+# For the log only: Spark sees a lost worker and tries the task again on a fresh one.
+_DEAD_ENGINE_EXIT = 70
 
-def rollout(plan: Plan) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+
+def rollout(plan: Plan | ReviewPlan) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """The function for mapInArrow. The engine starts with the first row of a worker's first task and stays with it.
 
     A dead or stalled engine ends the whole worker process: it must not be used again, and may hold the device.
@@ -64,19 +69,24 @@ def rollout(plan: Plan) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.Reco
         first = next(tasks, None)
         if first is None:  # an empty partition starts no engine
             return
-        claim_device()
+        _claim_device()
         watchdog = Watchdog(plan.stall_seconds, stalled)
 
         def rows() -> Iterator[dict]:
             engine = open_engine(plan.engine, plan.on_engine_start)  # watched, too: loading can hang
-            yield from Rollouts(plan, engine, on_decoded=watchdog.touch).rows(chain([first], tasks))
+            asking: Asking
+            if isinstance(plan, ReviewPlan):
+                asking = Reviews(plan, engine, watchdog.touch)
+            else:
+                asking = Rollouts(plan, engine, watchdog.touch)
+            yield from asking.rows(chain([first], tasks))
 
         try:
             yield from _batches(watchdog.watch(rows()), known, plan.rows_per_batch)
         except EngineDead:
             traceback.print_exc()
             sys.stderr.flush()
-            os._exit(DEAD_ENGINE_EXIT)
+            os._exit(_DEAD_ENGINE_EXIT)
 
     return run
 
@@ -86,7 +96,8 @@ def _tasks(batches: Iterable[pa.RecordBatch], known: dict[str, dict[str, Any]]) 
     for batch in batches:
         for row in batch.to_pylist():
             known[row["video_id"]] = {name: row[name] for name in _OF_THE_LAKE}
-            yield Task(row["video_id"], row["uri"], tuple(row["missing"]), row["attempt"], row["input_text"])
+            told = {trace["rollout_index"]: said(trace, row["input_text"]) for trace in row.get("traces") or ()}
+            yield Task(row["video_id"], row["uri"], tuple(row["missing"]), row["attempt"], row["input_text"], told)
 
 
 def _batches(rows: Iterator[dict], known: dict[str, dict[str, Any]], size: int) -> Iterator[pa.RecordBatch]:
@@ -98,3 +109,17 @@ def _batches(rows: Iterator[dict], known: dict[str, dict[str, Any]], size: int) 
             held = []
     if held:
         yield pa.RecordBatch.from_pylist(held, TRACE_COLUMNS)
+
+
+def _claim_device() -> None:
+    """Show the engine the GPU that Spark gave this task, and no other: Spark itself only tells the address."""
+    from pyspark import TaskContext  # not at import time: this module is imported where there is no Spark, too
+
+    context = TaskContext.get()
+    gpu = context.resources().get("gpu") if context else None
+    if gpu is None:
+        return
+    addresses = ",".join(gpu.addresses)
+    if "torch" in sys.modules and os.environ.get("CUDA_VISIBLE_DEVICES") != addresses:
+        raise RuntimeError(f"torch was imported before this worker learnt its GPU ({addresses}); start a fresh worker")
+    os.environ["CUDA_VISIBLE_DEVICES"] = addresses

@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 Row = TypeVar("Row")
-# For the log only: Spark sees a lost worker and tries the task again on a fresh one.
-DEAD_ENGINE_EXIT = 70
-_STALLED_EXIT = 71
+_EXIT = 71  # for the log only: a lost worker is tried again
 
 
 class Watchdog:
@@ -56,4 +54,4 @@ def stalled() -> None:
     """End the process, whose engine may hold the device, and say where it stands."""
     print("the engine gave nothing for too long; this is where it stands:", file=sys.stderr, flush=True)
     faulthandler.dump_traceback(2)
-    os._exit(_STALLED_EXIT)
+    os._exit(_EXIT)

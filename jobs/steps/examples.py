@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -13,6 +10,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from jobs.runtime.run import Run
 from lake import parquet
 from models.calibration.crossfit import Examples
+from models.calibration.features import FeatureSpec
 from schemas.label_set import LabelSet
 from udfs.calibrator import FEATURE_COLUMNS, featurize
 
@@ -37,15 +35,10 @@ def labelled(traced: DataFrame, labels: DataFrame, shared: DataFrame, wanted: La
     return rows if wanted.independent else rows.where("aggregate(targets, 0L, (a, n) -> a + n) = 1")
 
 
-def gather(
-    run: Run, name: str, rows: DataFrame, see: Callable[[Mapping[str, Any]], np.ndarray], width: int, labels: LabelSet
-) -> Examples:
-    """The rows of `labelled` as vectors of `width`, in the order of their ids: sums in floating point depend on it.
-
-    see: gives the vector of a row; it runs in the workers, once, and what it gives is kept in a file of the run's own.
-    """
+def gather(run: Run, name: str, rows: DataFrame, spec: FeatureSpec) -> Examples:
+    """The rows of `labelled` as vectors, in the order of their ids: sums in floating point depend on it."""
     made = run.path(name)
-    rows.mapInArrow(featurize(see), from_arrow_schema(FEATURE_COLUMNS)).write.mode("overwrite").parquet(made)
+    rows.mapInArrow(featurize(spec), from_arrow_schema(FEATURE_COLUMNS)).write.mode("overwrite").parquet(made)
     parts = list(parquet.batches(made, ["video_id", "features", "targets", "fold", "cluster"]))
     ids = np.concatenate(
         [*(part.column("video_id").to_numpy(zero_copy_only=False) for part in parts), np.empty(0, object)]
@@ -59,6 +52,6 @@ def gather(
     def column(name: str) -> np.ndarray:
         return np.concatenate([*(part.column(name).to_numpy() for part in parts), np.empty(0, np.int64)])[order]
 
-    applies = matrix("targets", len(labels.slugs), np.int64)
-    targets = applies if labels.independent else applies.argmax(1) if len(applies) else np.empty(0, np.int64)
-    return Examples(matrix("features", width, np.float64), targets, column("fold"), column("cluster"))
+    applies = matrix("targets", len(spec.labels), np.int64)
+    targets = applies if spec.independent else applies.argmax(1) if len(applies) else np.empty(0, np.int64)
+    return Examples(matrix("features", len(spec.names), np.float64), targets, column("fold"), column("cluster"))

@@ -13,10 +13,12 @@ from models import identity
 from models.engines.config import config_of, quantization_of
 from models.engines.folder import TIME_WORDS, check_folder
 from models.engines.promise import Adapter, EngineSpec, Sampling
+from models.engines.reviews import ReviewPlan
 from models.engines.rollouts import Plan
 from models.language import prompts
 from models.language.codes import yes_no
 from models.language.label_scores import Checks, Choice, Scored
+from models.language.review import WORDING
 from models.language.rule import code_of
 from models.video.cell import cell_of
 from models.video.container import Limits
@@ -25,6 +27,7 @@ from models.video.pool import DecodeSettings
 from udfs.reading import sample_video
 
 _ADAPTER = "recipe"  # its name in an engine
+_FORMS = 64  # tokens around a trace that is told to a model: what comes before it, conclusion, rationale
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,11 @@ class Recipe:
     json: dict[str, Any]
     model_path: str
     adapter_path: str | None = None
+
+    @property
+    def reviewed(self) -> str | None:
+        """Of a recipe of reviews the id of the recipe whose traces they are about."""
+        return self.json.get("reviewed")
 
     @property
     def texts(self) -> list[tuple[str, int]]:
@@ -170,7 +178,13 @@ def blinded(recipe: Recipe) -> dict[str, Recipe]:
 
 
 def check_model(recipe: Recipe) -> None:
-    """Raises UsageError if the model folder no longer holds what the recipe names."""
+    """Raises UsageError if the model folder no longer holds what the recipe names, and where reviews would be told traces
+    otherwise than it says."""
+    if recipe.reviewed and (found := code_of(WORDING)) != (wanted := recipe.json["asks"]["wording"]):
+        raise UsageError(
+            f"recipe {recipe.id}: expected the code {wanted} of {WORDING}, by which its model was told traces "
+            f"while it learned, found {found}: calibrate and promote again, or put it back"
+        )
     folders = [(recipe.model_path, "model", model_digest)]
     folders += [(recipe.adapter_path, "adapter", adapter_digest)] if recipe.adapter_path else []
     for folder, part, digest in folders:
@@ -184,19 +198,22 @@ def check_model(recipe: Recipe) -> None:
 
 def check_served(recipe: Recipe, settings: Settings) -> None:
     """Raises UsageError for what would fail in every worker, before one is started: see engines/folder.py."""
-    ours = plan(recipe, settings)
-    adapters = [adapter.folder for adapter in ours.engine.adapters]
+    value = recipe.json
+    adapters = [recipe.adapter_path] if recipe.adapter_path else []
+    frames, reviews = frame_spec(value["frames"], recipe.model_path), recipe.reviewed is not None
+    text, scored = (value["asks"]["text"], None) if reviews else (value["prompt"], _scored(value))
+    written = value["longest"] + _FORMS if reviews else value["sampling"]["max_tokens"]
     try:
-        asked = check_folder(recipe.model_path, ours.user_text, ours.scored, ours.frames, adapters)
+        asked = check_folder(recipe.model_path, text, scored, frames, adapters)
     except ValueError as error:
         raise UsageError(str(error)) from None
     # Of most scripts a token holds a character or more.
     told = sum(len(f"\n{field}: ") + most for field, most in recipe.texts)
-    needed = asked + told + ours.sampling.max_tokens
-    if needed > ours.engine.max_model_len:
+    needed = asked + told + written
+    if needed > settings.engine.max_model_len:
         raise UsageError(
             f"engine.max_model_len: expected at least {needed}: up to {asked} tokens of clip, prompt and questions, {told} "
-            f"of rollout.texts, rollout.max_tokens={ours.sampling.max_tokens}; found {ours.engine.max_model_len}: raise it, "
+            f"of rollout.texts, {written} of a trace; found {settings.engine.max_model_len}: raise it, "
             "or lower frames.count, frames.max_pixels or the others"
         )
 
@@ -246,13 +263,33 @@ def plan(recipe: Recipe, settings: Settings) -> Plan:
         scored=_scored(value),
         adapter=_ADAPTER if recipe.adapter_path else "",
         grammar=value["grammar"],
-        decode=sample_video,
         seed_base=value["seed"],
-        limits=limits(settings),
-        decoding=decoding(settings),
-        rows_per_batch=64,
-        stall_seconds=settings.engine.stall_seconds,
+        **_costs(settings),
     )
+
+
+def review_plan(recipe: Recipe, settings: Settings) -> ReviewPlan:
+    """The same of a recipe of reviews."""
+    value, asks = recipe.json, recipe.json["asks"]
+    return ReviewPlan(
+        engine=replace(engine_of(settings, recipe.model_path, value["model"]), dtype=value["dtype"]),
+        frames=frame_spec(value["frames"], recipe.model_path),
+        text=asks["text"],
+        before=asks["before"],
+        codes=asks["codes"],
+        **_costs(settings),
+    )
+
+
+def _costs(settings: Settings) -> dict[str, Any]:
+    """What only costs time or memory."""
+    return {
+        "decode": sample_video,
+        "limits": limits(settings),
+        "decoding": decoding(settings),
+        "rows_per_batch": 64,
+        "stall_seconds": settings.engine.stall_seconds,
+    }
 
 
 def _scored(value: dict[str, Any]) -> Scored:

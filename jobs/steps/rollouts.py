@@ -20,10 +20,13 @@ from jobs.runtime.run import Run
 from jobs.steps import recipes
 from jobs.steps.recipes import Recipe
 from jobs.steps.scope import COLUMNS, KEY, Scope, cut, fix, oldest
+from jobs.steps.traced import traced
 from lake.staging import Staged, Wave
 from lake.waves import Work
 from lake.write import stage
+from models.engines.reviews import ReviewPlan
 from models.engines.rollouts import Plan
+from models.language.review import SAID
 from schemas.quarantine import QUARANTINE
 from schemas.recipes import RECIPES
 from schemas.runs import RUNS
@@ -73,11 +76,20 @@ def refused_keys(quarantine: DataFrame, table: str) -> DataFrame:
     return quarantine.where(F.col("table") == table).select("row_key").distinct()
 
 
-def missing(run: Run, recipe_id: str, k: int, scope: Scope) -> DataFrame:
-    """`pending`, as the lake is now."""
-    traces = scope.of(run.lake.read(TRACES).where(F.col("recipe_id") == recipe_id))
+def missing(run: Run, recipe: Recipe, k: int, scope: Scope) -> DataFrame:
+    """`pending`, as the lake is now; of reviews those whose traces are all there."""
+    traces = scope.of(run.lake.read(TRACES).where(F.col("recipe_id") == recipe.id))
     refused = refused_keys(scope.since(run.lake.read(QUARANTINE), "refused_at"), TRACES.name)
-    return pending(scope.videos, traces, refused, recipe_id, k, run.settings.waves.max_attempts)
+    rows = pending(scope.videos, traces, refused, recipe.id, k, run.settings.waves.max_attempts)
+    return with_reviewed(run, recipe, k, scope, rows).drop("traces") if recipe.reviewed else rows
+
+
+def with_reviewed(run: Run, recipe: Recipe, k: int, scope: Scope, rows: DataFrame) -> DataFrame:
+    """Adds the traces that a recipe of reviews is about; rows of videos that do not have all of them yet are left out."""
+    reviewed = str(recipe.reviewed)
+    traces = scope.of(run.lake.read(TRACES).where(F.col("recipe_id") == reviewed))
+    whole = traced(traces, reviewed, k, run.settings.waves.max_attempts, SAID)
+    return rows.join(whole.select(*KEY, "traces"), list(KEY))
 
 
 def trace_rows(made: DataFrame, task: str, recipe_id: str) -> DataFrame:
@@ -102,7 +114,7 @@ def plan(run: Run, recipe: Recipe, k: int, scope: Scope) -> Todo:
     """What there is to do, kept in a file of the run's own."""
     planned_at = run.lake.version(TRACES)  # before looking what is there
     path = run.path(f"plan-{recipe.id}")
-    missing(run, recipe.id, k, scope).write.mode("overwrite").parquet(path)
+    missing(run, recipe, k, scope).write.mode("overwrite").parquet(path)
     rows = run.lake.spark.read.parquet(path)
     videos, rollouts = rows.agg(F.count_distinct("video_id"), F.sum(F.size("missing"))).collect()[0]
     return Todo(recipe, k, rows, videos, rollouts or 0, planned_at)
@@ -114,13 +126,14 @@ def roll_out(run: Run, recipe: Recipe, k: int, scope: Scope, then: Then | None =
     then: called with the videos of each wave once its traces are published, and the files with these.
     Raises EnginesDie.
     """
-    run.record.versions["recipe_id"] = recipe.id
-    run.record.add({"rollouts_pending": 0, "rollouts": 0, "engines": 0})
+    what = _what(recipe)
+    run.record.versions["review_recipe_id" if recipe.reviewed else "recipe_id"] = recipe.id
+    run.record.add({f"{what}_pending": 0, what: 0, "engines": 0})
     if not scope.count:
-        run.record.say("nothing to roll out, there is no video in scope; no engine was started")
+        run.record.say(f"no {what} to make, there is no video in scope; no engine was started")
         return
     todo = plan(run, recipe, k, scope)
-    run.record.add({"rollouts_pending": todo.rollouts})
+    run.record.add({f"{what}_pending": todo.rollouts})
     if todo.videos:
         run.waves.must_be_open(TRACES)
         session.check_slots(run.lake.spark.sparkContext.getConf(), run.settings.engine.gpus)
@@ -129,9 +142,7 @@ def roll_out(run: Run, recipe: Recipe, k: int, scope: Scope, then: Then | None =
         run.register(RECIPES, recipe.id, recipe.json)
         _make_waves(run, _within_budget(run, todo), then)
     else:
-        run.record.say(
-            f"nothing to roll out, all {scope.count:,} videos in scope have their rollouts; no engine was started"
-        )
+        run.record.say(f"no {what} to make, all {scope.count:,} videos in scope have theirs; no engine was started")
 
 
 def _within_budget(run: Run, todo: Todo) -> Todo:
@@ -147,12 +158,12 @@ def _within_budget(run: Run, todo: Todo) -> Todo:
 
 def _make_waves(run: Run, todo: Todo, then: Then | None) -> None:
     """Cut the work into waves and make one after the other, oldest videos first, until the deadline."""
-    rate = measured_rate(run, todo.recipe.id) or run.settings.waves.first_rate
+    rate = measured_rate(run, todo.recipe) or run.settings.waves.first_rate
     seconds = todo.rollouts / rate
     number = wave_count(seconds, run.settings.waves.seconds, run.budget.seconds_left())
     run.record.say(
-        f"{todo.videos:,} videos lack {todo.rollouts:,} rollouts of recipe {todo.recipe.id}: {number} waves, about "
-        f"{clock(seconds)} at {rate:.1f} rollouts/s"
+        f"{todo.videos:,} videos lack {todo.rollouts:,} {_what(todo.recipe)} of recipe {todo.recipe.id}: {number} waves, "
+        f"about {clock(seconds)} at {rate:.1f} {_what(todo.recipe)}/s"
     )
     began, done, wave_seconds = time.monotonic(), 0, seconds / number
     for index, rows in enumerate(cut(run, f"waves-{todo.recipe.id}", todo.rows, number)):
@@ -191,7 +202,7 @@ def _make_wave(run: Run, todo: Todo, rows: DataFrame, scope: Scope, done: int) -
     quiet_to = run.lake.quiet_since(TRACES, todo.planned_at, run.record.run_id, recipe_id=recipe.id)
     if quiet_to is None:  # some of this wave may be there by now, and some of any later one
         looked_at = run.lake.version(TRACES)
-        rows = missing(run, recipe.id, todo.k, scope)
+        rows = missing(run, recipe, todo.k, scope)
     else:
         todo, looked_at = replace(todo, planned_at=quiet_to), quiet_to
     if rows.isEmpty():
@@ -200,24 +211,29 @@ def _make_wave(run: Run, todo: Todo, rows: DataFrame, scope: Scope, done: int) -
     def write(wave: Wave) -> Work:
         task = TaskProgress(wave.path("progress"))
         plan = replace(
-            recipes.plan(recipe, run.settings),
+            (recipes.review_plan if recipe.reviewed else recipes.plan)(recipe, run.settings),
             on_progress=task,
             on_end=task.ended,
             on_engine_start=task.engine_started,
         )
         # Fixed before the model runs, so that a half of it stays the same half.
-        rows.write.parquet(wave.path("todo"))
+        asked = with_reviewed(run, recipe, todo.k, scope, rows) if recipe.reviewed else rows
+        asked.write.parquet(wave.path("todo"))
         fixed = run.lake.spark.read.parquet(wave.path("todo"))
         with Watch(run.record, task.folder, done, todo.videos, "starting engines"):
             made = merged(_make(run, wave, recipe, plan, fixed, culprits))
-        counts = _figures(run.lake.read_files(TRACES, [file.name for file in made.files]))
+        counts = _figures(run.lake.read_files(TRACES, [file.name for file in made.files]), recipe)
         return [replace(made, missing_at=looked_at)], counts | {"engines": engines(task.folder)}
 
     settled = run.waves.make(write, run.record.versions)
     landed = settled.landed[TRACES.name]
     run.record.add({name: count for name, count in settled.counts.items() if name != "videos"})
     run.record.add(
-        {"traces": landed.rows, "traces_quarantined": settled.refused(TRACES), "collisions": landed.collisions}
+        {
+            "reviews_published" if recipe.reviewed else "traces": landed.rows,
+            "traces_quarantined": settled.refused(TRACES),
+            "collisions": landed.collisions,
+        }
     )
     if len(culprits) == _MOST_CULPRITS:
         raise EnginesDie(
@@ -228,10 +244,20 @@ def _make_wave(run: Run, todo: Todo, rows: DataFrame, scope: Scope, done: int) -
     return todo, landed.files
 
 
-def _figures(traces: DataFrame) -> dict[str, int]:
-    """rollouts, videos, tokens and the number of traces of every status, from staged rows."""
-    by_status = [F.count_if(F.col("status") == status).alias(f"status_{status}") for status in STATUSES]
-    sums = F.count("*").alias("rollouts"), F.sum("tokens").alias("tokens"), F.count_distinct("video_id").alias("videos")
+def _what(recipe: Recipe) -> str:
+    """What its rows are called in counts and in what is said."""
+    return "reviews" if recipe.reviewed else "rollouts"
+
+
+def _figures(traces: DataFrame, recipe: Recipe) -> dict[str, int]:
+    """rollouts (or reviews), videos, tokens and the number of traces of every status, from staged rows."""
+    of = "review_status" if recipe.reviewed else "status"
+    by_status = [F.count_if(F.col("status") == status).alias(f"{of}_{status}") for status in STATUSES]
+    sums = (
+        F.count("*").alias(_what(recipe)),
+        F.sum("tokens").alias("tokens"),
+        F.count_distinct("video_id").alias("videos"),
+    )
     return {name: count or 0 for name, count in traces.agg(*sums, *by_status).collect()[0].asDict().items()}
 
 
@@ -248,7 +274,7 @@ def merged(parts: list[Staged]) -> Staged:
 
 
 def _make(
-    run: Run, wave: Wave, recipe: Recipe, plan: Plan, todo: DataFrame, culprits: list[str], depth: int = 0
+    run: Run, wave: Wave, recipe: Recipe, plan: Plan | ReviewPlan, todo: DataFrame, culprits: list[str], depth: int = 0
 ) -> list[Staged]:
     """Run the model over `todo`.
 
@@ -320,16 +346,17 @@ def say_statuses(run: Run) -> None:
         )
 
 
-def measured_rate(run: Run, recipe_id: str) -> float | None:
-    """Rollouts per second of the last waves under this recipe; None if there was none.
+def measured_rate(run: Run, recipe: Recipe) -> float | None:
+    """Rollouts (or reviews) per second of the last waves under this recipe; None if there was none.
 
     Only of waves of some length: in a short one the start of the engines is most of it.
     """
+    version, made = "review_recipe_id" if recipe.reviewed else "recipe_id", F.col("counts")[_what(recipe)]
     last = (
         run.lake.read(RUNS)
-        .where(F.col("event").startswith("wave ") & (F.col("versions")["recipe_id"] == recipe_id))
-        .where((F.col("counts")["rollouts"] > 0) & (F.col("seconds") >= run.settings.waves.seconds / 4))
+        .where(F.col("event").startswith("wave ") & (F.col("versions")[version] == recipe.id))
+        .where((made > 0) & (F.col("seconds") >= run.settings.waves.seconds / 4))
         .orderBy(F.desc("at"))
         .limit(_RATE_OVER_WAVES)
     )
-    return last.agg((F.sum(F.col("counts")["rollouts"]) / F.sum("seconds")).alias("rate")).collect()[0]["rate"]
+    return last.agg((F.sum(made) / F.sum("seconds")).alias("rate")).collect()[0]["rate"]

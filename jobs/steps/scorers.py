@@ -30,10 +30,19 @@ class Scorer:
     rule_id: str
 
     @property
+    def recipes(self) -> list[Recipe]:
+        """Of the rollouts that it takes, in order: each is about the traces of the one before."""
+        return [_recipe(found) for found in (self.manifest.get("reviewed"), self.manifest) if found]
+
+    @property
     def recipe(self) -> Recipe:
-        """The recipe of the traces that it looks at."""
-        found = self.manifest
-        return Recipe(found["recipe_id"], found["recipe"], found["model_path"], found["adapter_path"])
+        """The recipe of the reasoning traces."""
+        return self.recipes[0]
+
+    @property
+    def seen(self) -> Recipe:
+        """The recipe of the traces that its calibrator looks at: of reviews where it has some, else the same."""
+        return self.recipes[-1]
 
     @property
     def rollouts(self) -> int:
@@ -41,20 +50,10 @@ class Scorer:
         return self.manifest["rollouts"]
 
     @property
-    def kind(self) -> str:
-        """Of its calibrator."""
-        return self.manifest["kind"]
-
-    @property
-    def asks(self) -> dict[str, Any] | None:
-        """What its calibrator asks of a model, see steps/reviewing.py; None for one that asks none."""
-        return self.manifest.get("asks")
-
-    @property
     def versions(self) -> dict[str, str]:
         """The ids that its scores and decisions rest on."""
         return {
-            "recipe_id": self.manifest["recipe_id"],
+            "recipe_id": self.recipe.id,
             "calibrator_id": self.manifest["calibrator_id"],
             "scorer_id": self.id,
             "rule_id": self.rule_id,
@@ -80,12 +79,16 @@ def of_manifest(manifest: dict[str, Any], rule: Rule, labels: LabelSet) -> Score
             f"others: the task is now {' and '.join(told)}; roll out, calibrate and promote again, or put the labels back"
         )
     value = identity.scorer(
-        recipes=[manifest["recipe_id"]],
+        recipes=[recipe["recipe_id"] for recipe in (manifest.get("reviewed"), manifest) if recipe],
         rollouts=manifest["rollouts"],
         calibrator=manifest["calibrator"],
         calibration=manifest["calibration"],
     )
     return Scorer(identity.digest(value), value, manifest, rule, identity.digest(rule))
+
+
+def _recipe(found: dict[str, Any]) -> Recipe:
+    return Recipe(found["recipe_id"], found["recipe"], found["model_path"], found["adapter_path"])
 
 
 def live(run: Run) -> Scorer:

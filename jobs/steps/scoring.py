@@ -1,4 +1,5 @@
-"""From traces to scores to decisions, for the videos of a scope. Runs the calibrator, and no rollouts."""
+"""From traces to scores to decisions, for the videos of a scope. Runs the calibrator and, where its scorer has traces
+reviewed, the model that does."""
 
 from __future__ import annotations
 
@@ -8,54 +9,30 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from jobs.runtime import session
 from jobs.runtime.run import Run
-from jobs.steps import reviewing
 from jobs.steps.deciding import decide
-from jobs.steps.rollouts import refused_keys
+from jobs.steps.rollouts import refused_keys, roll_out
 from jobs.steps.scope import KEY, Scope, parts
 from jobs.steps.scorers import Scorer, decided_by
+from jobs.steps.traced import traced
 from lake.staging import Wave
 from lake.waves import Work
 from lake.write import stage
-from models.calibration.calibrator import SEEN
 from schemas.decisions import DECISIONS
 from schemas.quarantine import QUARANTINE
 from schemas.scorers import SCORERS
 from schemas.scores import SCORES
 from schemas.table import Table
-from schemas.traces import TRACES, TRANSIENT
+from schemas.traces import TRACES
 from udfs.calibrator import SCORE_COLUMNS, open_calibrator, score
 
-_VIDEOS_PER_WAVE = 50_000  # of a calibrator that asks no model
-
-
-def traced(traces: DataFrame, recipe_id: str, k: int, max_attempts: int, kind: str) -> DataFrame:
-    """Videos whose K rollouts are all there for good: video_id, input_digest, ingested_on, traces (structs, by index).
-
-    kind: of the calibrator that is to see them, which says how much of a trace there is.
-    """
-    fields = [name for name in SEEN[kind] if name != "rollout_index"]
-    latest = (
-        traces.where((F.col("recipe_id") == recipe_id) & (F.col("rollout_index") < k))
-        .groupBy("video_id", "input_digest", "ingested_on", "rollout_index")
-        .agg(F.max_by(F.struct("attempt", *fields), "attempt").alias("t"))
-        .where(~F.col("t.status").isin(*TRANSIENT) | (F.col("t.attempt") + 1 >= max_attempts))
-    )
-    trace = F.struct("rollout_index", *[F.col(f"t.{name}") for name in fields])
-    by_index = "array_sort(traces, (a, b) -> a.rollout_index - b.rollout_index)"
-    return (
-        latest.groupBy("video_id", "input_digest", "ingested_on")
-        .agg(F.collect_list(trace).alias("traces"))
-        .where(F.size("traces") == k)
-        .withColumn("traces", F.expr(by_index))
-    )
+_VIDEOS_PER_WAVE = 50_000
 
 
 def waiting(run: Run, scorer: Scorer, scope: Scope, traces: DataFrame) -> DataFrame:
     """Videos in scope with all their traces among these and without a score: video_id, ingested_on, traces."""
-    traces = scope.of(traces.where(F.col("recipe_id") == scorer.recipe.id))
-    ready = traced(traces, scorer.recipe.id, scorer.rollouts, run.settings.waves.max_attempts, scorer.kind)
+    traces = scope.of(traces.where(F.col("recipe_id") == scorer.seen.id))
+    ready = traced(traces, scorer.seen.id, scorer.rollouts, run.settings.waves.max_attempts)
     refused = scope.since(run.lake.read(QUARANTINE), "refused_at")
     scored = scope.within(run.lake.read(SCORES).where(F.col("scorer_id") == scorer.id)).select(*KEY)
     return (
@@ -81,9 +58,17 @@ def register(run: Run, scorer: Scorer) -> None:
 
 
 def score_all(run: Run, scorer: Scorer, scope: Scope) -> None:
-    """Score what has its traces but no score, and decide every score that the rule has not seen, in waves, oldest first."""
+    """Review and score what has its traces but no score, and decide every score that the rule has not seen, in waves, oldest
+    first."""
     register(run, scorer)
+    review(run, scorer, scope)
     score_parts(run, scorer, scope)
+
+
+def review(run: Run, scorer: Scorer, scope: Scope) -> None:
+    """The rollouts that a scorer takes beside the traces themselves, of those videos whose traces are there."""
+    for recipe in scorer.recipes[1:]:
+        roll_out(run, recipe, scorer.rollouts, scope)
 
 
 def score_parts(run: Run, scorer: Scorer, scope: Scope, files: Sequence[str] | None = None) -> None:
@@ -92,7 +77,7 @@ def score_parts(run: Run, scorer: Scorer, scope: Scope, files: Sequence[str] | N
     files: of traces, those to look into: a wave's videos are scored from what it has just published, without a look at all
     that the same day brought. None: the folders of the scope's days.
     """
-    for part in parts(run, f"score-{scorer.id}", scope, _per_wave(run, scorer)):
+    for part in parts(run, f"score-{scorer.id}", scope, _VIDEOS_PER_WAVE):
         if not run.budget.allows(0):
             run.record.deferred = True
             run.record.say("the deadline is over: the rest stays for the next run")
@@ -100,12 +85,6 @@ def score_parts(run: Run, scorer: Scorer, scope: Scope, files: Sequence[str] | N
         run.waves.must_be_open(SCORES, DECISIONS)
         made = _score(run, scorer, part, _rows(run, TRACES, files))
         _decide(run, scorer, part, _rows(run, SCORES, None if files is None else made))
-
-
-def _per_wave(run: Run, scorer: Scorer) -> int:
-    """Videos of a wave: as many as an engine surely reviews in its time, where one has to."""
-    waves = run.settings.waves
-    return max(1, int(waves.seconds * waves.first_rate)) if scorer.asks else _VIDEOS_PER_WAVE
 
 
 def _rows(run: Run, table: Table, files: Sequence[str] | None) -> DataFrame:
@@ -121,12 +100,6 @@ def _score(run: Run, scorer: Scorer, scope: Scope, traces: DataFrame) -> Sequenc
     folder = run.lake.registry.folder(run.task, scorer.manifest["calibrator_id"])
     open_calibrator(folder)  # what is wrong with it is told here, not by every worker
     known = {"task": F.lit(run.task), "scorer_id": F.lit(scorer.id), "scored_at": F.current_timestamp()}
-
-    if scorer.asks:
-        session.check_slots(run.lake.spark.sparkContext.getConf(), run.settings.engine.gpus)
-        todo = reviewing.reviewed(
-            run, scorer.asks, todo.join(scope.videos.select(*KEY, "uri", "input_text"), list(KEY))
-        )
 
     def write(wave: Wave) -> Work:
         made = todo.mapInArrow(score(folder), from_arrow_schema(SCORE_COLUMNS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from pyspark.sql import DataFrame
@@ -12,7 +13,7 @@ from jobs.steps import scope, scorers
 from jobs.steps.rollouts import roll_out, say_statuses
 from jobs.steps.scope import Scope
 from jobs.steps.scorers import Scorer
-from jobs.steps.scoring import register, score_parts
+from jobs.steps.scoring import register, review, score_parts
 from lake.audit import TWICE
 from schemas.decisions import DECISIONS
 from schemas.quarantine import QUARANTINE
@@ -32,10 +33,11 @@ def serve(run: Run, scorer: Scorer, asked: Scope) -> Scope:
     taken, most = asked, run.budget.max_videos
     if most is not None and most < asked.count:
         taken = scope.fix(run, "taken", scope.oldest(asked.videos, most))
-    roll_out(run, scorer.recipe, scorer.rollouts, taken, then=partial(score_parts, run, scorer))
+    roll_out(run, scorer.recipe, scorer.rollouts, taken, then=partial(_follow, run, scorer))
     # Those whose traces were there already, in part or all of them.
     rest = scope.fix(run, "rest", taken.without(scorers.decided_by(run, scorer)))
     if rest.count:
+        review(run, scorer, rest)
         score_parts(run, scorer, rest)
     scored = asked.within(scorers.decided_by(run, scorer)).select(*scope.KEY)
     left = scope.fix(run, "left", asked.videos.join(scored, list(scope.KEY), "left_anti"))
@@ -56,13 +58,21 @@ def serve(run: Run, scorer: Scorer, asked: Scope) -> Scope:
     return deferred
 
 
+def _follow(run: Run, scorer: Scorer, wave: Scope, files: Sequence[str]) -> None:
+    """What comes after a wave of rollouts."""
+    review(run, scorer, wave)
+    # Of a calibrator that looks at the traces themselves nothing but these files has to be read.
+    score_parts(run, scorer, wave, files if len(scorer.recipes) == 1 else None)
+
+
 def refused_videos(quarantine: DataFrame, scorer: Scorer) -> DataFrame:
     """video_id, input_digest of what will have no decision: a trace, the score or the decision was refused."""
     parts = F.split("row_key", "/")
     video, version, digest, fourth = (F.get(parts, F.lit(place)) for place in range(4))  # NULL where a key is shorter
     rollout_index = fourth.try_cast("int")  # what more rollouts met than the scorer looks at concerns others
     table = F.col("table")
-    traces = (table == TRACES.name) & (version == scorer.recipe.id) & (rollout_index < scorer.rollouts)
+    taken = [recipe.id for recipe in scorer.recipes]
+    traces = (table == TRACES.name) & version.isin(*taken) & (rollout_index < scorer.rollouts)
     scores = (table == SCORES.name) & (version == scorer.id)
     decisions = (table == DECISIONS.name) & (version == scorer.id) & (fourth == scorer.rule_id)
     refused = quarantine.where(F.col("reason") != TWICE)  # of a key that came twice one row was kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from fcntl import LOCK_EX, LOCK_NB, flock
@@ -89,9 +89,9 @@ def lessons(run: Run, folder: Path, rows: DataFrame) -> Lessons:
     return Lessons(write(folder, (batch for part in parts for batch in part.to_batches())))
 
 
-def check_disjoint(run: Run, stage: str, found: Lessons, start: Path) -> None:
+def check_disjoint(run: Run, stage: str, ids: Iterable[str], start: Path) -> None:
     """Raises UsageError, naming ids, where the model to begin with has learned from some of these videos already."""
-    mine = set(found.ids())
+    mine = set(ids)
     for manifest in run.lake.models.ancestry(run.task, recipes.model_digest(str(start))):
         common = [id for id in run.lake.models.trained_on(run.task, manifest["model_id"]) if id in mine]
         if common:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,16 +11,12 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from models import identity
-from models.calibration.features import TRACE_FIELDS, FeatureSpec
+from models.calibration.features import FeatureSpec, vector
 from models.calibration.linear import LinearCalibrator
 from models.calibration.probabilities import sigmoid, softmax
-from models.calibration.reviewer import ReviewerCalibrator
+from models.calibration.reviewer import ReviewCalibrator
 from models.calibration.vote import VoteCalibrator
-from models.language.review import WORDING
 from models.language.rule import code_of
-
-# Of a trace (columns of the table traces), by kind of calibrator.
-SEEN = {"linear": TRACE_FIELDS, "vote": TRACE_FIELDS, "vlm": (*TRACE_FIELDS, "text")}
 
 
 class Calibrator(Protocol):
@@ -35,10 +31,6 @@ class Calibrator(Protocol):
     @property
     def temperature(self) -> float: ...
 
-    def features(self, row: Mapping[str, Any]) -> np.ndarray:
-        """What it sees of a video [D]. row: its `traces` and, where it asks a model, `reviewed`."""
-        ...
-
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Uncalibrated logits [N, L] of features [N, D]."""
         ...
@@ -48,12 +40,12 @@ class Calibrator(Protocol):
     def parameters(self) -> dict[str, Any]: ...
 
 
-def probs(calibrator: Calibrator, row: Mapping[str, Any]) -> dict[str, float]:
-    """Probability of every label for one video; they sum to 1 unless the labels are independent. row: see `features`."""
+def probs(calibrator: Calibrator, traces: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Probability of every label for one video, given its traces; they sum to 1 unless the labels are independent."""
     spec = calibrator.spec
     of_logits = sigmoid if spec.independent else softmax
-    found = of_logits(calibrator.logits(calibrator.features(row)[None]), calibrator.temperature)[0]
-    return dict(zip(spec.labels, found.tolist(), strict=True))
+    row = of_logits(calibrator.logits(vector(traces, spec)[None]), calibrator.temperature)[0]
+    return dict(zip(spec.labels, row.tolist(), strict=True))
 
 
 def weights(calibrator: Calibrator) -> bytes:
@@ -97,10 +89,5 @@ def load(manifest: Mapping[str, Any], weights: bytes) -> Calibrator:
     if kind == "vote":
         return VoteCalibrator(FeatureSpec(labels, 0, independent), manifest["rollouts"], temperature)
     if kind == "vlm":
-        if (code := code_of(WORDING)) != manifest["asks"]["wording"]:
-            raise ValueError(
-                f"what traces are told to the calibrator's model as has changed since it learned: expected the code "
-                f"{manifest['asks']['wording']} of {WORDING}, found {code}; calibrate and promote again, or put it back"
-            )
-        return ReviewerCalibrator(FeatureSpec(labels, 0), tuple(manifest["prior"]), manifest["asks"], temperature)
+        return ReviewCalibrator(FeatureSpec(labels, 0), temperature)
     raise ValueError(f"calibrator kind: expected linear, vlm or vote, found {kind!r}")

@@ -5,13 +5,12 @@ Independent labels have a logistic regression each, over the same features, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from models.calibration.features import FeatureSpec, vector
+from models.calibration.features import FeatureSpec
 from models.language.rule import code_of
 
 
@@ -26,9 +25,6 @@ class LinearCalibrator:
     bias: np.ndarray
     temperature: float = 1.0
     kind: ClassVar[str] = "linear"
-
-    def features(self, row: Mapping[str, Any]) -> np.ndarray:
-        return vector(row["traces"], self.spec)
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Uncalibrated logits [N, L] of features [N, D]."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from models.calibration.features import FeatureSpec, vector
+from models.calibration.features import FeatureSpec
 
 _HALF = 0.5  # of a vote, added to every count (Krichevsky & Trofimov 1981): no label is ruled out by a few traces
 
@@ -21,9 +20,6 @@ class VoteCalibrator:
     rollouts: int
     temperature: float = 1.0
     kind: ClassVar[str] = "vote"
-
-    def features(self, row: Mapping[str, Any]) -> np.ndarray:
-        return vector(row["traces"], self.spec)
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Uncalibrated logits [N, L] of features [N, D]: the logarithm of the votes; of independent labels, of their odds.

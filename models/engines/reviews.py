@@ -1,111 +1,70 @@
-"""Reviews of many videos on one engine: decode each once, ask about each of its traces, give back what was found.
+"""Reviews of traces on one engine: each trace of a video is shown beside its frames, and a label is asked for by its code.
 
-Knows neither Spark nor Arrow; `udfs/reviewer.py` puts it into a worker.
+A review is a rollout of one token, and a row like one: its rollout_index is that of the trace which it is about.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from operator import attrgetter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-import numpy as np
-
-from models.engines.promise import Engine, EngineSpec, Question
+from models.engines.asking import Asked, Asking, Task
+from models.engines.promise import Classified, Engine, Question
 from models.video.clip import Clip
-from models.video.container import Limits, MediaError
-from models.video.frames import FrameSpec
-from models.video.pool import DecodePool, DecodeSettings
 
 
-@dataclass(frozen=True)
-class ReviewTask:
-    """One video and what reviewers said of it, see `review.said`. key: a number of who asked."""
+@dataclass(frozen=True, kw_only=True)
+class ReviewPlan(Asked):
+    """Everything a worker needs to know of reviews.
 
-    key: int
-    video_id: str
-    uri: str
-    said: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ReviewPlan:
-    """Everything a worker needs to know; picklable.
-
-    text: `review.review_text`; before: the line before what a reviewer said; codes: of the labels, in order; decode: as of
-    rollouts.Plan; stall_seconds: silence after which an engine counts as dead.
+    text: `review.review_text`; before: the line before what is reviewed; codes: label -> code.
     """
 
-    engine: EngineSpec
-    frames: FrameSpec
     text: str
     before: str
-    codes: tuple[str, ...]
-    decode: Callable[[str, str, FrameSpec, Limits], Clip]
-    limits: Limits = field(default_factory=Limits)
-    decoding: DecodeSettings = field(default_factory=DecodeSettings)
-    stall_seconds: float = 900.0
+    codes: dict[str, str]
 
 
-Review = np.ndarray | str  # log-probabilities [traces, codes], or why there are none
-
-
-class Reviews:
-    """Runs a plan on an engine. `of(tasks)` yields each task with its review, always, in the order they finish."""
+class Reviews(Asking):
+    """See Asking: rows are what the model holds each trace's video for."""
 
     def __init__(self, plan: ReviewPlan, engine: Engine, on_decoded: Callable[[], None] = lambda: None) -> None:
-        self._plan, self._engine, self._on_decoded = plan, engine, on_decoded
-        self._waiting: dict[str, ReviewTask] = {}
-        self._refused: deque[tuple[ReviewTask, MediaError]] = deque()
+        super().__init__(plan, engine, on_decoded)
+        self._plan = plan
 
-    def of(self, tasks: Iterable[ReviewTask]) -> Iterator[tuple[ReviewTask, Review]]:
-        """Raises EngineDead, and RuntimeError where a task was lost."""
-        asked = done = 0
+    def _answers(self, shown: Iterator[tuple[str, Task, Clip]]) -> Iterator[Classified]:
+        yield from self._engine.classify(self._questions(shown), tuple(self._plan.codes.values()))
 
-        def counted() -> Iterator[ReviewTask]:
-            nonlocal asked
-            for task in tasks:
-                asked += 1
-                yield task
-
-        work = partial(_decode, self._plan.decode, self._plan.frames, self._plan.limits)
-        with DecodePool(work, self._plan.decoding) as pool:
-            decoded = pool.map(counted(), argument=attrgetter("uri", "video_id"))
-            for found in self._engine.classify(self._questions(decoded), self._plan.codes):
-                done += 1
-                task = self._waiting.pop(found.key)
-                yield task, str(found.error) if found.logprobs is None else found.logprobs
-                while self._refused:
-                    done += 1
-                    yield _undecoded(*self._refused.popleft())
-            while self._refused:
-                done += 1
-                yield _undecoded(*self._refused.popleft())
-        if done != asked:
-            raise RuntimeError(f"{asked} videos were to be reviewed and {done} came back: none may be lost")
-
-    def _questions(self, decoded: Iterable[tuple[ReviewTask, Clip | MediaError]]) -> Iterator[Question]:
-        """Runs in the engine's feeding thread; what cannot be decoded is left in `_refused` for the main one."""
-        for number, (task, clip) in enumerate(decoded):
-            self._on_decoded()
-            if isinstance(clip, MediaError):
-                self._refused.append((task, clip))
-                continue
-            key = f"{number}:{task.video_id}"
-            self._waiting[key] = task
-            prompts = [self._engine.chat(self._plan.text, 1, said, self._plan.before) for said in task.said]
-            # All of them are the same up to what was said.
-            before = self._plan.before
+    def _questions(self, shown: Iterator[tuple[str, Task, Clip]]) -> Iterator[Question]:
+        before = self._plan.before
+        for key, task, clip in shown:
+            said = [task.said[index] for index in _indices(task)]
+            prompts = [self._engine.chat(self._plan.text, 1, each, before) for each in said]
+            # All of them are the same up to what is reviewed.
             end = prompts[0].index(before) + len(before) + 1
             yield Question(key, prompts[0][:end], (clip,), tuple(prompt[end:] for prompt in prompts))
 
+    def _rows_of(self, task: Task, answer: Classified, seconds: float) -> Iterator[dict]:
+        for place, index in enumerate(_indices(task)):
+            row = self._blank(task, index) | {"prompt_tokens": answer.prompt_tokens}
+            if answer.logprobs is None:
+                yield row | {"status": "generation_error", "finish_reason": "error", "error": answer.error}
+                continue
+            found = dict(zip(self._plan.codes, answer.logprobs[place].tolist(), strict=True))
+            label = min(found, key=lambda slug: (-found[slug], slug))
+            yield row | {
+                "status": "ok",
+                "text": self._plan.codes[label],
+                "answer": self._plan.codes[label],
+                "label": label,
+                "labels": [label],
+                "well_formed": True,
+                "logprob_sum": found[label],
+                "label_logprobs": found,
+                "tokens": 1,
+                "finish_reason": "stop",
+            }
 
-def _undecoded(task: ReviewTask, error: MediaError) -> tuple[ReviewTask, str]:
-    return task, f"{error.reason}: {error}"
 
-
-def _decode(decode: Callable, frames: FrameSpec, limits: Limits, what: tuple[str, str]) -> Clip:
-    uri, video_id = what
-    return decode(uri, video_id, frames, limits)
+def _indices(task: Task) -> list[int]:
+    return sorted(set(task.missing))

@@ -27,8 +27,8 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
+from models.engines.asking import seed_of
 from models.engines.promise import Classified, Completion, Engine, Request, RequestRefused, Sampling
-from models.engines.rollouts import seed_of
 from models.language.prompts import begun, chat
 from models.language.rule import Rule
 from models.training import parallel

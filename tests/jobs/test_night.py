@@ -21,7 +21,7 @@ from jobs.runtime import cli
 from lake.audit import audit
 from lake.log import all_files
 from lake.table import open_table
-from models.engines.rollouts import seed_of
+from models.engines.asking import seed_of
 from schemas.facets import FACETS
 from schemas.inputs import INPUTS
 from schemas.label_set import LabelSet

@@ -19,7 +19,7 @@ from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps import recipes, rollouts, teachers
 from lake.commit import Landed
-from models.engines.rollouts import seed_of
+from models.engines.asking import seed_of
 from models.handwriting.rule import LABELS, label_of
 from models.handwriting.teacher import erring, trace
 from models.identity import model_digest

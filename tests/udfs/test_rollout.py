@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from models.engines.asking import seed_of
 from models.engines.promise import EngineSpec, Sampling
-from models.engines.rollouts import Plan, seed_of
+from models.engines.rollouts import Plan
 from models.language.label_scores import Choice
 from models.video.frames import FrameSpec
 from models.video.pool import DecodeSettings

@@ -4,8 +4,9 @@ import subprocess
 import sys
 import time
 
+from models.engines.asking import Task
 from models.engines.promise import EngineSpec, Sampling
-from models.engines.rollouts import Plan, Rollouts, Task
+from models.engines.rollouts import Plan, Rollouts
 from models.language.label_scores import Choice
 from models.video.container import MediaError
 from models.video.frames import FrameSpec

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
+from jobs.steps.recipes import Recipe
 from jobs.steps.rollouts import measured_rate, missing
 from jobs.steps.scope import Scope, oldest
 from lake import storage, table
@@ -36,11 +37,11 @@ def _absent(root: str) -> str | None:
     return None
 
 
-def pending(run: Run, recipe_id: str, k: int, scope: Scope) -> tuple[int, int]:
+def pending(run: Run, recipe: Recipe, k: int, scope: Scope) -> tuple[int, int]:
     """Videos that lack rollouts, as many as the run may take on, and how many they lack."""
     if not scope.count:
         return 0, 0
-    rows = missing(run, recipe_id, k, scope).localCheckpoint()
+    rows = missing(run, recipe, k, scope).localCheckpoint()
     if run.budget.max_videos is not None:
         chosen = oldest(rows.select("video_id", "ingested_at").distinct(), run.budget.max_videos)
         rows = rows.join(chosen.select("video_id"), "video_id", "left_semi")
@@ -48,14 +49,14 @@ def pending(run: Run, recipe_id: str, k: int, scope: Scope) -> tuple[int, int]:
     return videos, rollouts or 0
 
 
-def measured(run: Run, recipe_id: str) -> tuple[float | None, float | None]:
+def measured(run: Run, recipe: Recipe) -> tuple[float | None, float | None]:
     """Rollouts a second of the last waves of a recipe, all engines together, and tokens that a rollout had; None if there
     was no wave."""
     waves = run.lake.read(RUNS).where(
-        F.col("event").startswith("wave ") & (F.col("versions")["recipe_id"] == recipe_id)
+        F.col("event").startswith("wave ") & (F.col("versions")["recipe_id"] == recipe.id)
     )
     counts = F.col("counts")
     drawn = waves.where(counts["rollouts"] > 0).agg(
         (F.sum(counts["tokens"]) / F.sum(counts["rollouts"])).alias("tokens")
     )
-    return measured_rate(run, recipe_id), drawn.collect()[0]["tokens"]
+    return measured_rate(run, recipe), drawn.collect()[0]["tokens"]

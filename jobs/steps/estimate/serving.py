@@ -141,10 +141,10 @@ def estimate(run: Run, arguments: argparse.Namespace, ask: Callable[[], Asked]) 
 
 
 def _count(run: Run, asked: Asked) -> _Found:
-    videos, rollouts = counts.pending(run, asked.recipe.id, asked.k, asked.scope) if asked.scope else (0, 0)
+    videos, rollouts = counts.pending(run, asked.recipe, asked.k, asked.scope) if asked.scope else (0, 0)
     coming, most = asked.files or 0, run.budget.max_videos  # each may be a video
     coming = coming if most is None else min(coming, most - videos)
-    return _Found(asked, videos, rollouts, coming, *counts.measured(run, asked.recipe.id))
+    return _Found(asked, videos, rollouts, coming, *counts.measured(run, asked.recipe))
 
 
 def _of_recipe(asked: Asked) -> _Wanted:

@@ -171,7 +171,7 @@ def _count(run: Run, stage: str, folder: str, lessons: DataFrame) -> _Found:
         recipe = recipes.of_settings(run.settings.model_copy(update={"model": model}))
     except UsageError:  # a folder without weights has no recipe, and no wave of it can have been
         return _Found(row["rows"])
-    rate, drawn = counts.measured(run, recipe.id)
+    rate, drawn = counts.measured(run, recipe)
     return _Found(row["rows"], rate=rate, length=drawn)
 
 

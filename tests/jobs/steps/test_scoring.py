@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from jobs.steps.deciding import decide
-from jobs.steps.scoring import traced
+from jobs.steps.traced import traced
 from lake.audit import audit
 from lake.table import spark_schema
 from schemas.decisions import DECISIONS
@@ -46,7 +46,7 @@ def ready(spark):
 
     @cache
     def compute(attempts: int) -> dict:
-        rows = traced(traces, "r", 2, attempts, "linear").collect()
+        rows = traced(traces, "r", 2, attempts).collect()
         assert all(row["ingested_on"] == DAY for row in rows)  # the folder that the score will lie in
         return {row["video_id"]: [(t["rollout_index"], t["think"]) for t in row["traces"]] for row in rows}
 

@@ -106,15 +106,14 @@ TRACES = [
         "tokens": 5,
     }
 ]
-ROW = {"traces": TRACES}
 
 
 def test_what_is_loaded_gives_the_same_probabilities(rows):
     raw = fit(*rows)
     saved = LinearCalibrator(raw.spec, raw.mean, raw.scale, raw.weight, raw.bias, temperature=1.7)
     loaded = load(manifest(saved, "r", 4), weights(saved))
-    assert probs(loaded, ROW) == probs(saved, ROW) != probs(raw, ROW)
-    assert list(probs(loaded, ROW)) == ["a", "b", "c"] and sum(probs(loaded, ROW).values()) == pytest.approx(1)
+    assert probs(loaded, TRACES) == probs(saved, TRACES) != probs(raw, TRACES)
+    assert list(probs(loaded, TRACES)) == ["a", "b", "c"] and sum(probs(loaded, TRACES).values()) == pytest.approx(1)
 
 
 def test_weights_and_temperature_have_digests_of_their_own(rows):
@@ -190,15 +189,15 @@ def test_one_independent_label_alone_is_logistic_regression(free_rows):
     width = len(alone.names)
     fitted = fit_free(features[:, :width], targets[:, :1], alone)
     assert ((fitted.logits(features[:, :width]) > 0) == targets[:, :1]).mean() > 0.97
-    assert set(probs(fitted, {"traces": [TRACES[0] | {"label_logprobs": {"a": -1.0}, "labels": []}]})) == {"a"}
+    assert set(probs(fitted, [TRACES[0] | {"label_logprobs": {"a": -1.0}, "labels": []}])) == {"a"}
 
 
 def test_a_calibrator_of_independent_labels_is_loaded_as_one(free_rows):
     saved = fit_free(*free_rows)
     loaded = load(manifest(saved, "r", 4), weights(saved))
     assert loaded.spec == FREE and manifest(saved, "r", 4)["mode"] == "independent"
-    assert probs(loaded, ROW) == probs(saved, ROW)
-    assert abs(sum(probs(loaded, ROW).values()) - 1) > 1e-3
+    assert probs(loaded, TRACES) == probs(saved, TRACES)
+    assert abs(sum(probs(loaded, TRACES).values()) - 1) > 1e-3
 
 
 def test_the_mode_is_no_part_of_what_names_an_exclusive_calibrator():

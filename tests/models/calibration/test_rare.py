@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from models.calibration import calibrator
+from models.calibration.calibrator import probs as probs_of
 from models.calibration.calibrator import weights
 from models.calibration.features import FeatureSpec, vector
 from models.calibration.linear import LinearCalibrator, fit_linear
@@ -15,10 +15,6 @@ from models.calibration.rare import ENOUGH, StandIns, stand_ins
 
 LABELS = ("a", "b", "c")
 EXCLUSIVE, FREE = FeatureSpec(LABELS, 32), FeatureSpec(LABELS, 32, independent=True)
-
-
-def probs_of(fitted, traces):
-    return calibrator.probs(fitted, {"traces": traces})
 
 
 def trace(index: int, named: tuple[str, ...], sure: float, spec: FeatureSpec) -> dict:

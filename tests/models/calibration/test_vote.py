@@ -7,16 +7,11 @@ from math import log
 import numpy as np
 import pytest
 
-from models.calibration import calibrator
-from models.calibration.calibrator import load, manifest, weights
+from models.calibration.calibrator import load, manifest, probs, weights
 from models.calibration.features import FeatureSpec
 from models.calibration.vote import VoteCalibrator
 
 LABELS = ("a", "b", "c")
-
-
-def probs(vote, traces):
-    return calibrator.probs(vote, {"traces": traces})
 
 
 def trace(*labels, status="ok"):

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from models.engines.asking import COLUMNS, Task, seed_of
 from models.engines.promise import Completion, EngineSpec, Sampling, refused
-from models.engines.rollouts import COLUMNS, Plan, Rollouts, Task, consecutive, seed_of
+from models.engines.rollouts import Plan, Rollouts, consecutive
 from models.language.label_scores import Choice
 from models.video.clip import Clip
 from models.video.container import MediaError
