@@ -93,7 +93,7 @@ def rows(found: Mapping[str, Results]) -> str:
         own = found.get(model, ())
         if own:
             cells = [_cell(kept["methods"][method][figure] for kept in own) for figure in (*FIGURES, "shifted")]
-            cells += [_cell(kept.get(share) for kept in own) for share in _SHARES]
+            cells += [_cell(_share(kept, share) for kept in own) for share in _SHARES]
             cells += [f"{np.mean([kept[cost] for kept in own]):,.0f}" for cost in _COSTS]
             lines.append([name, str(len(own)), *cells])
     return _markdown(heads, lines)
@@ -119,6 +119,11 @@ def _right(own: Results, method: str) -> np.ndarray:
     """Share of each clip's predictions that are right, mean over seeds; method `single` has one for each sample."""
     each = [np.array(list(kept["right"][method]), float) / (kept["k"] if method == "single" else 1) for kept in own]
     return np.mean(each, axis=0)
+
+
+def _share(kept: Mapping[str, Any], share: str) -> float | None:
+    """What is known of it; of a model that was taught no observation a few stray ones say nothing."""
+    return None if share == "observed" and kept["contradicts"] is None else kept.get(share)
 
 
 def _cell(values: Iterable[float | None]) -> str:
