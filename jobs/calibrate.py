@@ -176,7 +176,8 @@ def register(
     own: HeldOut | None,
 ) -> str:
     """Keep a candidate in the registry, with what is known of it now; returns its id. recipe: of the reasoning traces."""
-    held_out = None if own is None else Judged(own.probs, candidate.examples.targets).packed()
+    of = candidate.examples
+    held_out = None if own is None else Judged(own.probs, of.targets, of.cluster).packed()
     manifest = (
         calibrator.manifest(made, candidate.recipe.id, run.settings.rollout.n)
         | _json(candidate.recipe)

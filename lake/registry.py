@@ -55,6 +55,8 @@ class Registry:
         storage.write(storage.join(folder, "weights.safetensors"), weights)
         if held_out is not None:
             storage.write(storage.join(folder, _HELD_OUT), held_out)
+        else:  # what an earlier one said is no part of this manifest
+            storage.delete(storage.join(folder, _HELD_OUT))
         self._write(storage.join(folder, "manifest.json"), manifest)
 
     def held_out(self, task: str, calibrator_id: str) -> bytes | None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from safetensors import SafetensorError
+
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps.deciding import Rule
+from lake import storage
 from models.calibration import rules
 from models.calibration.rules import Judged
 
@@ -54,4 +57,10 @@ def _judged(run: Run, manifest: dict[str, Any]) -> Judged:
             f"decide: by precision and conformal sets need what calibrator {manifest['calibrator_id']} said of videos that "
             "it had not seen, found nothing: label videos of several sources, `deepintuit calibrate`"
         )
-    return Judged.unpacked(data)
+    try:
+        return Judged.unpacked(data)
+    except (SafetensorError, TypeError) as error:
+        raise storage.Damaged(
+            f"held_out.safetensors of calibrator {manifest['calibrator_id']}: expected what it said of held-out videos, found "
+            f"something else ({error}): `deepintuit calibrate` with the settings of that time writes it anew"
+        ) from None

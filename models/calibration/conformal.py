@@ -20,7 +20,8 @@ Scheme = Literal["lac", "aps"]
 def strangeness(probs: np.ndarray, scheme: Scheme) -> np.ndarray:
     """How ill each label suits each row, float64 [N, L], of probabilities [N, L].
 
-    lac: 1 less its probability; aps: the mass of all labels that are at least as probable, its own included.
+    lac: 1 less its probability; aps: the mass of all labels up to it, the most probable first, its own included; equal
+    ones go by column.
     """
     if scheme == "lac":
         return 1.0 - probs

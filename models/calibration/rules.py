@@ -1,4 +1,8 @@
-"""Decision rules whose numbers come from videos that a calibrator has not learned from."""
+"""Decision rules whose numbers come from videos that a calibrator has not learned from.
+
+These are out-of-fold probabilities: of weights that have seen the other folds, at a temperature of the other folds, where
+what is served has seen all. So what is promised holds approximately (cross-conformal, Vovk 2015), not to the letter.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +23,15 @@ _NEVER = 2.0  # no probability reaches it
 
 @dataclass(frozen=True)
 class Judged:
-    """Honest probabilities [N, L] of videos that taught nothing of them, and their right labels int64 [N]."""
+    """Honest probabilities [N, L] of videos that taught nothing of them, their right labels and their sources, int64 [N]."""
 
     probs: np.ndarray
     targets: np.ndarray
+    cluster: np.ndarray
 
     def packed(self) -> bytes:
         """As safetensors."""
-        return save_tensors({"probs": self.probs, "targets": self.targets})
+        return save_tensors({name: np.ascontiguousarray(value) for name, value in vars(self).items()})
 
     @classmethod
     def unpacked(cls, data: bytes) -> Judged:
@@ -36,16 +41,19 @@ class Judged:
 def for_precision(judged: Judged, labels: Sequence[str], precision: float) -> dict[str, float]:
     """For each label the lowest probability from which on those that it is given to are right often enough.
 
-    Often enough: the share of right ones is at least `precision` with 90 % confidence (Clopper & Pearson 1934, one-sided);
-    of many thresholds that are tried, the lowest may flatter a little. 2, which no probability reaches, where none is.
+    Often enough: the share of right ones is at least `precision` with 90 % confidence (Clopper & Pearson 1934, one-sided),
+    where all videos of a source count as one; of many thresholds that are tried, the lowest may flatter a little. 2, which no probability reaches, where none is.
     """
     top, found = largest(judged.probs, labels), {}
     for place, label in enumerate(labels):
         own = top == place
         probs, right = judged.probs[own, place], judged.targets[own] == place
         order = np.argsort(-probs, kind="stable")
-        count, hits = np.arange(1, len(order) + 1), np.cumsum(right[order])
-        least = beta.ppf(1 - _SURE, hits, count - hits + 1)
+        share = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+        first = np.zeros(len(order), bool)
+        first[np.unique(judged.cluster[own][order], return_index=True)[1]] = True
+        sources = np.cumsum(first)
+        least = beta.ppf(1 - _SURE, share * sources, (1 - share) * sources + 1)
         ends = np.append(probs[order][1:] != probs[order][:-1], True)[: len(order)]  # equal ones are taken together
         good = np.flatnonzero(ends & (np.nan_to_num(least) >= precision))
         found[label] = float(probs[order][good[-1]]) if len(good) else _NEVER
@@ -56,5 +64,7 @@ def conformal(
     judged: Judged, labels: Sequence[str], coverage: float, scheme: Scheme, per_label: bool
 ) -> dict[str, float]:
     """How strange each label may be and still be in a prediction set; where nothing can be promised, 2: all are."""
-    own = thresholds(judged.probs, judged.targets, coverage, scheme, per_label)
-    return dict(zip(labels, np.minimum(own, _NEVER).tolist(), strict=True))
+    by_slug = np.argsort(labels)  # equal probabilities go by slug, as decisions do
+    place = np.argsort(by_slug)
+    own = thresholds(judged.probs[:, by_slug], place[judged.targets], coverage, scheme, per_label)
+    return dict(zip(labels, np.minimum(own, _NEVER)[place].tolist(), strict=True))

@@ -53,7 +53,9 @@ def test_what_is_worth_nothing_rarely_passes_the_gate_however_few_sources_there_
         each = np.repeat(rng.normal(size=clusters), 10)  # what a source has in common
         cluster = np.arange(10 * clusters) // 10
         examples = Examples(np.zeros((10 * clusters, len(spec.names))), (each > 0).astype(int), cluster % 3, cluster)
-        vote = crossfit.HeldOut(1.0, np.ones(10 * clusters), np.ones(10 * clusters), each > 0, np.empty((10 * clusters, 2)))
+        vote = crossfit.HeldOut(
+            1.0, np.ones(10 * clusters), np.ones(10 * clusters), each > 0, np.empty((10 * clusters, 2))
+        )
         noise = np.repeat(rng.normal(size=clusters), 10)
         own = crossfit.HeldOut(1.0, vote.nll, vote.nll + noise, each > 0, vote.probs)
         passed += worth(own, vote, examples, 2).beats_vote
