@@ -61,6 +61,6 @@ def _judged(run: Run, manifest: dict[str, Any]) -> Judged:
         return Judged.unpacked(data)
     except (SafetensorError, TypeError) as error:
         raise storage.Damaged(
-            f"held_out.safetensors of calibrator {manifest['calibrator_id']}: expected what it said of held-out videos, found "
-            f"something else ({error}): `deepintuit calibrate` with the settings of that time writes it anew"
+            f"held_out.safetensors of calibrator {manifest['calibrator_id']}: expected what it said of held-out videos, "
+            f"found something else ({error}): `deepintuit calibrate` with the settings of that time writes it anew"
         ) from None
