@@ -42,8 +42,8 @@ def for_precision(judged: Judged, labels: Sequence[str], precision: float) -> di
     """For each label the lowest probability from which on those that it is given to are right often enough.
 
     Often enough: the share of right ones is at least `precision` with 90 % confidence (Clopper & Pearson 1934, one-sided),
-    where all videos of a source count as one; of many thresholds that are tried, the lowest may flatter a little. 2, which no
-    probability reaches, where none is.
+    where all videos of a source count as one; of many thresholds that are tried, the lowest may flatter a little. 2, which
+    no probability reaches, where none is.
     """
     top, found = largest(judged.probs, labels), {}
     for place, label in enumerate(labels):
