@@ -123,7 +123,9 @@ def _advice(stage: str, error: Exception) -> str | None:
         return str(error)
     if isinstance(error, FloatingPointError):
         return f"{stage}: {first}: lower {stage}.learning_rate, or begin from an earlier checkpoint in another folder"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    # torch writes a checkpoint itself, and says of a full disk where it stands in its file.
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or "unexpected pos" in first:
         return f"{stage}: {first}: free room in --out; what was learned up to the last checkpoint is kept"
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in _NO_MEMORY):
         lower = f"{stage}.micro_batch or frames.max_pixels"

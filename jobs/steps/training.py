@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from pyspark.sql import DataFrame
+from safetensors import SafetensorError, safe_open
 
 from conf.sections import Lora
 from jobs.runtime.errors import UsageError
@@ -211,6 +212,19 @@ def versions(run: Run, tables: list[Table]) -> dict[str, int]:
     return {table.name: run.lake.version(table) for table in tables}
 
 
+def _check_whole(model: Path) -> None:
+    """Raises UsageError where a file of weights cannot be read: what has lain there since may have been damaged."""
+    for path in sorted(model.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise UsageError(
+                f"{path}: expected the weights of a finished training, found a file that cannot be read ({error}): delete "
+                f"{model}, and the same command writes it anew from the last checkpoint"
+            ) from None
+
+
 def register(
     run: Run,
     folder: Path,
@@ -227,6 +241,7 @@ def register(
     (BASE_JOURNAL), these go along.
     """
     model, models = folder / "model", run.lake.models
+    _check_whole(model)
     model_id = recipes.model_digest(str(model))
     figures, ids = journal.read(folder / JOURNAL), sorted(set(found.ids()))
     last = {name: value for name, _, value in figures}

@@ -227,7 +227,14 @@ def resume(model: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Pat
     if not found:
         return 0
     # Mapped, not read: every process of a host opens it.
-    state = torch.load(found[-1] / "state.pt", weights_only=True, map_location="cpu", mmap=True)
+    path = found[-1] / "state.pt"
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except (RuntimeError, EOFError) as error:
+        raise ResumeError(
+            f"{path}: expected a whole checkpoint, found none that can be read ({str(error).splitlines()[0][:100]}): delete "
+            "its folder, and the training goes on from the one before"
+        ) from None
     parallel.set_state(model, optimizer, state)
     torch.set_rng_state(state["random"])
     if len(state["random_cuda"]) == torch.cuda.device_count():

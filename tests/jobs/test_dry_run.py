@@ -191,7 +191,7 @@ def test_only_jobs_that_can_tell_take_the_flag(capsys):
 
 def test_a_folder_without_a_model_is_told(dry, tmp_path, no_spark):
     code, told, (line,) = dry("refine", "--start", str(tmp_path))
-    assert (code, told) == (2, {}) and f"{tmp_path}/config.json: expected the configuration of a" in line
+    assert (code, told) == (2, {}) and f"{tmp_path}: expected a folder in Hugging Face layout" in line
 
 
 @pytest.fixture(scope="module")

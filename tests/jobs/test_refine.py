@@ -309,6 +309,21 @@ def test_the_registry_has_no_half_of_a_model(lake, tmp_path, monkeypatch):
     assert model_digest(models_.find("t", "aligned")) == own
 
 
+def test_a_model_that_was_cut_after_its_training_is_not_registered(refined):
+    out = refined.root.parent / "cut"
+    shutil.copytree(refined.out, out)
+    weights_file = out / "model" / "model.safetensors"
+    weights_file.write_bytes(weights_file.read_bytes()[:100_000])
+    run = Run("tests", refined.settings(), quiet=True)
+    before = refined.at_hand().models.aliases("handwriting")
+    with pytest.raises(
+        UsageError, match=r"found a file that cannot be read .*: delete .*, and the same command writes it"
+    ):
+        training.register(run, out, "refine", "refined", START, None, {}, {})
+    run.drop_scratch()
+    assert refined.at_hand().models.aliases("handwriting") == before
+
+
 def test_a_training_that_no_reward_told_anything_gets_no_name(refined):
     before = refined.at_hand().models.aliases("handwriting")
     settings = [word for name in (*SETTINGS, f"lake.root={refined.root}") for word in ("--set", name)]

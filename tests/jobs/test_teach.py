@@ -356,7 +356,7 @@ def test_what_a_template_opened_belongs_to_the_text(spark):
         ({"file": "no-such.csv"}, "--file no-such.csv: no such file"),
         (
             {"file": "LABELS"},
-            "expected a column 'trace', found 'file', 'label', 'split'; name them so in its first line",
+            "expected a column 'trace', found 'file', 'label', 'split', 'digits'",
         ),
         ({"model": "nobody"}, "--model nobody: expected a folder in Hugging Face layout or a registered model"),
         ({"oracle": 1.5}, "--oracle 1.5: expected a rate of errors from 0 to 1"),
