@@ -231,8 +231,8 @@ def resume(model: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Pat
     path = found[-1] / "state.pt"
     if not is_zipfile(path):
         raise ResumeError(
-            f"{path}: expected a whole checkpoint, found a file that was cut short: delete its folder, and the training goes on "
-            "from the one before"
+            f"{path}: expected a whole checkpoint, found a file that was cut short: delete its folder, and the training "
+            "goes on from the one before"
         )
     state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     parallel.set_state(model, optimizer, state)
