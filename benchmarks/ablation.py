@@ -76,7 +76,7 @@ MODELS = {
     "direct": Model("base", "labels", _LONGER, seeds=3),
     "direct-all": Model("base", "all labels", ("align.steps=1260",)),
     "cold": Model("base", "medium", seeds=3),
-    "form": Model("base", "medium", ("align.steps=60",)),  # one answer in twenty can be read: enough for RL to begin
+    "form": Model("base", "medium", ("align.steps=60",)),  # a few answers in a hundred can be read: RL can begin
     "rl-only": Model("form", None),
     "refined": Model("cold", None, seeds=3),
     "refined-softmax": Model("cold", None, ("refine.objective=softmax",)),

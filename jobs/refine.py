@@ -26,6 +26,7 @@ from jobs.steps.inputs import with_inputs
 from jobs.steps.rounds import Rounds
 from models.engines.promise import Sampling
 from models.language.rule import code_of, load_rule
+from models.training import journal
 from models.training.refinement import RefineSpec, Task
 from models.training.rewards import RewardError, rewards
 from models.training.trainer import TrainSpec
@@ -33,7 +34,7 @@ from schemas.labels import LABELS
 from schemas.splits import SPLITS
 from schemas.texts import TEXTS
 from schemas.videos import VIDEOS
-from udfs.training import refine
+from udfs.training import JOURNAL, refine
 
 TAKES_BUDGET = False
 COSTS_ONLY = {"micro_batch", "kv_cache_mb"}  # settings that change nothing of what is learned
@@ -144,13 +145,14 @@ def train(run: Run, arguments: argparse.Namespace, out: Path) -> None:
         settings.engine.stall_seconds,
         rounds,
     )
-    check_learned(out, str(told["start"]))
+    check_learned(out)
     training.register(run, out, "refine", "refined", start, lessons, told, read_at)
 
 
-def check_learned(out: Path, start: str) -> None:
-    """Raises UsageError where the model is the one that the training began with, which needs no other name."""
-    if recipes.model_digest(str(out / "model")) == start:
+def check_learned(out: Path) -> None:
+    """Raises UsageError where no step had a gradient: the model is the one that it began with, which needs no other name."""
+    figures = journal.read(out / JOURNAL)
+    if figures and not any(value > 0 for name, _, value in figures if name == "grad_norm"):
         raise UsageError(
             f"refine: learned nothing in {out}: expected rollouts of one video to differ in their rewards, found them alike "
             "at every step; the model is the one that it began with, so none is registered. Where `success` is 0 it needs a "

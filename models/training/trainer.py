@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
+from zipfile import is_zipfile
 
 import torch
 
@@ -175,16 +176,16 @@ def check_facts(folder: Path, facts: Mapping[str, Fact]) -> None:
         aside.replace(path)
         return
     then = json.loads(path.read_text())
-    differing = [
-        f"{name}: then {then.get(name)!r}, now {facts.get(name)!r}"
-        for name in sorted({*then, *facts})
-        if then.get(name) != facts.get(name)
-    ]
     if then.get("stage") != facts.get("stage"):
         raise ResumeError(
             f"{folder}: the checkpoints there are of the stage {then.get('stage')}, expected {facts.get('stage')}: begin in "
             "another folder"
         )
+    differing = [
+        f"{name}: then {then.get(name)!r}, now {facts.get(name)!r}"
+        for name in sorted({*then, *facts})
+        if then.get(name) != facts.get(name)
+    ]
     if differing:
         raise ResumeError(
             f"{folder}: the checkpoints there are of another run ({'; '.join(differing)}): give it back what it had, or "
@@ -228,13 +229,12 @@ def resume(model: torch.nn.Module, optimizer: torch.optim.Optimizer, folder: Pat
         return 0
     # Mapped, not read: every process of a host opens it.
     path = found[-1] / "state.pt"
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-    except (RuntimeError, EOFError) as error:
+    if not is_zipfile(path):
         raise ResumeError(
-            f"{path}: expected a whole checkpoint, found none that can be read ({str(error).splitlines()[0][:100]}): delete "
-            "its folder, and the training goes on from the one before"
-        ) from None
+            f"{path}: expected a whole checkpoint, found a file that was cut short: delete its folder, and the training "
+            "goes on from the one before"
+        )
+    state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     parallel.set_state(model, optimizer, state)
     torch.set_rng_state(state["random"])
     if len(state["random_cuda"]) == torch.cuda.device_count():

@@ -52,9 +52,8 @@ def test_rows_are_means_over_seeds_with_their_deviation_and_what_is_unknown_is_l
     assert list(named) == [name for name, model, _ in ROWS if model in ("direct", "cold")]
     direct, cold = named["1 direct: the label alone"], named["2 cold start"]
     assert (direct["seeds"], direct["accuracy"], direct["rollouts"], direct["seconds"]) == ("1", "0.500", "4,000", "61")
-    assert (
-        direct["contradicts"] == direct["digits right"] == direct["collapse"] == ""
-    )  # it observes nothing, and no group told it anything
+    # It observes nothing, and no group told it anything.
+    assert direct["contradicts"] == direct["digits right"] == direct["collapse"] == ""
     assert (cold["seeds"], cold["accuracy"], cold["contradicts"]) == ("3", "0.500 ± 0.100", "0.125 ± 0.000")
 
 

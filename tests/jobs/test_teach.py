@@ -354,16 +354,17 @@ def test_what_a_template_opened_belongs_to_the_text(spark):
         ({"file": "x.csv", "n": 2}, "--n goes with --model, found it with --file"),
         ({"model": CHECKPOINT, "seed": 1}, "--seed goes with --oracle, found it with --model"),
         ({"file": "no-such.csv"}, "--file no-such.csv: no such file"),
-        (
-            {"file": "LABELS"},
-            "expected a column 'trace', found 'file', 'label', 'split', 'digits'",
-        ),
+        ({"file": "LABELS"}, "expected a column 'trace', found 'file', 'label', 'split', 'digits'"),
+        ({"file": "SEMICOLONS"}, "expected columns separated by commas, found ';': save it as CSV with commas"),
         ({"model": "nobody"}, "--model nobody: expected a folder in Hugging Face layout or a registered model"),
         ({"oracle": 1.5}, "--oracle 1.5: expected a rate of errors from 0 to 1"),
     ],
 )
-def test_mistakes_are_told(taught, arguments, said):
-    given = arguments | ({"file": str(taught.labels)} if arguments.get("file") == "LABELS" else {})
+def test_mistakes_are_told(taught, tmp_path, arguments, said):
+    spreadsheet = tmp_path / "saved.csv"
+    spreadsheet.write_text("file;trace\na.mp4;so\n")
+    files = {"LABELS": taught.labels, "SEMICOLONS": spreadsheet}
+    given = {name: str(files.get(value, value)) if name == "file" else value for name, value in arguments.items()}
     with pytest.raises(UsageError) as told:
         taught.job("teach", **given)
     assert said in str(told.value)

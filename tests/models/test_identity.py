@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import shutil
 
 import pytest
@@ -176,3 +177,11 @@ def test_a_folder_without_weights_is_refused_by_name(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"model: no \*\.safetensors"):
         identity.model_digest(str(folder))
+
+
+def test_the_folder_of_a_training_leads_to_the_model_in_it(tmp_path):
+    (tmp_path / "model").mkdir()
+    with pytest.raises(
+        FileNotFoundError, match=rf"no \*.safetensors in it; perhaps {re.escape(str(tmp_path / 'model'))}"
+    ):
+        identity.model_digest(str(tmp_path))

@@ -30,6 +30,7 @@ def refine(error: Exception) -> None:
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: tried"), "lower refine.micro_batch"),
         (EngineDead("vllm failed in a step: CUDA out of memory"), "lower refine.kv_cache_mb or engine.max_num_seqs"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device: free room in --out"),
+        (RuntimeError("inline_container.cc:672] . unexpected pos 5113792 vs 5113680"), "free room in --out"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )

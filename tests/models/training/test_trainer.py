@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 from dataclasses import dataclass, replace
 
 import pytest
@@ -127,6 +128,42 @@ def test_going_on_over_other_data_or_settings_is_refused_by_name(tmp_path):
         with pytest.raises(ResumeError, match=re.escape(said)):
             go(changed, 12)
     go(facts, 12)
+
+
+def test_a_folder_of_another_stage_is_told_without_all_that_differs(tmp_path):
+    def go(facts):
+        train(make_model(), lambda step: [draw(step)], loss_sum, SPEC, tmp_path, facts=facts)
+
+    go({"stage": "align", "align.batch": 4})
+    with pytest.raises(ResumeError, match="are of the stage align, expected refine: begin in another folder") as told:
+        go({"stage": "refine", "refine.groups": 16})
+    assert "batch" not in str(told.value)
+
+
+def test_a_checkpoint_that_was_cut_names_itself_and_without_it_the_one_before_goes_on(tmp_path):
+    spec = replace(SPEC, steps=8, checkpoint_every=2)
+    whole = make_model()
+    train(whole, lambda step: [draw(step)], loss_sum, spec, tmp_path / "whole")
+    train(make_model(), lambda step: [draw(step)], loss_sum, spec, tmp_path / "cut")
+    newest = max((tmp_path / "cut").glob("step-*"))
+    state = newest / "state.pt"
+    state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
+    model = make_model()
+    with pytest.raises(ResumeError, match=re.escape(f"{state}: expected a whole checkpoint")):
+        train(model, lambda step: [draw(step)], loss_sum, spec, tmp_path / "cut")
+    shutil.rmtree(newest)
+    steps = []
+    model = make_model()
+    train(
+        model,
+        lambda step: [draw(step)],
+        loss_sum,
+        spec,
+        tmp_path / "cut",
+        on_metric=lambda name, step, value: steps.append(step),
+    )
+    assert min(steps) == 6
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), model.parameters(), strict=True))
 
 
 def test_facts_of_a_run_that_never_reached_a_checkpoint_bind_nobody(tmp_path):
