@@ -234,6 +234,7 @@ def _predictions(
         np.array([LABELS.index(case.truth[0]) for case in fitting_truth]),
         cluster % _FOLDS,
         cluster,
+        np.arange(len(cluster)),
     )
     fit = crossfit.linear(spec, load(str(CONF / "handwriting.yaml")).calibrate.l2)
     held_out = crossfit.cross_fit(examples, fit, LABELS)

@@ -219,7 +219,9 @@ class Vlm(Learning):
 
 
 class Calibrate(Section):
-    kind: Literal["linear", "vote", "vlm"] = Field(description="what to try; the vote is always there to be beaten")
+    kind: Literal["linear", "text", "vote", "vlm"] = Field(
+        description="what to try; the vote is always there to be beaten"
+    )
     hashed_words: int = Field(ge=0, le=65536, description="buckets for the words of the traces")
     l2: float = Field(ge=0)
     folds: int = Field(

@@ -10,156 +10,101 @@ does not, the vote is nominated, and `promote` takes that. A candidate is live o
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
-from jobs.steps import recipes, reviewing, scope, training
-from jobs.steps.examples import gather, labelled
-from jobs.steps.facets import clusters
+from jobs.steps import candidates, imports, out_of_fold, recipes, scope
+from jobs.steps.candidates import Candidate, Given
+from jobs.steps.examples import check
 from jobs.steps.metrics import metric_rows, write_once
 from jobs.steps.recipes import Recipe
-from jobs.steps.rollouts import roll_out
-from jobs.steps.scope import Scope
-from jobs.steps.traced import traced
 from models.calibration import calibrator, crossfit
-from models.calibration.crossfit import Examples, Fit, HeldOut
-from models.calibration.features import TRACE_FIELDS, FeatureSpec
+from models.calibration.crossfit import Examples, HeldOut
+from models.calibration.features import FeatureSpec
+from models.calibration.judged import Judged, numbers
 from models.calibration.probabilities import is_extreme
 from models.calibration.rare import ENOUGH
-from models.calibration.reviewer import ReviewCalibrator
-from models.calibration.rules import Judged
 from models.calibration.worth import VOTE, Worth, worth
-from models.language.review import SAID
-from schemas.traces import STATUSES, TRACES
+from schemas.traces import STATUSES
 
 TAKES_BUDGET = False
 _NAMES = 5  # labels in a message
-_MOST_VIDEOS = 200_000  # the driver holds their features; more would teach so small a model nothing
-_JUDGING = 0  # the fold that a calibrator which watches the video does not learn from
+_MOST_VIDEOS = (
+    200_000,
+    50_000,
+)  # the driver holds their features, of text some 600
 _MOSTLY = 0.5  # share of the traces
 _HONEST = "not below 0 for sure: the vote is the honest choice, `promote` takes no other without --force"
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """recipe: of the traces that it looks at; examples: that it is judged by; fit: how it learns from those of other folds;
-    vote: what the vote says of the same videos, None for the vote itself."""
-
-    recipe: Recipe
-    examples: Examples
-    fit: Fit
-    vote: HeldOut | None = None
-
-
 def run(run: Run, arguments: argparse.Namespace) -> None:
-    settings, k = run.settings, run.settings.rollout.n
-    kind = settings.calibrate.kind
-    recipe = recipes.of_settings(settings)
+    settings, kind = run.settings, run.settings.calibrate.kind
+    if arguments.traces:
+        recipe = imports.recipe(run, arguments.traces)
+        k = recipe.imported
+    else:
+        recipe, k = recipes.of_settings(settings), settings.rollout.n
+    folds = arguments.folds or settings.calibrate.folds
     mine = scope.of_split(run, "calibrate", recipe)
-    if mine.count > _MOST_VIDEOS:  # about so many, always the same ones
-        share = F.pmod(F.xxhash64("video_id"), F.lit(mine.count)) < _MOST_VIDEOS
+    most = _MOST_VIDEOS[kind == "text"]
+    if mine.count > most:  # about so many, always the same ones
+        share = F.pmod(F.xxhash64("video_id"), F.lit(mine.count)) < most
         mine = scope.fix(run, "calibrate-on", mine.videos.where(share))
-    rows = examples_of(run, mine, recipe, SAID if kind == "vlm" else TRACE_FIELDS)
-    plain = FeatureSpec(run.labels, 0, run.label_set.independent)
-    # The vote sees the features that all specs begin with.
-    spec = plain
-    if kind == "linear":
-        spec = replace(plain, hashed_words=settings.calibrate.hashed_words, rule=settings.labels.rule or "")
-    examples = gather(run, "features", rows, spec)
+    given = candidates.given(run, mine, recipe, k, folds)
+    voting = candidates.voting(run, given)
+    examples = voting.examples
     run.record.add({"videos_train": len(examples), "clusters_train": len(np.unique(examples.cluster))})
     if not len(examples):
-        raise UsageError(
-            f"calibrate: no labelled video of the split calibrate has its {k} rollouts under recipe {recipe.id}; "
-            "run `deepintuit ingest --labels ...` and `deepintuit rollout --split calibrate` first"
-        )
-    say_traces(run, examples, spec)
-    voting = crossfit.vote(plain, k)
-    vote = crossfit.cross_fit(examples, voting, run.labels)
-    candidates = {VOTE: Candidate(recipe, examples, voting)}
-    if kind == "linear":
-        candidates[kind] = Candidate(recipe, examples, crossfit.linear(spec, settings.calibrate.l2), vote)
-        say_rare(run, examples, spec)
+        raise UsageError(_nothing(recipe, k))
+    dataset = check(run, given.rows, k)
+    say_traces(run, examples, given.plain)
+    vote = crossfit.cross_fit(examples, voting.fit, run.labels)
+    tried = {VOTE: voting}
+    if kind in ("linear", "text"):
+        tried[kind] = candidates.reading(run, given, vote)
+        say_rare(run, tried[kind].examples, given.plain)
     elif kind == "vlm":
-        candidates[kind] = watching(run, arguments, recipe, mine, rows, plain)
+        tried[kind] = candidates.watching(run, given, arguments.out, arguments.seed)
     held_out = {
         name: vote if name == VOTE else crossfit.cross_fit(of.examples, of.fit, run.labels)
-        for name, of in candidates.items()
+        for name, of in tried.items()
     }
-    found = {name: worth_of(of, held_out[name], len(run.labels)) for name, of in candidates.items()}
+    found = {name: worth_of(of, held_out[name], len(run.labels)) for name, of in tried.items()}
     best = next((name for name, of in found.items() if of and of.beats_vote and of.beats_constant), VOTE)
     figures: list[dict[str, Any]] = []
-    for name, candidate in candidates.items():
-        made, known = candidate.fit(candidate.examples), found[name]
+    for name, candidate in tried.items():
+        made, known, own = candidate.fit(candidate.examples), found[name], held_out[name]
         made = replace(made, temperature=known.temperature) if known else made
-        calibrator_id = register(run, candidate, recipe, made, known, held_out[name])
+        calibrator_id = register(run, candidate, given, made, known, own, dataset)
         run.record.results[name] = {"calibrator_id": calibrator_id} | (known.json() if known else {})
+        if arguments.folds and own is not None:
+            run.record.results[name]["out_of_fold"] = out_of_fold.publish(
+                run, calibrator_id, candidate.recipe.id, k, folds, candidate.rows, own, candidate.examples.video
+            )
         figures += metrics_of(run, name, calibrator_id, known, len(candidate.examples))
     run.lake.registry.nominate(run.task, run.record.results[best]["calibrator_id"])
     run.record.versions |= {"recipe_id": recipe.id, "calibrator_id": run.record.results[best]["calibrator_id"]}
     write_once(run, figures)
-    say(run, found, {name: len(of.examples) for name, of in candidates.items()}, best)
+    say(run, found, {name: len(of.examples) for name, of in tried.items()}, best, folds)
 
 
-def examples_of(run: Run, mine: Scope, recipe: Recipe, fields: Sequence[str]) -> DataFrame:
-    """The labelled videos of a scope with their traces under a recipe, as of now: a file of the run's own."""
-    settings = run.settings
-    traces = mine.of(run.lake.read(TRACES).where(F.col("recipe_id") == recipe.id))
-    whole = traced(traces, recipe.id, settings.rollout.n, settings.waves.max_attempts, tuple({*fields, *TRACE_FIELDS}))
-    rows = labelled(
-        whole.join(mine.videos.select(*scope.KEY, "uri", "input_text"), list(scope.KEY)),
-        run.lake.view("current_labels").where(F.col("task") == run.task),
-        clusters(run),
-        run.label_set,
-        settings.calibrate.folds,
+def _nothing(recipe: Recipe, k: int) -> str:
+    does = "--split calibrate" if recipe.imported else "...` and `deepintuit rollout --split calibrate"
+    return (
+        f"calibrate: no labelled video of the split calibrate has its {k} traces under recipe {recipe.id}; run `deepintuit "
+        f"ingest --labels {'FILE ' if recipe.imported else ''}{does}` first"
     )
-    path = run.path(f"examples-{recipe.id}")
-    rows.write.mode("overwrite").parquet(path)
-    return run.lake.spark.read.parquet(path)
-
-
-def watching(
-    run: Run, arguments: argparse.Namespace, recipe: Recipe, mine: Scope, rows: DataFrame, plain: FeatureSpec
-) -> Candidate:
-    """A model that watches the video learns from the traces of all folds but the first, and reviews those of that one.
-
-    rows: of all folds; plain: features as the vote sees them.
-    """
-    if run.label_set.independent:
-        raise UsageError("calibrate.kind: vlm answers with one label: expected a task of exclusive labels; take linear")
-    if arguments.out is None:
-        raise UsageError("calibrate.kind: vlm trains a model: expected --out FOLDER, which goes on where it stopped")
-    judging, taught = rows.where(F.col("fold") == _JUDGING), rows.where(F.col("fold") != _JUDGING)
-    if judging.isEmpty() or taught.isEmpty():
-        raise UsageError(
-            "calibrate: expected videos of several sources, to learn from some and be judged by others, found all of one "
-            f"in {rows.count()} videos: label more of the split calibrate"
-        )
-    with training.made(run, arguments.out) as out:
-        ids = [row["video_id"] for row in rows.select("video_id").collect()]
-        reviews = reviewing.learn(run, out, recipe, taught, ids, arguments.seed)
-    theirs = scope.fix(run, "judging", mine.videos.join(judging.select(*scope.KEY), list(scope.KEY), "left_semi"))
-    roll_out(run, reviews, run.settings.rollout.n, theirs)
-    # A review that its contract refused is one that nobody is judged by.
-    own = examples_of(run, theirs, reviews, TRACE_FIELDS)
-    same = judging.join(own.select(*scope.KEY), list(scope.KEY), "left_semi")
-    ours, votes = gather(run, "reviewed", own, plain), gather(run, "voted", same, plain)
-    if not np.array_equal(ours.targets, votes.targets):
-        raise RuntimeError("calibrate: what is judged by are other videos than those of the vote")
-    folds = run.settings.calibrate.folds
-    parts = ours.cluster // folds % folds  # for its temperature
-    vote = crossfit.cross_fit(replace(votes, fold=parts), crossfit.vote(plain, run.settings.rollout.n), run.labels)
-    return Candidate(reviews, replace(ours, fold=parts), lambda _: ReviewCalibrator(plain), vote)
 
 
 def worth_of(candidate: Candidate, own: HeldOut | None, labels: int) -> Worth | None:
@@ -170,25 +115,28 @@ def worth_of(candidate: Candidate, own: HeldOut | None, labels: int) -> Worth | 
 def register(
     run: Run,
     candidate: Candidate,
-    recipe: Recipe,
+    given: Given,
     made: calibrator.Calibrator,
     found: Worth | None,
     own: HeldOut | None,
+    dataset: str,
 ) -> str:
-    """Keep a candidate in the registry, with what is known of it now; returns its id. recipe: of the reasoning traces."""
+    """Keep a candidate in the registry, with what is known of it now; returns its id. dataset: digest of what is given."""
     of = candidate.examples
-    held_out = None if own is None else Judged(own.probs, of.targets, of.cluster).packed()
+    held_out = None if own is None else Judged(own.probs, of.targets, of.cluster, numbers(of.video)).packed()
     manifest = (
-        calibrator.manifest(made, candidate.recipe.id, run.settings.rollout.n)
+        calibrator.manifest(made, candidate.recipe.id, given.k)
         | _json(candidate.recipe)
         | {
             "task": run.task,
             "run_id": run.record.run_id,
             "created_at": datetime.now(UTC).isoformat(),
-            "trained_on": {name: run.record.counts[name] for name in ("videos_train", "clusters_train")},
+            "trained_on": {name: run.record.counts[name] for name in ("videos_train", "clusters_train")}
+            | {"dataset": dataset, "folds": given.folds},
             "worth": found and found.json(),
+            "held_out": held_out and hashlib.sha256(held_out).hexdigest(),
         }
-        | ({"reviewed": _json(recipe)} if candidate.recipe.reviewed else {})
+        | ({"reviewed": _json(given.recipe)} if candidate.recipe.reviewed else {})
     )
     run.lake.registry.save(run.task, manifest, calibrator.weights(made), held_out)
     return manifest["calibrator_id"]
@@ -239,7 +187,7 @@ def say_rare(run: Run, examples: Examples, spec: FeatureSpec) -> None:
             )
 
 
-def say(run: Run, found: Mapping[str, Worth | None], judging: Mapping[str, int], best: str) -> None:
+def say(run: Run, found: Mapping[str, Worth | None], judging: Mapping[str, int], best: str, folds: int) -> None:
     """What came of it, and whether it is worth promoting; judging: videos that each was judged by."""
     clusters = run.record.counts["clusters_train"]
     for kind, of in found.items():
@@ -251,8 +199,7 @@ def say(run: Run, found: Mapping[str, Worth | None], judging: Mapping[str, int],
             continue
         run.record.say(
             f"{kind}: NLL {of.nll:.3f}, accuracy {of.accuracy:.3f}, temperature {of.temperature:.2f}, on {judging[kind]} "
-            "videos "
-            f"that it had not seen ({run.settings.calibrate.folds} folds)"
+            f"videos that it had not seen ({folds} folds)"
         )
         if is_extreme(of.temperature):
             run.record.warn(
@@ -282,6 +229,15 @@ def _listed(rows: dict[str, int]) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--traces", metavar="RECIPE", help="of imported traces; without it, those that the settings describe"
+    )
+    parser.add_argument(
+        "--folds",
+        type=cli.positive,
+        metavar="N",
+        help="in place of calibrate.folds; and what is said of each video by what the others taught is written to scores",
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="of the model of kind vlm; goes on where it stopped")
     parser.add_argument("--seed", type=int, default=0, help="of the model of kind vlm")
 

@@ -63,8 +63,10 @@ class Rolled:
 def run(run: Run, arguments: argparse.Namespace) -> None:
     trace_quality.check(run, arguments.judge)
     live = scorers.live(run)
+    if live.recipe.imported and (arguments.diagnostics or arguments.judge):
+        raise UsageError("evaluate: --diagnostics and --judge ask the model again; these traces are another system's")
     compared = [live, *_others(run, arguments.calibrator, live)]
-    rolled = Rolled(live.recipe, recipes.greedy(live.recipe), live.rollouts)
+    rolled = Rolled(live.recipe, live.recipe if live.recipe.imported else recipes.greedy(live.recipe), live.rollouts)
     tested = _sample(run, "tested", arguments.split, rolled.recipe)
     tempered_on = _sample(run, "tempered-on", "calibrate", rolled.recipe)
     table = Comparison(Methods(run.labels, run.label_set.independent), arguments.split, tested.cases)
@@ -75,7 +77,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
             f"{arguments.split}`"
         )
     _say_what_is_shared(run, arguments.split, tested, tempered_on)
-    for sample in (tested, tempered_on):
+    for sample in () if rolled.recipe.imported else (tested, tempered_on):
         roll_out(run, rolled.greedy, 1, sample.scope)
         roll_out(run, rolled.recipe, rolled.k, sample.scope)  # a video whose text has changed has none
     for scorer in compared:
@@ -155,12 +157,15 @@ def add_traces(run: Run, table: Comparison, rolled: Rolled, tested: Sample, temp
     versions = {"greedy": rolled.greedy.id, "single": rolled.recipe.id, "majority": rolled.recipe.id}
 
     def statements_of(sample: Sample) -> dict[str, tuple[Statements, Statements]]:
-        one = methods.of_traces(labelled.traces_of(run, sample.scope, sample.cases, rolled.greedy.id, 1))
         traces = labelled.traces_of(run, sample.scope, sample.cases, rolled.recipe.id, rolled.k)
         each = methods.of_traces(traces)
         # As they are, and as they are tempered: the shares of few votes are 0 too often for a logarithm.
         votes = methods.of_vote_shares(traces), methods.of_votes(traces)
-        return {"greedy": (one, one), "single": (each, each), "majority": votes}
+        found = {"single": (each, each), "majority": votes}
+        if rolled.recipe.imported:  # nobody can be asked again
+            return found
+        one = methods.of_traces(labelled.traces_of(run, sample.scope, sample.cases, rolled.greedy.id, 1))
+        return {"greedy": (one, one)} | found
 
     found = statements_of(tested)
     for name, (plain, _) in found.items():

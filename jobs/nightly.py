@@ -16,7 +16,7 @@ from datetime import date
 
 from jobs.runtime import cli
 from jobs.runtime.run import Run
-from jobs.steps import scorers, text_files
+from jobs.steps import scorers, shadowing, text_files
 from jobs.steps.estimate import serving
 from jobs.steps.files import fresh_files, list_files, read_files
 from jobs.steps.news import news, note_returned
@@ -41,6 +41,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         left: tuple[date, ...] = ()
     else:
         left = serve(run, scorer, found.scope).days
+        shadowing.follow(run, scorer, found.scope)
     days = [day.isoformat() for day in left]
     run.lake.registry.note_scored(run.task, scorer.id, found.videos_version, found.texts_version, days)
 

@@ -3,7 +3,9 @@
     deepintuit promote --conf conf/local.yaml [--calibrator ID] [--force]
 
 Takes no calibrator that is not known to beat the tempered vote, or that is no better than a constant guess, on videos that
-it had not seen (`calibrate` says so), unless forced. One that was promoted before, it takes again.
+it had not seen (`calibrate` says so), or that is known to lose more than the live one on the videos that both were judged
+by, in NLL or in cost (decide.costs and decide.review, whatever the rule), unless forced. One that was promoted before, it
+takes again; `rollback` is shorter.
 """
 
 from __future__ import annotations
@@ -13,10 +15,9 @@ import sys
 from datetime import UTC, datetime
 
 from jobs.runtime import cli
-from jobs.runtime.errors import Doubted, UsageError
+from jobs.runtime.errors import Doubted
 from jobs.runtime.run import Run
-from jobs.steps import rules, scorers
-from models.calibration import worth
+from jobs.steps import promotion, rules, scorers
 from schemas.scorers import SCORERS
 from udfs.calibrator import open_calibrator
 
@@ -26,13 +27,7 @@ TAKES_BUDGET = False
 def run(run: Run, arguments: argparse.Namespace) -> None:
     manifest = run.lake.registry.calibrator(run.task, arguments.calibrator)
     before = {pair["calibrator_id"] for pair in run.lake.registry.promotions(run.task)}
-    if "worth" not in manifest:
-        raise UsageError(
-            f"calibrator {manifest['calibrator_id']} is of an earlier version, which noted nothing of how good it is: "
-            "`deepintuit calibrate` makes one of today's"
-        )
-    known = manifest["worth"] and worth.parse(manifest["worth"])
-    if (why := worth.doubt(manifest["kind"], known)) and manifest["calibrator_id"] not in before:
+    if (why := promotion.doubt(run, manifest)) and manifest["calibrator_id"] not in before:
         if not arguments.force:
             raise Doubted(
                 f"calibrator {manifest['calibrator_id']} ({manifest['kind']}): {why}; --force promotes it all the same"

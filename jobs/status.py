@@ -54,6 +54,14 @@ def live(run: Run) -> dict[str, Any] | str:
         return str(error)
 
 
+def shadow(run: Run) -> dict[str, Any] | str | None:
+    """What scores beside the live versions, None for nothing, or why it is not known."""
+    try:
+        return run.lake.registry.shadow(run.task)
+    except Damaged as error:
+        return str(error)
+
+
 def run(run: Run, arguments: argparse.Namespace) -> None:
     catalog.require(run.lake.root)
     silence = run.settings.waves.lease_seconds
@@ -63,6 +71,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         "task": run.task,
         "lake": run.lake.root,
         "live": live(run),
+        "shadow": shadow(run),
         "models": run.lake.models.aliases(run.task),
         "backlog": backlog(run),
         "waves": [{"wave_id": wave.id, "state": state(wave, silence)} for wave in all_waves(run.lake.root)],

@@ -5,6 +5,7 @@
 <task>/candidate.json                                        the best of them, as far as the last calibrate knows
 <task>/promoted/<scorer id>.<rule id>.json                   every pair of versions that is or was live
 <task>/live.json                                             what nightly uses; replaced as a whole by promote
+<task>/shadow.json                                           what nightly runs beside it, for `compare`
 <task>/scored/<scorer id>.json                               how far nightly has come, and what it left open
 """
 
@@ -107,6 +108,18 @@ class Registry:
             )
         return found
 
+    def shadow(self, task: str) -> dict[str, Any] | None:
+        """The versions that score beside the live ones; None where none do."""
+        return self._versions(task, "shadow.json", "`deepintuit shadow` writes it anew")
+
+    def cast_shadow(self, task: str, versions: dict[str, Any] | None) -> None:
+        """Have these versions score beside the live ones from now on; None: none."""
+        uri = storage.join(self._root, task, "shadow.json")
+        if versions is None:
+            storage.delete(uri)
+        else:
+            self._write(uri, versions)
+
     def promotions(self, task: str | None = None) -> list[dict[str, Any]]:
         """Every pair of versions that is or was live, of one task or of all, with `is_live`."""
         found = []
@@ -150,7 +163,10 @@ class Registry:
         self._write(storage.join(self._root, task, "scored", f"{scorer_id}.json"), note)
 
     def _live(self, task: str) -> dict[str, Any] | None:
-        uri, remedy = storage.join(self._root, task, "live.json"), "`deepintuit promote` writes it anew"
+        return self._versions(task, "live.json", "`deepintuit promote` writes it anew")
+
+    def _versions(self, task: str, name: str, remedy: str) -> dict[str, Any] | None:
+        uri = storage.join(self._root, task, name)
         found = self._read(uri, remedy)
         if found is not None and not (isinstance(found, dict) and found.keys() >= _OF_LIVE):
             raise storage.Damaged(f"{uri}: expected {', '.join(sorted(_OF_LIVE))}, found something else: {remedy}")

@@ -150,6 +150,15 @@ def teacher_recipe(
     return value | ({"version": version} if version else {})
 
 
+def imported_recipe(
+    *, by: str, source: str, mapped: dict[str, Any], labels: list[str], grammar: str, prompts: dict[str, int]
+) -> dict[str, Any]:
+    """Traces of another system: whose, about the videos of which source, how its rows are read, and which prompts there are,
+    each with the most traces that a video has of it; together they are K."""
+    value = {"origin": "imported", "by": by, "source": source, "mapped": mapped, "labels": labels, "grammar": grammar}
+    return value | {"prompts": prompts}
+
+
 def _without_neutral(part: str, value: dict[str, Any]) -> dict[str, Any]:
     neutral = _NEUTRAL[part]
     return {name: field for name, field in value.items() if name not in neutral or field != neutral[name]}

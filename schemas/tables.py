@@ -3,6 +3,7 @@
 from schemas.decisions import DECISIONS
 from schemas.facets import FACETS
 from schemas.files import FILES
+from schemas.imports import IMPORTS
 from schemas.inputs import INPUTS
 from schemas.labels import LABELS
 from schemas.metrics import METRICS
@@ -28,6 +29,7 @@ TABLES: tuple[Table, ...] = (
     FACETS,
     TEXTS,
     RECIPES,
+    IMPORTS,
     TRACES,
     TRACE_QUALITY,
     SCORERS,

@@ -86,6 +86,11 @@ VIEWS = {
             FROM ({_resolved("texts", _EVERY)})
         ) WHERE rank = 1
     """,
+    # What other systems' traces are about; came_as: the video of that name, where it has come since.
+    "current_imports": f"""
+        SELECT i.*, f.video_id AS came_as
+        FROM imports i LEFT JOIN ({_FIRST.format(named=_named("imports"))}) f ON i.video_id = f.named
+    """,
     "current_traces": """
         SELECT * EXCEPT (rank) FROM (
             SELECT *, row_number() OVER (
@@ -109,7 +114,7 @@ VIEWS = {
             JOIN scores s
               ON s.scorer_id = d.scorer_id AND s.ingested_on = d.ingested_on AND s.video_id = d.video_id
                 AND s.input_digest = d.input_digest
-            JOIN videos v ON v.ingested_on = s.ingested_on AND v.video_id = s.video_id
+            LEFT JOIN videos v ON v.ingested_on = s.ingested_on AND v.video_id = s.video_id
             LEFT JOIN (SELECT video_id, recipe_id, input_digest, max(noted_at) AS noted_at FROM inputs GROUP BY ALL) i
               ON i.video_id = s.video_id AND i.recipe_id = p.recipe_id AND i.input_digest = s.input_digest
         ) WHERE rank = 1

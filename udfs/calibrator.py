@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from safetensors import SafetensorError
 
 from lake import storage
 from models.calibration.calibrator import Calibrator, load, probs
-from models.calibration.features import FeatureSpec, agreement, vector
+from models.calibration.features import FeatureSpec, agreement
 
 FEATURE_COLUMNS = pa.schema(
     [
@@ -19,6 +20,7 @@ FEATURE_COLUMNS = pa.schema(
         ("fold", pa.int64()),
         ("cluster", pa.int64()),
         ("features", pa.list_(pa.float64())),
+        ("places", pa.list_(pa.int32())),  # of features that are told alone, where most are 0; else NULL
     ]
 )
 SCORE_COLUMNS = pa.schema(
@@ -41,14 +43,16 @@ def featurize(spec: FeatureSpec) -> ArrowUdf:
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             rows = batch.to_pylist()
-            features = [vector(row["traces"], spec) for row in rows]
-            yield pa.RecordBatch.from_pylist(
-                [
-                    {key: row[key] for key in ("video_id", "targets", "fold", "cluster")} | {"features": values}
-                    for row, values in zip(rows, features, strict=True)
-                ],
-                FEATURE_COLUMNS,
-            )
+            made: Iterable[Any] = spec.matrix([row["traces"] for row in rows]) if rows else []
+            features = [
+                {"features": each, "places": None}
+                if isinstance(each, np.ndarray)
+                else {"features": each.data, "places": each.indices}
+                for each in made
+            ]
+            known = ("video_id", "targets", "fold", "cluster")
+            told = [{key: row[key] for key in known} | own for row, own in zip(rows, features, strict=True)]
+            yield pa.RecordBatch.from_pylist(told, FEATURE_COLUMNS)
 
     return run
 
@@ -79,20 +83,33 @@ def score(folder: str) -> ArrowUdf:
         for batch in batches:
             if calibrator is None:
                 calibrator = open_calibrator(folder)
-            rows: list[dict[str, Any]] = []
-            for row in batch.to_pylist():
-                traces = row["traces"]
-                rows.append(
-                    {
-                        "video_id": row["video_id"],
-                        "input_digest": row["input_digest"],
-                        "ingested_on": row["ingested_on"],
-                        "probs": list(probs(calibrator, traces).items()),
-                        "rollouts": len(traces),
-                        "rollouts_ok": sum(trace["status"] == "ok" for trace in traces),
-                        "agreement": agreement(traces),
-                    }
-                )
+            rows = [_scored(row, probs(calibrator, row["traces"])) for row in batch.to_pylist()]
             yield pa.RecordBatch.from_pylist(rows, SCORE_COLUMNS)
 
     return run
+
+
+def as_scores(labels: Sequence[str]) -> ArrowUdf:
+    """For mapInArrow: video_id, input_digest, ingested_on, traces, said (probabilities in the order of the labels) in;
+    SCORE_COLUMNS out."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            rows = [_scored(row, dict(zip(labels, row["said"], strict=True))) for row in batch.to_pylist()]
+            yield pa.RecordBatch.from_pylist(rows, SCORE_COLUMNS)
+
+    return run
+
+
+def _scored(row: Mapping[str, Any], probs: Mapping[str, float]) -> dict[str, Any]:
+    """A row of SCORE_COLUMNS."""
+    traces = row["traces"]
+    return {
+        "video_id": row["video_id"],
+        "input_digest": row["input_digest"],
+        "ingested_on": row["ingested_on"],
+        "probs": list(probs.items()),
+        "rollouts": len(traces),
+        "rollouts_ok": sum(trace["status"] == "ok" for trace in traces),
+        "agreement": agreement(traces),
+    }

@@ -44,8 +44,8 @@ class Run:
 
     def __enter__(self) -> Run:
         root, silence = self.lake.root, self.settings.waves.lease_seconds
-        # Only what brings the first files in makes a lake: elsewhere a mistyped lake.root would look like success.
-        (catalog.create_all if self.job == "ingest" else catalog.require)(root)
+        # Only what brings the first rows in makes a lake: elsewhere a mistyped lake.root would look like success.
+        (catalog.create_all if self.job in ("ingest", "import-traces") else catalog.require)(root)
         if others := recovery.runs_by_life(root, silence).living:
             self.record.say(
                 f"also at work on this lake: {', '.join(others)}; work that both take on is done twice and kept once"

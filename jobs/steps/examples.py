@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
+from typing import Any
+
 import numpy as np
+import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
+from scipy.sparse import csr_matrix
 
+from jobs.runtime.errors import Doubted
 from jobs.runtime.run import Run
 from lake import parquet
+from lake.audit import audit
 from models.calibration.crossfit import Examples
 from models.calibration.features import FeatureSpec
+from schemas import examples
 from schemas.label_set import LabelSet
 from udfs.calibrator import FEATURE_COLUMNS, featurize
 
@@ -35,23 +44,57 @@ def labelled(traced: DataFrame, labels: DataFrame, shared: DataFrame, wanted: La
     return rows if wanted.independent else rows.where("aggregate(targets, 0L, (a, n) -> a + n) = 1")
 
 
+def check(run: Run, rows: DataFrame, k: int) -> str:
+    """Hold the rows of a file against their contract; returns the digest that names them.
+
+    Raises Doubted, naming the first reason, where one is refused: a calibrator learns from all of it or from nothing.
+    """
+    splits = run.lake.view("current_splits").where(F.col("task") == run.task).select("video_id", "split")
+    path = run.path("checked")
+    rows.join(splits, "video_id", "left").write.mode("overwrite").parquet(path)
+    staged = run.lake.spark.read.parquet(path)
+    found = audit(staged, examples.contract(run.label_set.independent, k), examples.KEY)
+    if found.refused:
+        reasons = Counter({reason: 0 for _, reason in found.refused})
+        for (_, reason), count in found.refused.items():
+            reasons[reason] += count
+        bad = found.judged.where("refused_reason IS NOT NULL").select("video_id", "refused_message").head(1)[0]
+        listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        raise Doubted(
+            f"calibrate: {sum(reasons.values())} of {found.rows} labelled videos break the contract of what a calibrator "
+            f"learns from ({listed}), for example {bad['video_id']}: {bad['refused_message']}; nothing was learned"
+        )
+    named = F.to_json(F.struct("video_id", "input_digest", "targets", "cluster", "traces"))
+    hashes = sorted(row[0] for row in staged.select(F.sha2(named, 256)).collect())
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
+
+
 def gather(run: Run, name: str, rows: DataFrame, spec: FeatureSpec) -> Examples:
     """The rows of `labelled` as vectors, in the order of their ids: sums in floating point depend on it."""
     made = run.path(name)
     rows.mapInArrow(featurize(spec), from_arrow_schema(FEATURE_COLUMNS)).write.mode("overwrite").parquet(made)
-    parts = list(parquet.batches(made, ["video_id", "features", "targets", "fold", "cluster"]))
-    ids = np.concatenate(
-        [*(part.column("video_id").to_numpy(zero_copy_only=False) for part in parts), np.empty(0, object)]
-    )
-    order = np.argsort(ids)
-
-    def matrix(name: str, width: int, kind: type) -> np.ndarray:
-        flat = [part.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False) for part in parts]
-        return np.concatenate([*flat, np.empty(0)]).astype(kind).reshape(-1, width)[order]
-
-    def column(name: str) -> np.ndarray:
-        return np.concatenate([*(part.column(name).to_numpy() for part in parts), np.empty(0, np.int64)])[order]
-
-    applies = matrix("targets", len(spec.labels), np.int64)
+    found = pa.concat_tables([FEATURE_COLUMNS.empty_table(), *parquet.batches(made, FEATURE_COLUMNS.names)])
+    found = found.sort_by("video_id")
+    applies = _flat(found["targets"]).reshape(-1, len(spec.labels))
     targets = applies if spec.independent else applies.argmax(1) if len(applies) else np.empty(0, np.int64)
-    return Examples(matrix("features", len(spec.names), np.float64), targets, column("fold"), column("cluster"))
+    return Examples(
+        features=_features(found, spec.width),
+        targets=targets,
+        fold=found["fold"].to_numpy(),
+        cluster=found["cluster"].to_numpy(),
+        video=found["video_id"].to_numpy(),
+    )
+
+
+def _features(found: pa.Table, width: int) -> Any:
+    """Features [N, width]: of rows that tell places a sparse matrix."""
+    values = _flat(found["features"])
+    if found["places"].null_count == len(found):
+        return values.reshape(-1, width)
+    lengths = found["features"].combine_chunks().value_lengths().to_numpy()
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    return csr_matrix((values, _flat(found["places"]), ends), shape=(len(found), width))
+
+
+def _flat(column: pa.ChunkedArray) -> np.ndarray:
+    return column.combine_chunks().flatten().to_numpy(zero_copy_only=False)

@@ -45,6 +45,16 @@ class Recipe:
         return self.json.get("reviewed")
 
     @property
+    def imported(self) -> int:
+        """How many traces of a video another system wrote; 0 for a recipe of rollouts."""
+        return sum(self.json["prompts"].values()) if self.json.get("origin") == "imported" else 0
+
+    @property
+    def prompts(self) -> int:
+        """How many indices of its traces stand for a prompt each; 0 where all are drawn alike."""
+        return self.imported if len(self.json.get("prompts", ())) > 1 else 0
+
+    @property
     def texts(self) -> list[tuple[str, int]]:
         """Which fields of text enter its prompts beside the pictures, in order, and of how many characters at most."""
         return [(field, most) for field, most in self.json.get("texts", {}).get("fields", ())]

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from jobs.runtime import session
-from jobs.runtime.errors import EnginesDie, worker_lost
+from jobs.runtime.errors import EnginesDie, UsageError, worker_lost
 from jobs.runtime.progress import Watch, clock
 from jobs.runtime.run import Run
 from jobs.steps import recipes
@@ -126,6 +126,11 @@ def roll_out(run: Run, recipe: Recipe, k: int, scope: Scope, then: Then | None =
     then: called with the videos of each wave once its traces are published, and the files with these.
     Raises EnginesDie.
     """
+    if recipe.imported:
+        raise UsageError(
+            f"recipe {recipe.id}: its traces are {recipe.json['by']}'s, and no model here writes more of them: "
+            "`deepintuit import-traces` takes some in, `deepintuit score` scores them"
+        )
     what = _what(recipe)
     run.record.versions["review_recipe_id" if recipe.reviewed else "recipe_id"] = recipe.id
     run.record.add({f"{what}_pending": 0, what: 0, "engines": 0})

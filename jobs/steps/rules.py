@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from safetensors import SafetensorError
@@ -11,7 +12,7 @@ from jobs.runtime.run import Run
 from jobs.steps.deciding import Rule
 from lake import storage
 from models.calibration import rules
-from models.calibration.rules import Judged
+from models.calibration.judged import Judged
 
 
 def of_settings(run: Run, manifest: dict[str, Any]) -> Rule:
@@ -34,14 +35,15 @@ def of_settings(run: Run, manifest: dict[str, Any]) -> Rule:
             )
         rule |= {"by": "precision", "precision": decide.precision, "at_least": at_least}
     else:
-        rule |= {"by": "cost", "review": decide.review, "costs": _costs(run)}
+        rule |= {"by": "cost", "review": decide.review, "costs": costs_of(run)}
     if decide.sets != "mass":
         up_to = rules.conformal(_judged(run, manifest), labels, decide.coverage, decide.sets, decide.per_label)
         rule |= {"sets": decide.sets, "up_to": up_to}
     return rule
 
 
-def _costs(run: Run) -> dict[str, dict[str, float]]:
+def costs_of(run: Run) -> dict[str, dict[str, float]]:
+    """What giving a label costs: right label -> label given -> cost. Raises UsageError for a label that is none."""
     given, labels = run.settings.decide.costs, run.labels
     if unknown := {*given, *(named for of in given.values() for named in of)} - set(labels):
         raise UsageError(f"decide.costs: expected labels of task {run.task}, found {', '.join(sorted(unknown))}")
@@ -51,15 +53,25 @@ def _costs(run: Run) -> dict[str, dict[str, float]]:
 
 
 def _judged(run: Run, manifest: dict[str, Any]) -> Judged:
-    data = run.lake.registry.held_out(run.task, manifest["calibrator_id"])
-    if data is None:
+    found = judged_of(run, manifest)
+    if found is None:
         raise UsageError(
             f"decide: by precision and conformal sets need what calibrator {manifest['calibrator_id']} said of videos that "
             "it had not seen, found nothing: label videos of several sources, `deepintuit calibrate`"
         )
+    return found
+
+
+def judged_of(run: Run, manifest: dict[str, Any]) -> Judged | None:
+    """What a calibrator said of videos that it had not seen; None where nothing is known. Raises storage.Damaged."""
+    data = run.lake.registry.held_out(run.task, manifest["calibrator_id"])
+    if data is None:
+        return None
     try:
+        if (digest := hashlib.sha256(data).hexdigest()) != manifest.get("held_out"):
+            raise ValueError(f"SHA-256 {digest} where the manifest says {manifest.get('held_out')}")
         return Judged.unpacked(data)
-    except (SafetensorError, TypeError) as error:
+    except (SafetensorError, TypeError, ValueError) as error:
         raise storage.Damaged(
             f"held_out.safetensors of calibrator {manifest['calibrator_id']}: expected what it said of held-out videos, "
             f"found something else ({error}): `deepintuit calibrate` with the settings of that time writes it anew"

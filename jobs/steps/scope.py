@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.runtime.run import Run
@@ -55,10 +55,15 @@ class Scope:
 
     def within(self, rows: DataFrame) -> DataFrame:
         """The rows from the same days."""
-        day = F.col("ingested_on")
-        if len(self.days) > _DAYS_BY_NAME:
-            return rows.where(day.between(F.lit(self.days[0]), F.lit(self.days[-1])))
-        return rows.where(day.isin(*self.days))
+        return rows.where(of_days(self.days))
+
+
+def of_days(days: Sequence[date]) -> Column:
+    """Of a table with `ingested_on`, whether a row is from one of these days; of many, between the first and the last."""
+    day = F.col("ingested_on")
+    if len(days) > _DAYS_BY_NAME:
+        return day.between(F.lit(days[0]), F.lit(days[-1]))
+    return day.isin(*days)
 
 
 def _key(rows: DataFrame) -> list[str]:
@@ -120,8 +125,29 @@ def in_split(videos: DataFrame, splits: DataFrame, task: str, split: str | None)
     return videos.join(chosen, "video_id", "left_semi")
 
 
+def imported(run: Run, recipe: Recipe) -> DataFrame:
+    """What another system's traces are about, as videos are told. Those whose bytes came after them are left out, and said:
+    they are known by another id now."""
+    named = run.lake.view("current_imports").where(F.col("recipe_id") == recipe.id)
+    if came := named.where("came_as IS NOT NULL").count():
+        run.record.warn(
+            f"{came:,} videos came after the traces of {recipe.json['by']} that are about them: `deepintuit import-traces` "
+            "with the same file takes these over to them"
+        )
+    nothing: dict[str, str] = {"uri": "string", "duration_s": "double"}
+    return named.where("came_as IS NULL").select(
+        "video_id",
+        *[F.lit(None).cast(kind).alias(name) for name, kind in nothing.items()],
+        F.col("imported_at").alias("ingested_at"),
+        "ingested_on",
+        "wave_id",
+    )
+
+
 def of_split(run: Run, split: str | None, recipe: Recipe | None = None) -> Scope:
-    """The videos of one stage of this run's task, or all of them, with what goes into their prompts under a recipe."""
-    chosen = in_split(run.lake.read(VIDEOS), run.lake.view("current_splits"), run.task, split)
+    """The videos of one stage of this run's task, or all of them, with what goes into their prompts under a recipe; of one
+    that was imported those that its traces are about, whether their bytes are there or not."""
+    there = imported(run, recipe) if recipe and recipe.imported else run.lake.read(VIDEOS)
+    chosen = in_split(there, run.lake.view("current_splits"), run.task, split)
     name = "-".join(("scope", split or "all", *((recipe.id,) if recipe else ())))
     return fix(run, name, with_inputs(run, recipe.texts if recipe else [], chosen))

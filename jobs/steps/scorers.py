@@ -98,6 +98,15 @@ def live(run: Run) -> Scorer:
     return of_manifest(manifest, versions["rule"], run.label_set)
 
 
+def shadow(run: Run) -> Scorer | None:
+    """What scores beside the live one; None where nothing does. Raises as `live`."""
+    versions = run.lake.registry.shadow(run.task)
+    if versions is None:
+        return None
+    manifest = run.lake.registry.calibrator(run.task, versions["calibrator_id"])
+    return of_manifest(manifest, versions["rule"], run.label_set)
+
+
 def decided_by(run: Run, scorer: Scorer) -> DataFrame:
     """Decisions of a scorer under its rule."""
     return run.lake.read(DECISIONS).where(_is_of(scorer.id, scorer.rule_id))

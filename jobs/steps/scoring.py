@@ -29,10 +29,10 @@ from udfs.calibrator import SCORE_COLUMNS, open_calibrator, score
 _VIDEOS_PER_WAVE = 50_000
 
 
-def waiting(run: Run, scorer: Scorer, scope: Scope, traces: DataFrame) -> DataFrame:
-    """Videos in scope with all their traces among these and without a score: video_id, ingested_on, traces."""
+def waiting(run: Run, scorer: Scorer, scope: Scope, traces: DataFrame, fields: Sequence[str]) -> DataFrame:
+    """Videos in scope with all their traces among these and without a score: video_id, ingested_on, traces (fields)."""
     traces = scope.of(traces.where(F.col("recipe_id") == scorer.seen.id))
-    ready = traced(traces, scorer.seen.id, scorer.rollouts, run.settings.waves.max_attempts)
+    ready = traced(traces, scorer.seen.id, scorer.rollouts, run.settings.waves.max_attempts, fields)
     refused = scope.since(run.lake.read(QUARANTINE), "refused_at")
     scored = scope.within(run.lake.read(SCORES).where(F.col("scorer_id") == scorer.id)).select(*KEY)
     return (
@@ -94,11 +94,11 @@ def _rows(run: Run, table: Table, files: Sequence[str] | None) -> DataFrame:
 def _score(run: Run, scorer: Scorer, scope: Scope, traces: DataFrame) -> Sequence[str]:
     """One wave of scores; returns the files that it published."""
     planned_at = run.lake.version(SCORES)
-    todo = waiting(run, scorer, scope, traces)
+    folder = run.lake.registry.folder(run.task, scorer.manifest["calibrator_id"])
+    calibrator = open_calibrator(folder)  # what is wrong with it is told here, not by every worker
+    todo = waiting(run, scorer, scope, traces, calibrator.spec.reads)
     if todo.isEmpty():
         return ()
-    folder = run.lake.registry.folder(run.task, scorer.manifest["calibrator_id"])
-    open_calibrator(folder)  # what is wrong with it is told here, not by every worker
     known = {"task": F.lit(run.task), "scorer_id": F.lit(scorer.id), "scored_at": F.current_timestamp()}
 
     def write(wave: Wave) -> Work:

@@ -11,10 +11,11 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from models import identity
-from models.calibration.features import FeatureSpec, vector
+from models.calibration.features import FeatureSpec
 from models.calibration.linear import LinearCalibrator
 from models.calibration.probabilities import sigmoid, softmax
 from models.calibration.reviewer import ReviewCalibrator
+from models.calibration.text import TextCalibrator, TextSpec
 from models.calibration.vote import VoteCalibrator
 from models.language.rule import code_of
 
@@ -31,8 +32,8 @@ class Calibrator(Protocol):
     @property
     def temperature(self) -> float: ...
 
-    def logits(self, features: np.ndarray) -> np.ndarray:
-        """Uncalibrated logits [N, L] of features [N, D]."""
+    def logits(self, features: Any) -> np.ndarray:
+        """Uncalibrated logits [N, L] of features [N, D], as its spec gives them: of text a sparse matrix."""
         ...
 
     def tensors(self) -> dict[str, np.ndarray]: ...
@@ -44,7 +45,7 @@ def probs(calibrator: Calibrator, traces: Sequence[Mapping[str, Any]]) -> dict[s
     """Probability of every label for one video, given its traces; they sum to 1 unless the labels are independent."""
     spec = calibrator.spec
     of_logits = sigmoid if spec.independent else softmax
-    row = of_logits(calibrator.logits(vector(traces, spec)[None]), calibrator.temperature)[0]
+    row = of_logits(calibrator.logits(spec.matrix([traces])), calibrator.temperature)[0]
     return dict(zip(spec.labels, row.tolist(), strict=True))
 
 
@@ -58,10 +59,14 @@ def manifest(calibrator: Calibrator, recipe_id: str, rollouts: int) -> dict[str,
 
     recipe_id, rollouts: of the traces that it learned from and looks at; the same vote over others is another calibrator.
     """
+    return _named(calibrator, weights(calibrator), recipe_id, rollouts)
+
+
+def _named(calibrator: Calibrator, weights: bytes, recipe_id: str, rollouts: int) -> dict[str, Any]:
     spec = calibrator.spec
     kind: dict[str, Any] = {"kind": calibrator.kind, "labels": list(spec.labels)} | calibrator.parameters()
     kind |= {"mode": "independent"} if spec.independent else {}
-    learned = identity.digest(kind | {"weights": hashlib.sha256(weights(calibrator)).hexdigest()})
+    learned = identity.digest(kind | {"weights": hashlib.sha256(weights).hexdigest()})
     calibration = identity.digest({"temperature": calibrator.temperature})
     return kind | {
         "temperature": calibrator.temperature,
@@ -74,20 +79,41 @@ def manifest(calibrator: Calibrator, recipe_id: str, rollouts: int) -> dict[str,
 
 
 def load(manifest: Mapping[str, Any], weights: bytes) -> Calibrator:
-    """The calibrator behind a manifest. Raises ValueError for a kind that this version does not know, and for a rule that is
-    not there or no longer the same."""
+    """The calibrator behind a manifest. Raises ValueError for a kind that this version does not know, for a rule that is not
+    there or no longer the same, and where weights, temperature or recipes are others than those that its id names."""
+    made = _loaded(manifest, weights)
+    found = _named(made, weights, manifest["recipe_id"], manifest["rollouts"])["calibrator_id"]
+    if found != manifest["calibrator_id"]:
+        raise ValueError(
+            f"expected what the id {manifest['calibrator_id']} names, found weights or settings whose id would be {found}: "
+            "somebody changed them; `deepintuit calibrate` with the settings of that time writes them anew, `deepintuit "
+            "promote` or `rollback` makes another one live"
+        )
+    for of in (manifest, manifest.get("reviewed") or {}):
+        if "recipe" in of and identity.digest(of["recipe"]) != of["recipe_id"]:
+            raise ValueError(
+                f"expected the recipe that the id {of['recipe_id']} names, found another one ({identity.digest(of['recipe'])}):"
+                " somebody changed it; `deepintuit calibrate` with the settings of that time writes it anew"
+            )
+    return made
+
+
+def _loaded(manifest: Mapping[str, Any], weights: bytes) -> Calibrator:
     kind, labels = manifest["kind"], tuple(manifest["labels"])
     independent, temperature = manifest.get("mode") == "independent", manifest["temperature"]
+    if (rule := manifest.get("rule", "")) and (code := code_of(rule)) != manifest["rule_code"]:
+        raise ValueError(
+            f"the task's rule {rule} has changed since this calibrator learned from it: expected its code "
+            f"{manifest['rule_code']}, found {code}; calibrate and promote again, or put it back"
+        )
     if kind == "linear":
-        spec = FeatureSpec(labels, manifest["hashed_words"], independent, manifest.get("rule", ""))
-        if spec.rule and (code := code_of(spec.rule)) != manifest["rule_code"]:
-            raise ValueError(
-                f"the task's rule {spec.rule} has changed since this calibrator learned from it: expected its code "
-                f"{manifest['rule_code']}, found {code}; calibrate and promote again, or put it back"
-            )
+        spec = FeatureSpec(labels, manifest["hashed_words"], independent, rule)
         return LinearCalibrator(spec, **load_tensors(weights), temperature=temperature)
+    if kind == "text":
+        text = TextSpec(labels, 0, independent, rule, manifest["prompts"])
+        return TextCalibrator(text, **load_tensors(weights), temperature=temperature)
     if kind == "vote":
         return VoteCalibrator(FeatureSpec(labels, 0, independent), manifest["rollouts"], temperature)
     if kind == "vlm":
         return ReviewCalibrator(FeatureSpec(labels, 0), temperature)
-    raise ValueError(f"calibrator kind: expected linear, vlm or vote, found {kind!r}")
+    raise ValueError(f"calibrator kind: expected linear, text, vlm or vote, found {kind!r}")

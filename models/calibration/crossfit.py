@@ -18,24 +18,27 @@ from models.calibration.features import FeatureSpec
 from models.calibration.linear import LinearCalibrator, fit_linear
 from models.calibration.probabilities import Nll, binary_nll, fit_temperature, largest, log_odds, nll, sigmoid, softmax
 from models.calibration.rare import StandIns, stand_ins
+from models.calibration.text import TextCalibrator, TextSpec, fit_text
 from models.calibration.vote import VoteCalibrator
 
 
 @dataclass(frozen=True)
 class Examples:
-    """features float64 [N, D]; targets int64: [N], the index of the label, or of independent labels [N, L], 1 where one
-    applies; fold, cluster int64 [N]: rows of one cluster (a source that videos share) are in one fold."""
+    """features: [N, D], as the spec of the calibrator gives them; targets int64: [N], the index of the label, or of
+    independent labels [N, L], 1 where one applies; fold, cluster int64 [N]: rows of one cluster (a source that videos share)
+    are in one fold; video: [N], ids."""
 
-    features: np.ndarray
+    features: Any
     targets: np.ndarray
     fold: np.ndarray
     cluster: np.ndarray
+    video: np.ndarray
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def of(self, rows: np.ndarray) -> Examples:
-        return Examples(self.features[rows], self.targets[rows], self.fold[rows], self.cluster[rows])
+        return Examples(**{name: value[rows] for name, value in vars(self).items()})
 
 
 # From examples to a calibrator, see calibrator.py.
@@ -54,6 +57,11 @@ def linear(spec: FeatureSpec, l2: float) -> Callable[[Examples], LinearCalibrato
 def rare(spec: FeatureSpec, examples: Examples) -> StandIns:
     """What stands in for labels with few rows among these."""
     return stand_ins(spec, examples.features, examples.targets)
+
+
+def text(spec: TextSpec) -> Callable[[Examples], TextCalibrator]:
+    """Fits the calibrator that reads."""
+    return lambda examples: fit_text(spec, examples.features, examples.targets, examples.cluster)
 
 
 def vote(spec: FeatureSpec, rollouts: int) -> Callable[[Examples], VoteCalibrator]:

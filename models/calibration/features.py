@@ -67,6 +67,20 @@ class FeatureSpec:
         ]
 
     @property
+    def width(self) -> int:
+        """How many features there are."""
+        return len(self.names)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns of traces that they are made of."""
+        return TRACE_FIELDS
+
+    def matrix(self, videos: Sequence[Sequence[Trace]]) -> np.ndarray:
+        """Features [N, width] of videos by their traces."""
+        return np.stack([vector(traces, self) for traces in videos])
+
+    @property
     def _evidence(self) -> str:
         return "logit" if self.independent else "logprob"
 
@@ -116,7 +130,7 @@ def agreement(traces: Sequence[Trace]) -> float:
 
 
 def vector(traces: Sequence[Trace], spec: FeatureSpec) -> np.ndarray:
-    """The features of one video, float64 [len(spec.names)]. Raises ValueError without traces."""
+    """What every calibrator sees of a video, float64 [D], as FeatureSpec.names has it. Raises ValueError without traces."""
     if not traces:
         raise ValueError("a video needs at least one trace to be scored")
     count = len(traces)

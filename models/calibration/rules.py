@@ -1,41 +1,22 @@
 """Decision rules whose numbers come from videos that a calibrator has not learned from.
 
-These are out-of-fold probabilities: of weights that have seen the other folds, at a temperature of the other folds, where
-what is served has seen all. So what is promised holds approximately (cross-conformal, Vovk 2015), not to the letter.
+These are of weights that have seen the other folds, where what is served has seen all. So what is promised holds
+approximately (cross-conformal, Vovk 2015), not to the letter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 from scipy.stats import beta
 
 from models.calibration.conformal import Scheme, thresholds
+from models.calibration.judged import Judged
 from models.calibration.probabilities import largest
 
 _SURE = 0.9  # that a precision is not below what was asked, in the long run
 _NEVER = 2.0  # no probability reaches it
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Honest probabilities [N, L] of videos that taught nothing of them, their right labels and their sources, int64 [N]."""
-
-    probs: np.ndarray
-    targets: np.ndarray
-    cluster: np.ndarray
-
-    def packed(self) -> bytes:
-        """As safetensors."""
-        return save_tensors({name: np.ascontiguousarray(value) for name, value in vars(self).items()})
-
-    @classmethod
-    def unpacked(cls, data: bytes) -> Judged:
-        return cls(**load_tensors(data))
 
 
 def for_precision(judged: Judged, labels: Sequence[str], precision: float) -> dict[str, float]:

@@ -55,7 +55,7 @@ def test_it_learns_from_every_trace_of_all_folds_but_one_and_is_judged_by_that(w
     assert watched.run.counts["lessons"] == K * len(taught) and model["stage"] == "calibrate"
     assert taught and judging and len(taught | judging) == 12
     assert manifest["reviewed"]["recipe_id"] == manifest["recipe"]["reviewed"] == watched.run.versions["recipe_id"]
-    assert watched.run.counts["reviews"] == K * len(judging) and watched.run.counts["rollouts"] == 0
+    assert watched.run.counts["reviews"] == K * len(judging)
 
 
 def test_uploads_are_scored_by_the_mean_of_its_reviews(watched):

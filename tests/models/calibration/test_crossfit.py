@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def examples(rows: int, seed: int, honest: float = 1.0, independent: bool = Fals
     features[:, :3] += 2 * honest * applies
     cluster = np.arange(rows) // 2
     targets = applies.astype(np.int64) if independent else applies.argmax(1)
-    return Examples(features, targets, cluster % 5, cluster)
+    return Examples(features, targets, cluster % 5, cluster, np.arange(len(targets)))
 
 
 @dataclass
@@ -84,7 +84,7 @@ def test_what_tells_beats_a_constant_guess_and_noise_does_not(independent):
 
 def test_with_one_fold_there_is_no_judgement():
     found = examples(20, 4)
-    alone = Examples(found.features, found.targets, np.zeros(20, dtype=np.int64), found.cluster)
+    alone = replace(found, fold=np.zeros(20, dtype=np.int64))
     assert crossfit.cross_fit(alone, crossfit.linear(SPEC, 0.1), SPEC.labels) is None
     with pytest.raises(ValueError, match="two folds"):
         crossfit.out_of_fold(alone, Memory)

@@ -52,7 +52,8 @@ def test_what_is_worth_nothing_rarely_passes_the_gate_however_few_sources_there_
     for _ in range(200):
         each = np.repeat(rng.normal(size=clusters), 10)  # what a source has in common
         cluster = np.arange(10 * clusters) // 10
-        examples = Examples(np.zeros((10 * clusters, len(spec.names))), (each > 0).astype(int), cluster % 3, cluster)
+        features, targets = np.zeros((10 * clusters, len(spec.names))), (each > 0).astype(int)
+        examples = Examples(features, targets, cluster % 3, cluster, np.arange(10 * clusters))
         vote = crossfit.HeldOut(
             1.0, np.ones(10 * clusters), np.ones(10 * clusters), each > 0, np.empty((10 * clusters, 2))
         )

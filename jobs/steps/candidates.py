@@ -1,0 +1,124 @@
+"""What can be tried as a calibrator of one scope of labelled videos: the tempered vote always, and one other kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.runtime.errors import UsageError
+from jobs.runtime.run import Run
+from jobs.steps import reviewing, scope, training
+from jobs.steps.examples import gather, labelled
+from jobs.steps.facets import clusters
+from jobs.steps.recipes import Recipe
+from jobs.steps.rollouts import roll_out
+from jobs.steps.scope import Scope
+from jobs.steps.traced import traced
+from models.calibration import crossfit
+from models.calibration.crossfit import Examples, Fit, HeldOut
+from models.calibration.features import TRACE_FIELDS, FeatureSpec
+from models.calibration.reviewer import ReviewCalibrator
+from models.calibration.text import TextSpec
+from models.language.review import SAID
+from schemas.traces import TRACES
+
+_JUDGING = 0  # the fold that a calibrator which watches the video does not learn from
+_FIELDS = {"text": ("text",), "vlm": SAID}  # of traces, beside those that every calibrator sees
+
+
+@dataclass(frozen=True)
+class Given:
+    """What all candidates are made from. recipe: of the traces; k: of each video; plain: features as the vote sees them;
+    folds: parts of the videos, of which each is judged by what the others teach."""
+
+    recipe: Recipe
+    k: int
+    scope: Scope
+    rows: DataFrame
+    plain: FeatureSpec
+    folds: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """recipe: of the traces that it looks at; rows, examples: that it is judged by; fit: how it learns from those of other
+    folds; vote: what the vote says of the same videos, None for the vote itself."""
+
+    recipe: Recipe
+    rows: DataFrame
+    examples: Examples
+    fit: Fit
+    vote: HeldOut | None = None
+
+
+def given(run: Run, mine: Scope, recipe: Recipe, k: int, folds: int) -> Given:
+    """The labelled videos of a scope with their traces, as calibrate.kind needs them."""
+    rows = rows_of(run, mine, recipe, k, folds, _FIELDS.get(run.settings.calibrate.kind, ()))
+    return Given(recipe, k, mine, rows, FeatureSpec(run.labels, 0, run.label_set.independent), folds)
+
+
+def rows_of(run: Run, mine: Scope, recipe: Recipe, k: int, folds: int, fields: Sequence[str] = ()) -> DataFrame:
+    """Examples (see steps/examples.py) under a recipe, as of now: a file of the run's own."""
+    traces = mine.of(run.lake.read(TRACES).where(F.col("recipe_id") == recipe.id))
+    whole = traced(traces, recipe.id, k, run.settings.waves.max_attempts, tuple({*fields, *TRACE_FIELDS}))
+    rows = labelled(
+        whole.join(mine.videos.select(*scope.KEY, "uri", "input_text"), list(scope.KEY)),
+        run.lake.view("current_labels").where(F.col("task") == run.task),
+        clusters(run),
+        run.label_set,
+        folds,
+    )
+    path = run.path(f"examples-{recipe.id}")
+    rows.write.mode("overwrite").parquet(path)
+    return run.lake.spark.read.parquet(path)
+
+
+def voting(run: Run, of: Given) -> Candidate:
+    """The tempered vote, whose features tell of everybody's traces what there is to tell."""
+    return Candidate(of.recipe, of.rows, gather(run, "features", of.rows, of.plain), crossfit.vote(of.plain, of.k))
+
+
+def reading(run: Run, of: Given, vote: HeldOut | None) -> Candidate:
+    """One that reads traces: their features alone (linear), or their words, too (text)."""
+    calibrate, rule = run.settings.calibrate, run.settings.labels.rule or ""
+    if calibrate.kind == "text":
+        spec = TextSpec(run.labels, 0, run.label_set.independent, rule, of.recipe.prompts)
+        return Candidate(of.recipe, of.rows, gather(run, "texts", of.rows, spec), crossfit.text(spec), vote)
+    plain = replace(of.plain, hashed_words=calibrate.hashed_words, rule=rule)
+    fit = crossfit.linear(plain, calibrate.l2)
+    return Candidate(of.recipe, of.rows, gather(run, "linear", of.rows, plain), fit, vote)
+
+
+def watching(run: Run, of: Given, out: Path | None, seed: int) -> Candidate:
+    """A model that watches the video learns from the traces of all folds but the first, and reviews those of that one."""
+    if run.label_set.independent:
+        raise UsageError("calibrate.kind: vlm answers with one label: expected a task of exclusive labels; take linear")
+    if of.recipe.imported:
+        raise UsageError("calibrate.kind: vlm watches videos: expected traces of this lake's own; take text")
+    if out is None:
+        raise UsageError("calibrate.kind: vlm trains a model: expected --out FOLDER, which goes on where it stopped")
+    judging, taught = of.rows.where(F.col("fold") == _JUDGING), of.rows.where(F.col("fold") != _JUDGING)
+    if judging.isEmpty() or taught.isEmpty():
+        raise UsageError(
+            "calibrate: expected videos of several sources, to learn from some and be judged by others, found all of one "
+            f"in {of.rows.count()} videos: label more of the split calibrate"
+        )
+    with training.made(run, out) as folder:
+        ids = [row["video_id"] for row in of.rows.select("video_id").collect()]
+        reviews = reviewing.learn(run, folder, of.recipe, taught, ids, seed)
+    theirs = scope.fix(run, "judging", of.scope.videos.join(judging.select(*scope.KEY), list(scope.KEY), "left_semi"))
+    roll_out(run, reviews, of.k, theirs)
+    # A review that its contract refused is one that nobody is judged by.
+    own = rows_of(run, theirs, reviews, of.k, of.folds)
+    same = judging.join(own.select(*scope.KEY), list(scope.KEY), "left_semi")
+    ours, votes = gather(run, "reviewed", own, of.plain), gather(run, "voted", same, of.plain)
+    if not np.array_equal(ours.video, votes.video):
+        raise RuntimeError("calibrate: what is judged by are other videos than those of the vote")
+    parts = ours.cluster // of.folds % of.folds  # for its temperature
+    vote = crossfit.cross_fit(replace(votes, fold=parts), crossfit.vote(of.plain, of.k), run.labels)
+    return Candidate(reviews, own, replace(ours, fold=parts), lambda _: ReviewCalibrator(of.plain), vote)

@@ -1,0 +1,42 @@
+"""The shadow: a candidate that scores what a night scores, beside the live versions and never in their place."""
+
+from __future__ import annotations
+
+from jobs.runtime.errors import EnginesDie, UsageError
+from jobs.runtime.run import Run
+from jobs.steps import scope, scorers
+from jobs.steps.inputs import with_inputs
+from jobs.steps.rollouts import roll_out
+from jobs.steps.scope import Scope
+from jobs.steps.scorers import Scorer
+from jobs.steps.scoring import score_all
+from lake.registry import RegistryError
+from lake.storage import Damaged
+from schemas.videos import VIDEOS
+
+_ITS_OWN = (UsageError, RegistryError, Damaged, EnginesDie)  # failures that are no concern of the night's
+_COUNTED = ("rollouts", "traces", "reviews", "scores", "decisions", "engines")
+
+
+def follow(run: Run, live: Scorer, served: Scope) -> None:
+    """Roll out, score and decide the videos of a scope once more, by the shadow where there is one.
+
+    Its counts are the run's, with `shadow_` before their names. A shadow that fails is told aloud, and fails nothing.
+    """
+    counts, deferred, results = dict(run.record.counts), run.record.deferred, dict(run.record.versions)
+    try:
+        shadow = scorers.shadow(run)
+        if shadow is None or (shadow.id, shadow.rule_id) == (live.id, live.rule_id):
+            return
+        run.record.say(f"the shadow {shadow.id} (calibrator {shadow.manifest['calibrator_id']}) scores the same videos")
+        ids = served.videos.select("video_id")
+        videos = run.lake.read(VIDEOS).where(scope.of_days(served.days)).join(ids, "video_id", "left_semi")
+        mine = scope.fix(run, "shadowed", with_inputs(run, shadow.recipe.texts, videos))
+        roll_out(run, shadow.recipe, shadow.rollouts, mine)
+        score_all(run, shadow, mine)
+    except _ITS_OWN as error:
+        run.record.warn(f"the shadow failed, the live versions did not: {error}")
+    finally:
+        made = {name: run.record.counts.get(name, 0) - counts.get(name, 0) for name in _COUNTED}
+        run.record.counts = counts | {f"shadow_{name}": count for name, count in made.items() if count}
+        run.record.versions, run.record.deferred = results, deferred
