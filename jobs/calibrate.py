@@ -73,7 +73,8 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     tried = {VOTE: voting}
     if kind in ("linear", "text"):
         tried[kind] = candidates.reading(run, given, vote)
-        say_rare(run, tried[kind].examples, given.plain)
+        if kind == "linear":
+            say_rare(run, examples, given.plain)
     elif kind == "vlm":
         tried[kind] = candidates.watching(run, given, arguments.out, arguments.seed)
     held_out = {

@@ -24,11 +24,12 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
-from jobs.steps import labelled, recipes, rules, scope, scorers, trace_quality
+from jobs.steps import drift, labelled, people, recipes, rules, scope, scorers, trace_quality
 from jobs.steps.comparison import Comparison
 from jobs.steps.metrics import write_once
 from jobs.steps.recipes import Recipe
@@ -97,11 +98,26 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     write_once(run, result.metrics(run))
     run.record.versions |= live.versions  # whatever was rolled out or scored last
     run.record.results |= result.document() | {"trace_quality": (known := summed(quality))}
+    run.record.results |= promises(run, live, tested)
     say_statuses(run)
     if not run.record.quiet:
         result.show(run)
         told = ", ".join(f"{name} {value:.3f}" for name, value in known.items())
         run.record.say(f"traces, judged by {who.by}: {told}; each has a row in the table trace_quality")
+
+
+def promises(run: Run, live: Scorer, tested: Sample) -> dict[str, Any]:
+    """Whether prediction sets hold what they promise, whether videos have changed, and what people made of those that were
+    left to them."""
+    if run.label_set.independent:
+        held = None
+    else:
+        truth = {case.video_id: case.truth[0] for case in tested.cases}
+        held = drift.coverage(run, live, truth, {case.video_id: case.cluster for case in tested.cases})
+    moved, people_said = drift.drift(run, live), people.looks(run)
+    drift.say(run, moved)
+    run.record.say(str(people_said))
+    return {"coverage": held and held.json(), "drift": moved, "people": people_said.json()}
 
 
 def summed(quality: list[list[Trace]]) -> dict[str, float]:

@@ -13,8 +13,10 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from jobs.runtime import cli
+from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps import scorers
+from jobs.steps.drift import drift
 from jobs.steps.news import news
 from jobs.steps.rollouts import missing
 from lake import catalog
@@ -54,6 +56,16 @@ def live(run: Run) -> dict[str, Any] | str:
         return str(error)
 
 
+def moved(run: Run) -> dict[str, Any] | str | None:
+    """Whether what is decided still looks like what the live calibrator was judged by, None where nobody knows."""
+    try:
+        return drift(run, scorers.live(run))
+    except RegistryError:
+        return None
+    except (UsageError, Damaged) as error:
+        return str(error)
+
+
 def shadow(run: Run) -> dict[str, Any] | str | None:
     """What scores beside the live versions, None for nothing, or why it is not known."""
     try:
@@ -73,6 +85,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         "live": live(run),
         "shadow": shadow(run),
         "models": run.lake.models.aliases(run.task),
+        "drift": moved(run),
         "backlog": backlog(run),
         "waves": [{"wave_id": wave.id, "state": state(wave, silence)} for wave in all_waves(run.lake.root)],
         "refusals": [row.asDict() for row in refusals.collect()],

@@ -119,5 +119,15 @@ VIEWS = {
               ON i.video_id = s.video_id AND i.recipe_id = p.recipe_id AND i.input_digest = s.input_digest
         ) WHERE rank = 1
     """,
-    "review_queue": "SELECT * FROM current_scores WHERE abstain ORDER BY expected_cost DESC NULLS LAST, top_prob",
+    # What people said of a video after a decision had left it to them.
+    "reviewed": """
+        SELECT s.*, l.labels AS said, l.source AS said_by, l.observed_at AS said_at
+        FROM current_scores s JOIN current_labels l ON l.video_id = s.video_id AND l.task = s.task
+        WHERE s.abstain AND l.observed_at > s.scored_at
+    """,
+    "review_queue": """
+        SELECT q.* FROM current_scores q
+        LEFT ANTI JOIN reviewed r ON r.video_id = q.video_id AND r.task = q.task AND r.ingested_on = q.ingested_on
+        WHERE q.abstain ORDER BY q.expected_cost DESC NULLS LAST, q.top_prob
+    """,
 }

@@ -27,7 +27,7 @@ from schemas.traces import TRACES
 from schemas.videos import VIDEOS
 from udfs.foreign import FOREIGN_COLUMNS, Mapped, read_foreign
 
-_MOST = 256  # traces of a video
+_MOST = 128  # traces of a video
 KINDS = (".jsonl", ".csv", ".tsv", ".parquet")
 
 

@@ -92,8 +92,8 @@ def load(manifest: Mapping[str, Any], weights: bytes) -> Calibrator:
     for of in (manifest, manifest.get("reviewed") or {}):
         if "recipe" in of and identity.digest(of["recipe"]) != of["recipe_id"]:
             raise ValueError(
-                f"expected the recipe that the id {of['recipe_id']} names, found another one ({identity.digest(of['recipe'])}):"
-                " somebody changed it; `deepintuit calibrate` with the settings of that time writes it anew"
+                f"expected the recipe that the id {of['recipe_id']} names, found that of {identity.digest(of['recipe'])}: "
+                "somebody changed it; `deepintuit calibrate` with the settings of that time writes it anew"
             )
     return made
 

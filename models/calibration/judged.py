@@ -60,6 +60,11 @@ class Judged:
             return -np.log(np.maximum(of_truth, _LEAST)).sum(1)
         return -np.log(np.maximum(self.probs[np.arange(len(self.targets)), self.targets], _LEAST))
 
+    def certainty(self) -> np.ndarray:
+        """Probability of the most probable label [N]; of independent labels that of the likelier side of the least certain
+        one."""
+        return np.maximum(self.probs, 1 - self.probs).min(1) if self.targets.ndim == 2 else self.probs.max(1)
+
     def spent(self, costs: np.ndarray, review: float) -> np.ndarray:
         """What each row costs [N] where the label of least expected cost is given, or a person looks where that is cheaper.
 

@@ -155,6 +155,16 @@ def _strength(inputs: csr_matrix, targets: np.ndarray, cluster: np.ndarray, labe
 
 def _regress(inputs: csr_matrix, targets: np.ndarray, labels: int, strength: float) -> tuple[np.ndarray, np.ndarray]:
     """Weights [L, D] and biases [L]. A label that no row has, or that all have, is told by how often it comes alone."""
+    active = np.unique(inputs.indices)  # of the others nothing is learned
+    found, bias = _regress_active(inputs[:, active], targets, labels, strength)
+    weight = np.zeros((labels, inputs.shape[1]))
+    weight[:, active] = found
+    return weight, bias
+
+
+def _regress_active(
+    inputs: csr_matrix, targets: np.ndarray, labels: int, strength: float
+) -> tuple[np.ndarray, np.ndarray]:
     if targets.ndim == 2:
         pairs = [_two_sided(inputs, targets[:, label], strength) for label in range(labels)]
         return np.stack([weight for weight, _ in pairs]), np.array([bias for _, bias in pairs])
