@@ -4,7 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from mapie.classification import SplitConformalClassifier
 from scipy.stats import binom
+from sklearn.base import BaseEstimator, ClassifierMixin
 
 from models.calibration.conformal import sets, strangeness, threshold, thresholds
 from models.calibration.probabilities import softmax
@@ -73,3 +75,57 @@ def test_no_set_is_empty_and_none_of_much_asked_leaves_a_label_out(scheme):
     probs, targets = drawn(200, 5)
     assert sets(probs, thresholds(probs, targets, 0.01, scheme), scheme).any(1).all()
     assert sets(probs, thresholds(probs[:5], targets[:5], 0.99, scheme), scheme).all()
+
+
+class Given(ClassifierMixin, BaseEstimator):
+    """A classifier whose probabilities are its inputs."""
+
+    def fit(self, inputs, targets):
+        return self
+
+    @property
+    def classes_(self):
+        return np.arange(4)
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def predict_proba(self, inputs):
+        return inputs
+
+    def predict(self, inputs):
+        return inputs.argmax(1)
+
+
+@pytest.mark.parametrize("coverage", [0.7, 0.8, 0.9])
+def test_sets_are_those_of_another_library(coverage):
+    """MAPIE 1.6's split conformal classifier, on probabilities that are given: the same sets, but for the label on top."""
+    (probs, targets), (others, _) = drawn(499, 0), drawn(300, 1)
+    theirs = SplitConformalClassifier(Given(), confidence_level=coverage, conformity_score="lac").conformalize(
+        probs, targets
+    )
+    _, found = theirs.predict_set(others)
+    ours = sets(others, thresholds(probs, targets, coverage, "lac"), "lac")
+    expected = found[:, :, 0]
+    expected[np.arange(300), others.argmax(1)] = True
+    assert np.array_equal(ours, expected) and 1 < ours.sum(1).mean() < 3.5
+
+
+class NoLot(np.random.RandomState):
+    """MAPIE draws how much of the right label's own probability counts; ours, like APS without randomisation, counts all."""
+
+    def uniform(self, low=0.0, high=1.0, size=None):
+        return np.zeros(size)
+
+
+@pytest.mark.parametrize("coverage", [0.7, 0.8, 0.9])
+def test_adaptive_sets_are_those_of_another_library(coverage):
+    (probs, targets), (others, _) = drawn(499, 0), drawn(300, 1)
+    theirs = SplitConformalClassifier(
+        Given(), confidence_level=coverage, conformity_score="aps", random_state=NoLot()
+    ).conformalize(probs, targets)
+    _, found = theirs.predict_set(others, conformity_score_params={"include_last_label": False})
+    ours = sets(others, thresholds(probs, targets, coverage, "aps"), "aps")
+    expected = found[:, :, 0]
+    expected[np.arange(300), others.argmax(1)] = True
+    assert np.array_equal(ours, expected)

@@ -1,0 +1,99 @@
+"""What a calibrator that watches the video costs beside the rollouts that it reviews, on one engine: no Spark, no lake.
+
+    python -m benchmarks.throughput [--clips 200] [--model FOLDER]
+
+The embedded model writes K = 4 traces of each clip and then reviews them, as `calibrate.kind: vlm` would; decoding is part
+of both. The share holds for traces of the length that is printed: longer ones make rollouts dearer by every token, and
+reviews by what reading them takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from transformers import AutoTokenizer
+
+from conf.sections import CONF, Settings
+from conf.settings import load
+from jobs.steps import recipes
+from models.engines.asking import Task
+from models.engines.process import close_engine, open_engine
+from models.engines.reviews import ReviewPlan, Reviews
+from models.engines.rollouts import Rollouts
+from models.handwriting import clips
+from models.language.codes import choose
+from models.language.review import BEFORE, DEFAULT_TEMPLATE, review_text, said
+
+K, SEED, WARM = 4, 7, 8
+
+
+def review_plan(settings: Settings, folder: str) -> ReviewPlan:
+    """Reviews by the model in a folder, as it would be asked in production."""
+    labels = settings.labels.labels
+    codes = choose(AutoTokenizer.from_pretrained(folder, local_files_only=True), len(labels))
+    plan = recipes.plan(recipes.of_settings(settings), settings)
+    return ReviewPlan(
+        engine=recipes.engine_of(settings, folder, ""),
+        frames=plan.frames,
+        text=review_text(settings.labels.review or DEFAULT_TEMPLATE, labels, codes),
+        before=BEFORE,
+        codes=dict(zip(labels, codes, strict=True)),
+        decode=plan.decode,
+        limits=plan.limits,
+        decoding=plan.decoding,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--model", metavar="FOLDER", help="another model than the embedded one, of the same task")
+    asked = parser.parse_args()
+    settings = load(str(CONF / "handwriting.yaml"), [f"model.path={asked.model}"] if asked.model else [])
+    plan = recipes.plan(recipes.of_settings(settings), settings)
+    reviewing = review_plan(settings, settings.model.path)
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        clips.generate(data, "calibrate", asked.clips + WARM, SEED, workers=2)
+        with (data / "labels.csv").open(newline="") as file:
+            paths = [str(data / row["file"]) for row in csv.DictReader(file)]
+        engine = open_engine(plan.engine)
+
+        def rollouts(some: list[str]) -> dict[str, list[dict]]:
+            found: dict[str, list[dict]] = {path: [] for path in some}
+            for row in Rollouts(plan, engine).rows(Task(path, path, tuple(range(K)), 0) for path in some):
+                found[row["video_id"]].append(row)
+            return found
+
+        def reviews(traces: dict[str, list[dict]]) -> int:
+            tasks = (
+                Task(path, path, tuple(range(K)), 0, said={trace["rollout_index"]: said(trace) for trace in own})
+                for path, own in traces.items()
+            )
+            return sum(row["status"] == "ok" for row in Reviews(reviewing, engine).rows(tasks))
+
+        reviews(rollouts(paths[:WARM]))
+        began = time.monotonic()
+        traces = rollouts(paths[WARM:])
+        between = time.monotonic()
+        ok = reviews(traces)
+        ended = time.monotonic()
+    close_engine()
+    number, tokens = K * asked.clips, np.mean([trace["tokens"] for own in traces.values() for trace in own])
+    if ok != number:
+        raise RuntimeError(f"{number} reviews were asked for, {ok} came")
+    print(
+        f"{asked.clips} clips, K = {K}, {tokens:.0f} tokens a trace\n"
+        f"rollouts: {between - began:.1f} s, {number / (between - began):.1f}/s\n"
+        f"reviews:  {ended - between:.1f} s, {number / (ended - between):.1f}/s: "
+        f"{(ended - between) / (between - began):.0%} of the rollouts' time"
+    )
+
+
+if __name__ == "__main__":
+    main()
