@@ -219,7 +219,7 @@ class Vlm(Learning):
 
 
 class Calibrate(Section):
-    kind: Literal["linear", "text", "vote", "vlm"] = Field(
+    kind: Literal["linear", "adaptive", "text", "vote", "vlm"] = Field(
         description="what to try; the vote is always there to be beaten"
     )
     hashed_words: int = Field(ge=0, le=65536, description="buckets for the words of the traces")
@@ -228,6 +228,20 @@ class Calibrate(Section):
         ge=2, le=100, description="parts of the split calibrate; each is judged by what the others teach"
     )
     vlm: Vlm
+
+
+class EffortStep(Section):
+    n: int = Field(ge=1, le=1024, description="rollouts of this step's recipe, earlier steps' of the same included")
+    frames: int | None = Field(default=None, ge=1, le=4096, description="in place of frames.count: another recipe")
+
+
+class Effort(Section):
+    """Few rollouts first, more where they do not settle it: calibrate.kind: adaptive. See models/calibration/effort.py."""
+
+    steps: tuple[EffortStep, ...] = Field(description="in order; none: rollout.n of every video")
+    agreement: float = Field(
+        ge=0, le=1, description="share of the rollouts that has to agree before a video needs no more"
+    )
 
 
 class Decide(Section):
@@ -319,6 +333,7 @@ class Settings(Section):
     align: Align
     refine: Refine
     calibrate: Calibrate
+    effort: Effort
     decide: Decide
     evaluate: Evaluate
     maintain: Maintain

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,10 +51,12 @@ _HONEST = "not below 0 for sure: the vote is the honest choice, `promote` takes 
 def run(run: Run, arguments: argparse.Namespace) -> None:
     settings, kind = run.settings, run.settings.calibrate.kind
     if arguments.traces:
-        recipe = imports.recipe(run, arguments.traces)
+        recipe, plan = imports.recipe(run, arguments.traces), list[tuple[Recipe, int]]()
         k = recipe.imported
     else:
-        recipe, k = recipes.of_settings(settings), settings.rollout.n
+        plan = recipes.plan_of_settings(settings) if kind == "adaptive" else []
+        recipe, k = plan[0] if plan else (recipes.of_settings(settings), settings.rollout.n)
+        k = max([k, *(most for other, most in plan if other.id == recipe.id)])  # what the vote takes is not adaptive
     folds = arguments.folds or settings.calibrate.folds
     mine = scope.of_split(run, "calibrate", recipe)
     most = _MOST_VIDEOS[kind == "text"]
@@ -75,6 +77,8 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         tried[kind] = candidates.reading(run, given, vote)
         if kind == "linear":
             say_rare(run, examples, given.plain)
+    elif kind == "adaptive":
+        tried[kind] = candidates.adapting(run, given, plan)
     elif kind == "vlm":
         tried[kind] = candidates.watching(run, given, arguments.out, arguments.seed)
     held_out = {
@@ -87,7 +91,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     for name, candidate in tried.items():
         made, known, own = candidate.fit(candidate.examples), found[name], held_out[name]
         made = replace(made, temperature=known.temperature) if known else made
-        calibrator_id = register(run, candidate, given, made, known, own, dataset)
+        calibrator_id = register(run, candidate, given, made, known, own, dataset, plan if name == "adaptive" else ())
         run.record.results[name] = {"calibrator_id": calibrator_id} | (known.json() if known else {})
         if arguments.folds and own is not None:
             run.record.results[name]["out_of_fold"] = out_of_fold.publish(
@@ -121,12 +125,14 @@ def register(
     found: Worth | None,
     own: HeldOut | None,
     dataset: str,
+    plan: Sequence[tuple[Recipe, int]],
 ) -> str:
-    """Keep a candidate in the registry, with what is known of it now; returns its id. dataset: digest of what is given."""
+    """Keep a candidate in the registry, with what is known of it now; returns its id. dataset: digest of what is given;
+    plan: of effort, () of a fixed one."""
     of = candidate.examples
     held_out = None if own is None else Judged(own.probs, of.targets, of.cluster, numbers(of.video)).packed()
     manifest = (
-        calibrator.manifest(made, candidate.recipe.id, given.k)
+        calibrator.manifest(made, candidate.recipe.id, plan[0][1] if plan else given.k)
         | _json(candidate.recipe)
         | {
             "task": run.task,
@@ -137,6 +143,7 @@ def register(
             "worth": found and found.json(),
             "held_out": held_out and hashlib.sha256(held_out).hexdigest(),
         }
+        | ({"plan": [_json(recipe) | {"rollouts": k} for recipe, k in plan]} if plan else {})
         | ({"reviewed": _json(given.recipe)} if candidate.recipe.reviewed else {})
     )
     run.lake.registry.save(run.task, manifest, calibrator.weights(made), held_out)

@@ -37,6 +37,7 @@ from jobs.steps.rollouts import roll_out, say_statuses
 from jobs.steps.scope import Scope
 from jobs.steps.scorers import Scorer
 from jobs.steps.scoring import score_all
+from jobs.steps.serving import bring
 from models.calibration.features import Trace
 from models.evaluation.methods import Case, Methods, Statements
 from schemas.splits import STAGES
@@ -82,7 +83,10 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         roll_out(run, rolled.greedy, 1, sample.scope)
         roll_out(run, rolled.recipe, rolled.k, sample.scope)  # a video whose text has changed has none
     for scorer in compared:
-        score_all(run, scorer, tested.scope)  # videos that an earlier scorer knows and this one does not
+        # Videos that an earlier scorer knows and this one does not; what an adaptive one needs depends on what it has seen.
+        (bring if scorer.is_adaptive else score_all)(
+            run, scorer, tested.scope
+        )  # videos that an earlier scorer knows and this one does not
     who = trace_quality.judged_by(run, arguments.judge)
     trace_quality.judge(run, rolled.recipe, rolled.k, tested.scope, who)
     quality = labelled.quality_of(run, tested.scope, tested.cases, rolled.recipe.id, rolled.k, who.id)

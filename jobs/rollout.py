@@ -23,11 +23,11 @@ TAKES_MODEL = True
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
-    recipe = recipes.of_settings(run.settings)
-    chosen = scope.of_split(run, arguments.split, recipe)
-    if arguments.split and not chosen.count:
-        say_splits(run, arguments.split)
-    roll_out(run, recipe, run.settings.rollout.n, chosen)
+    for recipe, k in recipes.plan_of_settings(run.settings):
+        chosen = scope.of_split(run, arguments.split, recipe)
+        if arguments.split and not chosen.count:
+            say_splits(run, arguments.split)
+        roll_out(run, recipe, k, chosen)
     say_statuses(run)
 
 

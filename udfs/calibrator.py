@@ -10,7 +10,7 @@ import pyarrow as pa
 from safetensors import SafetensorError
 
 from lake import storage
-from models.calibration.calibrator import Calibrator, load, probs
+from models.calibration.calibrator import Calibrator, load, probs, taken
 from models.calibration.features import FeatureSpec, agreement
 
 FEATURE_COLUMNS = pa.schema(
@@ -73,7 +73,7 @@ def open_calibrator(folder: str) -> Calibrator:
 
 
 def score(folder: str) -> ArrowUdf:
-    """For mapInArrow: video_id, input_digest, ingested_on, traces in; SCORE_COLUMNS out.
+    """For mapInArrow: video_id, input_digest, ingested_on, traces in; SCORE_COLUMNS out, of videos whose traces are enough.
 
     folder: the calibrator's in the registry.
     """
@@ -83,7 +83,10 @@ def score(folder: str) -> ArrowUdf:
         for batch in batches:
             if calibrator is None:
                 calibrator = open_calibrator(folder)
-            rows = [_scored(row, probs(calibrator, row["traces"])) for row in batch.to_pylist()]
+            rows = []
+            for row in batch.to_pylist():
+                if (own := taken(calibrator, row["traces"])) is not None:
+                    rows.append(_scored(row | {"traces": own}, probs(calibrator, own)))
             yield pa.RecordBatch.from_pylist(rows, SCORE_COLUMNS)
 
     return run

@@ -18,9 +18,10 @@ from jobs.steps.facets import clusters
 from jobs.steps.recipes import Recipe
 from jobs.steps.rollouts import roll_out
 from jobs.steps.scope import Scope
-from jobs.steps.traced import traced
+from jobs.steps.traced import so_far, traced
 from models.calibration import crossfit
 from models.calibration.crossfit import Examples, Fit, HeldOut
+from models.calibration.effort import EffortSpec, Step
 from models.calibration.features import TRACE_FIELDS, FeatureSpec
 from models.calibration.reviewer import ReviewCalibrator
 from models.calibration.text import TextSpec
@@ -73,7 +74,11 @@ def rows_of(run: Run, mine: Scope, recipe: Recipe, k: int, folds: int, fields: S
         run.label_set,
         folds,
     )
-    path = run.path(f"examples-{recipe.id}")
+    return _kept(run, f"examples-{recipe.id}", rows)
+
+
+def _kept(run: Run, name: str, rows: DataFrame) -> DataFrame:
+    path = run.path(name)
     rows.write.mode("overwrite").parquet(path)
     return run.lake.spark.read.parquet(path)
 
@@ -92,6 +97,37 @@ def reading(run: Run, of: Given, vote: HeldOut | None) -> Candidate:
     plain = replace(of.plain, hashed_words=calibrate.hashed_words, rule=rule)
     fit = crossfit.linear(plain, calibrate.l2)
     return Candidate(of.recipe, of.rows, gather(run, "linear", of.rows, plain), fit, vote)
+
+
+def adapting(run: Run, of: Given, plan: Sequence[tuple[Recipe, int]]) -> Candidate:
+    """One that takes few traces first, and more where they settle nothing; it learns from videos that have all of them."""
+    if run.label_set.independent or len(plan) < 2:
+        raise UsageError(
+            "calibrate.kind: adaptive needs a task of exclusive labels and effort.steps, two at least, such as "
+            "`--set 'effort.steps=[{n: 2}, {n: 8}]'`"
+        )
+    attempts, calibrate = run.settings.waves.max_attempts, run.settings.calibrate
+    spec = EffortSpec(
+        run.labels,
+        0,
+        rule=run.settings.labels.rule or "",
+        steps=tuple(Step(recipe.id, k) for recipe, k in plan),
+        agreement=run.settings.effort.agreement,
+    )
+    steps = [(step.recipe_id, step.upto) for step in spec.steps]
+    all_of_them = sum(dict(steps).values())
+    traces = of.scope.of(run.lake.read(TRACES).where(F.col("recipe_id").isin(*{recipe_id for recipe_id, _ in steps})))
+    whole = so_far(traces, steps, attempts, spec.reads).where(F.size("traces") == all_of_them)
+    rows = _kept(run, f"effort-{of.recipe.id}", of.rows.drop("traces").join(whole.drop("ingested_on"), list(scope.KEY)))
+    same = of.rows.join(rows.select(*scope.KEY), list(scope.KEY), "left_semi")
+    if rows.isEmpty():
+        raise UsageError(
+            f"calibrate: no labelled video of the split calibrate has all {all_of_them} traces of effort.steps: "
+            "`deepintuit rollout --split calibrate` with the same steps makes them"
+        )
+    vote = crossfit.cross_fit(gather(run, "voted", same, of.plain), crossfit.vote(of.plain, of.k), run.labels)
+    fit = crossfit.effort(spec, calibrate.l2, run.settings.decide.coverage)
+    return Candidate(of.recipe, rows, gather(run, "effort", rows, spec), fit, vote)
 
 
 def watching(run: Run, of: Given, out: Path | None, seed: int) -> Candidate:

@@ -118,6 +118,23 @@ def of_settings(settings: Settings) -> Recipe:
     )
 
 
+def plan_of_settings(settings: Settings) -> list[tuple[Recipe, int]]:
+    """The recipes of effort.steps with how many rollouts of each, in order; without steps the one of the settings.
+
+    Raises UsageError as `of_settings`, and for steps that ask for nothing more.
+    """
+    if not settings.effort.steps:
+        return [(of_settings(settings), settings.rollout.n)]
+    found: list[tuple[Recipe, int]] = []
+    for step in settings.effort.steps:
+        frames = settings.frames.model_copy(update={"count": step.frames or settings.frames.count})
+        recipe = of_settings(settings.model_copy(update={"frames": frames}))
+        if any(before.id == recipe.id and most >= step.n for before, most in found):
+            raise UsageError(f"effort.steps: expected each step to ask for more than those before it, found {step}")
+        found.append((recipe, step.n))
+    return found
+
+
 def _checks(folder: str, labels: dict[str, str]) -> dict[str, Any]:
     """Codes and questions of independent labels, for a model's tokenizer."""
     from transformers import AutoTokenizer  # takes seconds to import, and few tasks need it

@@ -45,8 +45,19 @@ class Scorer:
         return self.recipes[-1]
 
     @property
+    def plan(self) -> list[tuple[Recipe, int]]:
+        """The rollouts that it may take of the reasoning model, step by step; one step unless it is adaptive."""
+        return [(_recipe(step), step["rollouts"]) for step in self.manifest.get("plan", ())] or [
+            (self.recipe, self.rollouts)
+        ]
+
+    @property
+    def is_adaptive(self) -> bool:
+        return len(self.plan) > 1
+
+    @property
     def rollouts(self) -> int:
-        """How many traces of a video it looks at (K)."""
+        """How many traces of a video it looks at (K), at least."""
         return self.manifest["rollouts"]
 
     @property
@@ -79,7 +90,11 @@ def of_manifest(manifest: dict[str, Any], rule: Rule, labels: LabelSet) -> Score
             f"others: the task is now {' and '.join(told)}; roll out, calibrate and promote again, or put the labels back"
         )
     value = identity.scorer(
-        recipes=[recipe["recipe_id"] for recipe in (manifest.get("reviewed"), manifest) if recipe],
+        recipes=[
+            recipe["recipe_id"]
+            for recipe in (manifest.get("reviewed"), *(manifest.get("plan") or [manifest]))
+            if recipe
+        ],
         rollouts=manifest["rollouts"],
         calibrator=manifest["calibrator"],
         calibration=manifest["calibration"],

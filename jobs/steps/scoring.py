@@ -14,7 +14,7 @@ from jobs.steps.deciding import decide
 from jobs.steps.rollouts import refused_keys, roll_out
 from jobs.steps.scope import KEY, Scope, parts
 from jobs.steps.scorers import Scorer, decided_by
-from jobs.steps.traced import traced
+from jobs.steps.traced import so_far, traced
 from lake.staging import Wave
 from lake.waves import Work
 from lake.write import stage
@@ -30,9 +30,16 @@ _VIDEOS_PER_WAVE = 50_000
 
 
 def waiting(run: Run, scorer: Scorer, scope: Scope, traces: DataFrame, fields: Sequence[str]) -> DataFrame:
-    """Videos in scope with all their traces among these and without a score: video_id, ingested_on, traces (fields)."""
-    traces = scope.of(traces.where(F.col("recipe_id") == scorer.seen.id))
-    ready = traced(traces, scorer.seen.id, scorer.rollouts, run.settings.waves.max_attempts, fields)
+    """Videos in scope with all their traces among these and without a score: video_id, ingested_on, traces (fields). Of a
+    scorer that is adaptive those with any, for whether they are enough is its calibrator's business."""
+    attempts = run.settings.waves.max_attempts
+    if scorer.is_adaptive:
+        steps = [(recipe.id, k) for recipe, k in scorer.plan]
+        mine = scope.of(traces.where(F.col("recipe_id").isin(*{recipe_id for recipe_id, _ in steps})))
+        ready = so_far(mine, steps, attempts, fields)
+    else:
+        mine = scope.of(traces.where(F.col("recipe_id") == scorer.seen.id))
+        ready = traced(mine, scorer.seen.id, scorer.rollouts, attempts, fields)
     refused = scope.since(run.lake.read(QUARANTINE), "refused_at")
     scored = scope.within(run.lake.read(SCORES).where(F.col("scorer_id") == scorer.id)).select(*KEY)
     return (
@@ -100,9 +107,15 @@ def _score(run: Run, scorer: Scorer, scope: Scope, traces: DataFrame) -> Sequenc
     if todo.isEmpty():
         return ()
     known = {"task": F.lit(run.task), "scorer_id": F.lit(scorer.id), "scored_at": F.current_timestamp()}
+    made = todo.mapInArrow(score(folder), from_arrow_schema(SCORE_COLUMNS))
+    if scorer.is_adaptive:  # perhaps none of them has enough
+        path = run.path(f"enough-{scorer.id}")
+        made.write.mode("overwrite").parquet(path)
+        made = run.lake.spark.read.parquet(path)
+        if made.isEmpty():
+            return ()
 
     def write(wave: Wave) -> Work:
-        made = todo.mapInArrow(score(folder), from_arrow_schema(SCORE_COLUMNS))
         return [stage(wave, SCORES, made.withColumns(known), planned_at)], {}
 
     settled = run.waves.make(write, run.record.versions)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -33,12 +34,7 @@ def serve(run: Run, scorer: Scorer, asked: Scope) -> Scope:
     taken, most = asked, run.budget.max_videos
     if most is not None and most < asked.count:
         taken = scope.fix(run, "taken", scope.oldest(asked.videos, most))
-    roll_out(run, scorer.recipe, scorer.rollouts, taken, then=partial(_follow, run, scorer))
-    # Those whose traces were there already, in part or all of them.
-    rest = scope.fix(run, "rest", taken.without(scorers.decided_by(run, scorer)))
-    if rest.count:
-        review(run, scorer, rest)
-        score_parts(run, scorer, rest)
+    bring(run, scorer, taken)
     scored = asked.within(scorers.decided_by(run, scorer)).select(*scope.KEY)
     left = scope.fix(run, "left", asked.videos.join(scored, list(scope.KEY), "left_anti"))
     refused = refused_videos(asked.since(run.lake.read(QUARANTINE), "refused_at"), scorer)
@@ -58,11 +54,27 @@ def serve(run: Run, scorer: Scorer, asked: Scope) -> Scope:
     return deferred
 
 
+def bring(run: Run, scorer: Scorer, taken: Scope) -> None:
+    """Rollouts, scores and decisions for a scope, step by step of the scorer's plan: a video that one step settles is
+    decided before the next begins, and takes no part in it."""
+    left = taken
+    for number, (recipe, k) in enumerate(scorer.plan):
+        roll_out(run, recipe, k, left, then=partial(_follow, run, scorer))
+        # Those whose traces were there already, in part or all of them.
+        left = scope.fix(run, f"rest-{number}", left.without(scorers.decided_by(run, scorer)))
+        if left.count:
+            review(run, scorer, left)
+            score_parts(run, scorer, left)
+        if number + 1 < len(scorer.plan):
+            left = scope.fix(run, f"left-{number}", left.without(scorers.decided_by(run, scorer)))
+            run.record.say(f"step {number + 1} of {len(scorer.plan)}: {left.count:,} videos need more rollouts")
+
+
 def _follow(run: Run, scorer: Scorer, wave: Scope, files: Sequence[str]) -> None:
     """What comes after a wave of rollouts."""
     review(run, scorer, wave)
     # Of a calibrator that looks at the traces themselves nothing but these files has to be read.
-    score_parts(run, scorer, wave, files if len(scorer.recipes) == 1 else None)
+    score_parts(run, scorer, wave, files if len(scorer.recipes) == 1 and not scorer.is_adaptive else None)
 
 
 def refused_videos(quarantine: DataFrame, scorer: Scorer) -> DataFrame:
@@ -71,8 +83,9 @@ def refused_videos(quarantine: DataFrame, scorer: Scorer) -> DataFrame:
     video, version, digest, fourth = (F.get(parts, F.lit(place)) for place in range(4))  # NULL where a key is shorter
     rollout_index = fourth.try_cast("int")  # what more rollouts met than the scorer looks at concerns others
     table = F.col("table")
-    taken = [recipe.id for recipe in scorer.recipes]
-    traces = (table == TRACES.name) & version.isin(*taken) & (rollout_index < scorer.rollouts)
+    most = [*scorer.plan, *((recipe, scorer.rollouts) for recipe in scorer.recipes[1:])]
+    within = reduce(or_, [(version == recipe.id) & (rollout_index < k) for recipe, k in most])
+    traces = (table == TRACES.name) & within
     scores = (table == SCORES.name) & (version == scorer.id)
     decisions = (table == DECISIONS.name) & (version == scorer.id) & (fourth == scorer.rule_id)
     refused = quarantine.where(F.col("reason") != TWICE)  # of a key that came twice one row was kept

@@ -6,10 +6,10 @@ from jobs.runtime.errors import EnginesDie, UsageError
 from jobs.runtime.run import Run
 from jobs.steps import scope, scorers
 from jobs.steps.inputs import with_inputs
-from jobs.steps.rollouts import roll_out
 from jobs.steps.scope import Scope
 from jobs.steps.scorers import Scorer
-from jobs.steps.scoring import score_all
+from jobs.steps.scoring import register
+from jobs.steps.serving import bring
 from lake.registry import RegistryError
 from lake.storage import Damaged
 from schemas.videos import VIDEOS
@@ -32,8 +32,8 @@ def follow(run: Run, live: Scorer, served: Scope) -> None:
         ids = served.videos.select("video_id")
         videos = run.lake.read(VIDEOS).where(scope.of_days(served.days)).join(ids, "video_id", "left_semi")
         mine = scope.fix(run, "shadowed", with_inputs(run, shadow.recipe.texts, videos))
-        roll_out(run, shadow.recipe, shadow.rollouts, mine)
-        score_all(run, shadow, mine)
+        register(run, shadow)
+        bring(run, shadow, mine)
     except _ITS_OWN as error:
         run.record.warn(f"the shadow failed, the live versions did not: {error}")
     finally:

@@ -11,7 +11,8 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from models import identity
-from models.calibration.features import FeatureSpec
+from models.calibration.effort import EffortCalibrator, EffortSpec, Step, loaded
+from models.calibration.features import FeatureSpec, Trace
 from models.calibration.linear import LinearCalibrator
 from models.calibration.probabilities import sigmoid, softmax
 from models.calibration.reviewer import ReviewCalibrator
@@ -39,6 +40,11 @@ class Calibrator(Protocol):
     def tensors(self) -> dict[str, np.ndarray]: ...
 
     def parameters(self) -> dict[str, Any]: ...
+
+
+def taken(calibrator: Calibrator, traces: Sequence[Trace]) -> Sequence[Trace] | None:
+    """Of a video's traces those that it is scored by; None where it needs more of them."""
+    return calibrator.taken(traces) if isinstance(calibrator, EffortCalibrator) else traces
 
 
 def probs(calibrator: Calibrator, traces: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -112,8 +118,12 @@ def _loaded(manifest: Mapping[str, Any], weights: bytes) -> Calibrator:
     if kind == "text":
         text = TextSpec(labels, 0, independent, rule, manifest["prompts"])
         return TextCalibrator(text, **load_tensors(weights), temperature=temperature)
+    if kind == "adaptive":
+        steps = tuple(Step(*step) for step in manifest["steps"])
+        effort = EffortSpec(labels, 0, False, rule, steps, manifest["agreement"])
+        return loaded(effort, load_tensors(weights), temperature)
     if kind == "vote":
         return VoteCalibrator(FeatureSpec(labels, 0, independent), manifest["rollouts"], temperature)
     if kind == "vlm":
         return ReviewCalibrator(FeatureSpec(labels, 0), temperature)
-    raise ValueError(f"calibrator kind: expected linear, text, vlm or vote, found {kind!r}")
+    raise ValueError(f"calibrator kind: expected adaptive, linear, text, vlm or vote, found {kind!r}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from models.calibration.effort import EffortCalibrator, EffortSpec, fit_effort
 from models.calibration.features import FeatureSpec
 from models.calibration.linear import LinearCalibrator, fit_linear
 from models.calibration.probabilities import Nll, binary_nll, fit_temperature, largest, log_odds, nll, sigmoid, softmax
@@ -62,6 +63,11 @@ def rare(spec: FeatureSpec, examples: Examples) -> StandIns:
 def text(spec: TextSpec) -> Callable[[Examples], TextCalibrator]:
     """Fits the calibrator that reads."""
     return lambda examples: fit_text(spec, examples.features, examples.targets, examples.cluster)
+
+
+def effort(spec: EffortSpec, l2: float, coverage: float) -> Callable[[Examples], EffortCalibrator]:
+    """Fits a plan of effort, each step by the videos that come so far."""
+    return lambda examples: fit_effort(spec, examples.features, examples.targets, examples.fold, l2, coverage)
 
 
 def vote(spec: FeatureSpec, rollouts: int) -> Callable[[Examples], VoteCalibrator]:

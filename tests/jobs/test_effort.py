@@ -1,0 +1,81 @@
+"""Given a plan of effort, then videos that two rollouts settle have two, the others four, and each is decided once."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+
+import pytest
+from support import Lake
+
+from jobs.runtime.errors import UsageError
+from jobs.steps import serving
+from models.calibration.calibrator import load
+
+PLAN = ("effort.steps=[{n: 2}, {n: 4}]", "effort.agreement=1.0", "decide.coverage=0.6", "rollout.n=4")
+
+
+@pytest.fixture(scope="module")
+def adaptive(spark, clip_factory, tmp_path_factory):
+    lake = Lake(tmp_path_factory.mktemp("effort") / "lake", "engine.per_cluster=1", "calibrate.kind=adaptive", *PLAN)
+    history, uploads = clip_factory("calibrate", 36), lake.root.parent / "uploads"
+    shutil.copytree(clip_factory("test", 12), uploads)
+    lake.job("ingest", source=str(history), labels=str(history / "labels.csv"))
+    lake.job("rollout", split="calibrate")
+    lake.learned = lake.job("calibrate")
+    lake.job("promote", force=True, calibrator=lake.learned.results["adaptive"]["calibrator_id"])
+    lake.job("ingest", source=str(uploads))
+    return lake
+
+
+def traces_of(lake) -> Counter:
+    return Counter(row["video_id"] for row in lake.rows("traces"))
+
+
+def test_a_night_that_dies_between_two_steps_goes_on_where_it_was(adaptive, monkeypatch):
+    def dies(run, recipe, k, left, then=None):
+        if k == 4:
+            raise RuntimeError("the machine is gone")
+        whole(run, recipe, k, left, then)
+
+    whole = serving.roll_out
+    monkeypatch.setattr(serving, "roll_out", dies)
+    with pytest.raises(RuntimeError, match="the machine is gone"):
+        adaptive.job("nightly")
+    settled = Counter(row["video_id"] for row in adaptive.rows("scores"))
+    assert set(settled.values()) <= {1}
+    monkeypatch.undo()
+    night = adaptive.job("nightly")
+    assert night.counts["videos_scored"] + night.counts["videos_quarantined"] == night.counts["videos_in_scope"]
+    scores = adaptive.rows("scores")
+    assert {row["scorer_id"] for row in scores} == {night.versions["scorer_id"]}
+    assert len(scores) == len({row["video_id"] for row in scores}) == len(adaptive.rows("decisions")) == 48
+    assert adaptive.job("nightly").counts["engines"] == 0
+
+
+def test_each_video_has_the_rollouts_that_it_needed(adaptive):
+    registry, calibrator_id = adaptive.at_hand().registry, adaptive.learned.results["adaptive"]["calibrator_id"]
+    manifest = registry.calibrator("handwriting", calibrator_id)
+    folder = adaptive.root / "registry" / "handwriting" / "calibrators" / calibrator_id
+    calibrator = load(manifest, (folder / "weights.safetensors").read_bytes())
+    uploaded = {row["video_id"] for row in adaptive.rows("videos")} - {
+        row["video_id"] for row in adaptive.rows("labels")
+    }
+    made, scores = traces_of(adaptive), {row["video_id"]: row for row in adaptive.rows("scores")}
+    traces = adaptive.rows("traces")
+    for video_id in uploaded:
+        own = sorted((row for row in traces if row["video_id"] == video_id), key=lambda row: row["rollout_index"])
+        for row in own:
+            row["label_logprobs"] = dict(row["label_logprobs"]) if row["label_logprobs"] else None
+        assert made[video_id] == scores[video_id]["rollouts"] == len(calibrator.taken(own)) in (2, 4)
+        assert (calibrator.taken(own[:2]) is not None) == (made[video_id] == 2)
+    assert len(uploaded) == 12 and {made[video_id] for video_id in uploaded} == {2, 4}
+
+
+def test_mistakes_are_told(adaptive):
+    with pytest.raises(UsageError, match=r"needs a task of exclusive labels and effort.steps, two at least"):
+        adaptive.job("calibrate", "effort.steps=[]")
+    with pytest.raises(UsageError, match="expected each step to ask for more"):
+        adaptive.job("calibrate", "effort.steps=[{n: 2}, {n: 2}]")
+    with pytest.raises(UsageError, match="no labelled video .* has all 6 traces of effort.steps"):
+        adaptive.job("calibrate", "effort.steps=[{n: 2}, {n: 6}]")
