@@ -84,9 +84,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         roll_out(run, rolled.recipe, rolled.k, sample.scope)  # a video whose text has changed has none
     for scorer in compared:
         # Videos that an earlier scorer knows and this one does not; what an adaptive one needs depends on what it has seen.
-        (bring if scorer.is_adaptive else score_all)(
-            run, scorer, tested.scope
-        )  # videos that an earlier scorer knows and this one does not
+        (bring if scorer.is_adaptive else score_all)(run, scorer, tested.scope)
     who = trace_quality.judged_by(run, arguments.judge)
     trace_quality.judge(run, rolled.recipe, rolled.k, tested.scope, who)
     quality = labelled.quality_of(run, tested.scope, tested.cases, rolled.recipe.id, rolled.k, who.id)
