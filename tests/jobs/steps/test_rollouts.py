@@ -11,6 +11,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from support import Lake
 
 from jobs.runtime.run import Run
+from jobs.steps.recipes import Recipe
 from jobs.steps.rollouts import (
     _figures,
     lost_rows,
@@ -32,6 +33,7 @@ from schemas.runs import RUNS
 from schemas.traces import STATUSES, TRACES
 from udfs.rollout import TRACE_COLUMNS
 
+RECIPE = Recipe("r", {}, "")
 TRIED = [
     # video, recipe, index, attempt, status
     ("all", "r", 0, 0, "ok"),
@@ -142,14 +144,14 @@ def traces_of(spark, **statuses: int):
 
 
 def said_of(run, spark, capsys, **statuses: int) -> str:
-    run.record.add(_figures(traces_of(spark, **statuses)))
+    run.record.add(_figures(traces_of(spark, **statuses), RECIPE))
     capsys.readouterr()
     say_statuses(run)
     return capsys.readouterr().err
 
 
 def test_a_wave_is_counted_by_status(spark):
-    assert _figures(traces_of(spark, ok=3, parse_error=2, too_long=1)) == {
+    assert _figures(traces_of(spark, ok=3, parse_error=2, too_long=1), RECIPE) == {
         "rollouts": 6,
         "videos": 3,
         "tokens": 60,
@@ -159,7 +161,7 @@ def test_a_wave_is_counted_by_status(spark):
         "status_generation_error": 0,
         "status_decode_error": 0,
     }
-    nothing = _figures(traces_of(spark, ok=1).where("false"))
+    nothing = _figures(traces_of(spark, ok=1).where("false"), RECIPE)
     assert set(nothing.values()) == {0} and nothing.keys() == {"rollouts", "videos", "tokens"} | {
         f"status_{status}" for status in STATUSES
     }
@@ -224,7 +226,7 @@ def test_rows_staged_in_several_goes_are_one_output():
 
 def test_the_rate_is_that_of_the_last_long_waves_of_the_recipe(run, spark):
     catalog.create_all(run.lake.root)
-    assert measured_rate(run, "r") is None
+    assert measured_rate(run, RECIPE) is None
     waves = [
         # recipe, event, seconds, rollouts
         ("r", "wave w00001", 300.0, 600),
@@ -248,5 +250,5 @@ def test_the_rate_is_that_of_the_last_long_waves_of_the_recipe(run, spark):
         for recipe, event, seconds, rollouts in waves
     ]
     commit.note_once(RUNS, run.lake.root, rows, "tests", "tests.w00000")
-    assert measured_rate(run, "r") == pytest.approx(1800 / 450)
-    assert measured_rate(run, "unknown") is None
+    assert measured_rate(run, RECIPE) == pytest.approx(1800 / 450)
+    assert measured_rate(run, Recipe("unknown", {}, "")) is None

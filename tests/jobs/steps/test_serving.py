@@ -13,7 +13,8 @@ from schemas.decisions import DECISIONS
 from schemas.scores import SCORES
 from schemas.traces import TRACES
 
-SCORER = SimpleNamespace(id="s", rule_id="d", rollouts=4, recipe=SimpleNamespace(id="r"))
+RECIPE = SimpleNamespace(id="r")
+SCORER = SimpleNamespace(id="s", rule_id="d", rollouts=4, recipes=[RECIPE], plan=[(RECIPE, 4)])
 REFUSALS = (
     ("traces", "a/r/0/3/0", "status_is_known"),
     ("scores", "b/s/1", "probs_sum_to_one"),
