@@ -165,8 +165,8 @@ class Bench:
     def measured(self, name: str, seed: int) -> dict[str, Any]:
         """What is known of a model, by the traces that it writes of clips that it has never seen."""
         folder, took = self.model(name, seed)
-        test, truth = self._asked(folder, "test", TEST)
-        fitting, fitting_truth = self._asked(folder, "calibrate", CALIBRATE)
+        test, truth, _ = self.asked(folder, "test", TEST)
+        fitting, fitting_truth, _ = self.asked(folder, "calibrate", CALIBRATE)
         close_engine()
         traces = [trace for own in test for trace in own]
         found = _predictions(fitting, fitting_truth, test, truth)
@@ -176,8 +176,8 @@ class Bench:
             "seed": seed,
             "k": K,
             "about": self.about(name),
-            "methods": {method: _figures(made, truth) for method, made in found.items()},
-            "right": {method: "".join(map(str, _right_of(made, len(truth)))) for method, made in found.items()},
+            "methods": {method: figures_of(made, truth) for method, made in found.items()},
+            "right": {method: "".join(map(str, right_of(made, len(truth)))) for method, made in found.items()},
             "parsed": float(np.mean([trace["status"] == "ok" for trace in traces])),
             "observed": _observed(test, truth),
             "contradicts": _contradicting(traces),
@@ -186,18 +186,20 @@ class Bench:
             **took,
         }
 
-    def _asked(self, folder: Path, split: str, count: int) -> tuple[list[list[dict[str, Any]]], list[Case]]:
-        """K traces of each clip of a split, and what is true of it."""
+    def asked(
+        self, folder: Path, split: str, count: int, k: int = K
+    ) -> tuple[list[list[dict[str, Any]]], list[Case], list[str]]:
+        """K traces of each clip of a split, what is true of it, and its file."""
         out = self.folder / "data" / f"asked-{split}"
         clips.generate(out, split, count, SEED, workers=2)
         with (out / "labels.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows = sorted(csv.DictReader(file), key=lambda row: row["file"])[:count]  # others may have asked for more
         settings = self.settings.model_copy(
             update={"model": self.settings.model.model_copy(update={"path": str(folder)})}
         )
         plan = recipes.plan(recipes.of_settings(settings), settings)
         paths = {hashlib.sha256((out / row["file"]).read_bytes()).hexdigest(): (out / row["file"], row) for row in rows}
-        tasks = [Task(video_id, str(path), tuple(range(K)), 0) for video_id, (path, _) in paths.items()]
+        tasks = [Task(video_id, str(path), tuple(range(k)), 0) for video_id, (path, _) in paths.items()]
         traces: dict[str, list[dict[str, Any]]] = {video_id: [] for video_id in paths}
         for row in Rollouts(plan, open_engine(plan.engine)).rows(tasks):
             traces[row["video_id"]].append(row)
@@ -205,7 +207,8 @@ class Bench:
             Case(video_id, (row["label"],), row["hand"], (("kind", row["kind"]), ("digits", row["digits"])))
             for video_id, (_, row) in paths.items()
         ]
-        return [sorted(own, key=lambda row: row["rollout_index"]) for own in traces.values()], cases
+        ordered = [sorted(own, key=lambda row: row["rollout_index"]) for own in traces.values()]
+        return ordered, cases, [str(path) for path, _ in paths.values()]
 
     def _teach(self, root: Path, length: str) -> None:
         """The oracle's traces of that length become the newest teacher's."""
@@ -250,7 +253,7 @@ def _predictions(
     }
 
 
-def _figures(found: Predictions, truth: list[Case]) -> dict[str, Any]:
+def figures_of(found: Predictions, truth: list[Case]) -> dict[str, Any]:
     values = {name: float(value[0]) for name, value in figures(found, found.weight[None]).items() if name in FIGURES}
     weight, kinds = found.weight, np.array([_kind(case) for case in truth])[found.case]
 
@@ -265,7 +268,7 @@ def _kind(case: Case) -> str:
     return dict(case.slices)["kind"]
 
 
-def _right_of(found: Predictions, cases: int) -> list[int]:
+def right_of(found: Predictions, cases: int) -> list[int]:
     """How many of a case's predictions are right."""
     return np.bincount(found.case, weights=found.right, minlength=cases).astype(int).tolist()
 
