@@ -2,11 +2,11 @@
 
     python -m benchmarks.calibrators [--missing] [--only NAME,...] [--folder build/ablation]
 
-Prints the table of what is known; --missing computes what is not. The traces are those of models of `make ablation` (seed 0):
-K = 8 of each of 2,400 clips of the split calibrate, of which 300 are for temperatures of what watches alone, and of its 1,008
-test clips. What watches the video (`vlm`) learns from four traces of each clip by the settings of calibrate.vlm, as `calibrate`
-would; it begins as another model, or learns from another one's traces, where its name says so. One row is one file in
-benchmarks/results/calibrators, with the digest of what it was made by: settings and models, not code.
+Prints the table of what is known; --missing computes what is not. The traces are those of models of `make ablation`
+(seed 0): K = 8 of each of 2,400 clips of the split calibrate, of which 300 are for temperatures of what watches alone, and of
+its 1,008 test clips. What watches the video (`vlm`) learns from four traces of each clip by the settings of calibrate.vlm, as
+`calibrate` would; it begins as another model, or learns from another one's traces, where its name says so. One row is one
+file in benchmarks/results/calibrators, with the digest of what it was made by: settings and models, not code.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ _FIGURES = ("accuracy", "macro_f1", "ece", "nll", "shifted")
 
 @dataclass(frozen=True)
 class Row:
-    """kind: as of calibrate.kind, or single; writer: whose traces; begins: what a model that watches begins as; k: traces of a
-    clip, those of a plan in all."""
+    """kind: as of calibrate.kind, or single; writer: whose traces; begins: what a model that watches begins as; k: traces
+    of a clip, those of a plan in all."""
 
     kind: str
     writer: str = "refined"
@@ -115,7 +115,7 @@ class Calibrators:
         self.methods = Methods(LABELS, False)
 
     @cached_property
-    def codes(self) -> list[str]:
+    def codes(self) -> tuple[str, ...]:
         return choose(AutoTokenizer.from_pretrained(self.bench.base, local_files_only=True), len(LABELS))
 
     @cached_property
@@ -196,17 +196,16 @@ class Calibrators:
         given, l2 = given.of(slice(None), row.k), self.settings.calibrate.l2
         spec: FeatureSpec = FeatureSpec(LABELS, 0, False, _RULE)
         fits: dict[str, Callable[[], Fit]] = {
-            "vote": lambda: crossfit.vote(spec, row.k),
-            "linear": lambda: crossfit.linear(spec, l2),
+            "vote": lambda: crossfit.vote(FeatureSpec(LABELS, 0, False, _RULE), row.k),
+            "linear": lambda: crossfit.linear(FeatureSpec(LABELS, 0, False, _RULE), l2),
         }
         if row.kind == "text":
             words = TextSpec(LABELS, 0, False, _RULE)
-            spec, fit = words, crossfit.text(words)
-        elif row.kind == "adaptive":
+            spec, fits["text"] = words, lambda: crossfit.text(words)
+        if row.kind == "adaptive":
             effort = EffortSpec(LABELS, 0, False, _RULE, tuple(Step("", k) for k in (2, 4, 8)))
-            spec, fit = effort, crossfit.effort(effort, l2, self.settings.decide.coverage)
-        else:
-            fit = fits[row.kind]()
+            spec, fits["adaptive"] = effort, lambda: crossfit.effort(effort, l2, self.settings.decide.coverage)
+        fit = fits[row.kind]()
         cluster = np.unique([case.cluster for case in given.cases], return_inverse=True)[1]
         features = spec.matrix([[trace | {"recipe_id": ""} for trace in own] for own in given.traces])
         examples = Examples(features, given.targets, cluster % _FOLDS, cluster, np.arange(len(cluster)))
