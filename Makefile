@@ -36,8 +36,9 @@ soak: setup  ## kill a run at every point of a wave, race for longer: half an ho
 bench: setup  ## how good the embedded model and its calibrators are on the embedded benchmark: docs/results.md
 	@$(BIN)/python -m benchmarks.handwriting
 
-ablation: setup  ## what each stage of training is worth; MISSING=1 or FRESH=1 computes, QUICK=1 a part of it
+ablation: setup  ## what each stage of training and each calibrator is worth; MISSING=1 or FRESH=1 computes, QUICK=1 a part of it
 	@$(BIN)/python -m benchmarks.ablation $(if $(MISSING),--missing) $(if $(FRESH),--fresh) $(if $(QUICK),--quick)
+	$(if $(QUICK),,@$(BIN)/python -m benchmarks.calibrators $(if $(MISSING)$(FRESH),--missing))
 
 mutants: setup  ## plant small faults one at a time and see that a test fails for each
 	$(BIN)/python -m benchmarks.mutants

@@ -3,10 +3,10 @@
     python -m benchmarks.calibrators [--missing] [--only NAME,...] [--folder build/ablation]
 
 Prints the table of what is known; --missing computes what is not. The traces are those of models of `make ablation`
-(seed 0): K = 8 of each of 2,400 clips of the split calibrate, of which 300 are for temperatures of what watches alone, and of
-its 1,008 test clips. What watches the video (`vlm`) learns from four traces of each clip by the settings of calibrate.vlm, as
-`calibrate` would; it begins as another model, or learns from another one's traces, where its name says so. One row is one
-file in benchmarks/results/calibrators, with the digest of what it was made by: settings and models, not code.
+(seed 0): K = 8 of each of 2,400 clips of the split calibrate, of which 300 are for temperatures of what watches alone, and
+of its 1,008 test clips. What watches the video (`vlm`) learns from four traces of each clip by the settings of
+calibrate.vlm, as `calibrate` would; it begins as another model, or learns from another one's traces, where its name says so.
+One row is one file in benchmarks/results/calibrators, with the digest of what it was made by: settings and models, not code.
 """
 
 from __future__ import annotations
