@@ -77,5 +77,5 @@ def test_mistakes_are_told(adaptive):
         adaptive.job("calibrate", "effort.steps=[]")
     with pytest.raises(UsageError, match="expected each step to ask for more"):
         adaptive.job("calibrate", "effort.steps=[{n: 2}, {n: 2}]")
-    with pytest.raises(UsageError, match=r"no labelled video .* has all 6 traces of effort.steps"):
+    with pytest.raises(UsageError, match=r"no labelled video .* has its 6 traces"):
         adaptive.job("calibrate", "effort.steps=[{n: 2}, {n: 6}]")
