@@ -5,8 +5,8 @@ is not:
 
     row groups of bounded size    yes, a quarter of its 32 MiB: a reader may hold four for each of its threads
     no compression                yes: they are read once an epoch, from a local disk
-    files as Spark wrote them     no, one for each row group: for each petastorm opens its file anew and reads the whole footer.
-                                  Shards do not depend on files, for they go by row number
+    files as Spark wrote them     no, one for each row group: petastorm opens the file of each anew, and reads its whole
+                                  footer. Shards do not depend on files, for they go by row number
     waits until files are seen    no: who writes here starts those who read, and renames the folder when it is whole
     counts rows for len() alone   no: footers before the first epoch, then every epoch, see petastorm_reader.py
     one dataset per query plan,   no: the name has the digest of what is in it. It stays for the run that goes on, until the
