@@ -3,7 +3,7 @@
 petastorm has a converter that makes such a dataset of a DataFrame, make_spark_converter. What is taken over of it, and what
 is not:
 
-    row groups of bounded size    yes, a quarter of its 32 MiB: a reader may hold four for each of its threads
+    row groups of bounded size    yes, an eighth of its 32 MiB: a reader may hold four for each of its threads
     no compression                yes: they are read once an epoch, from a local disk
     files as Spark wrote them     no, one for each row group: petastorm opens the file of each anew, and reads its whole
                                   footer. Shards do not depend on files, for they go by row number
@@ -17,6 +17,7 @@ is not:
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ import pyarrow.parquet as pq
 from models.training.lessons import table_of
 
 NUMBER = "number"  # of a row: its place in the order of lessons
-_ROW_GROUP_BYTES = 8 << 20
+_ROW_GROUP_BYTES = 4 << 20
 _AT_ONCE = 64  # rows, by which a row group may exceed that
 
 
@@ -44,18 +45,20 @@ def materialise(lessons: Path, row_group_bytes: int = _ROW_GROUP_BYTES) -> Path:
     aside.mkdir()
     rows = table_of(lessons)
     rows = rows.add_column(0, NUMBER, pa.array(np.arange(rows.num_rows)))
-    held: list[pa.RecordBatch] = []
-    files = 0
-    for batch in rows.to_batches(_AT_ONCE):
-        held.append(batch)
-        if sum(each.nbytes for each in held) >= row_group_bytes:
-            _write(held, aside, files)
-            held, files = [], files + 1
-    if held:
-        _write(held, aside, files)
+    for number, group in enumerate(_groups(rows, row_group_bytes)):
+        path = aside / f"{number:06}.parquet"
+        pq.write_table(group, path, row_group_size=group.num_rows, compression="none")
     return aside.rename(made)
 
 
-def _write(held: list[pa.RecordBatch], folder: Path, number: int) -> None:
-    rows = pa.Table.from_batches(held)
-    pq.write_table(rows, folder / f"{number:06}.parquet", row_group_size=rows.num_rows, compression="none")
+def _groups(rows: pa.Table, most: int) -> Iterator[pa.Table]:
+    """The rows in pieces of that many bytes, and _AT_ONCE rows at most beyond."""
+    held, size = list[pa.RecordBatch](), 0
+    for batch in rows.to_batches(_AT_ONCE):
+        held.append(batch)
+        size += batch.nbytes
+        if size >= most:
+            yield pa.Table.from_batches(held)
+            held, size = [], 0
+    if held:
+        yield pa.Table.from_batches(held)

@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_THREADS = 4  # what its converter takes
+_THREADS = 2  # more are no faster, for one consumer sorts out what they read, and hold more
 _GONE = {"pyarrow.filesystem": "LocalFileSystem", "pyarrow.hdfs": "HadoopFileSystem"}
 
 

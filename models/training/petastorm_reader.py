@@ -30,7 +30,7 @@ _ADVICE = (
 
 
 class PetastormReader:
-    """Raises LostRows where the footers of the dataset do not add up to `count`, the rows that the snapshot had."""
+    """Raises LostRows where the footers of the dataset do not add up to `count`, the lessons that it was made of."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self._folder, self._count = folder, count
@@ -57,7 +57,7 @@ class PetastormReader:
                     np.add.at(times, numbers, 1)
                     kept.write_table(rows.filter(pa.array(mine[numbers])))
             self._check(times)
-            return _Kept(table_of(Path(file.name)))
+            return _Kept(table_of(Path(file.name)), self._count)
 
     def _stream(self) -> Generator[pa.Table, None, None]:
         """Every row group, with the columns of _KEPT."""
@@ -76,22 +76,21 @@ class PetastormReader:
 
 
 class _Kept(Rows):
-    """Some of the lessons, as they came; each with its number."""
+    """Some of `count` lessons, as they came; each with its number."""
 
-    def __init__(self, table: pa.Table) -> None:
-        super().__init__(table)
-        numbers = table[NUMBER].to_numpy()
-        self._order = np.argsort(numbers)
-        self._numbers = numbers[self._order]
+    def __init__(self, table: pa.Table, count: int) -> None:
+        super().__init__(table.drop_columns([NUMBER]))
+        self._places = np.full(count, -1)
+        self._places[table[NUMBER].to_numpy()] = np.arange(len(table))
 
     def _place(self, number: int) -> int:
-        at = np.searchsorted(self._numbers, number)
-        if at == len(self) or self._numbers[at] != number:
+        place = int(self._places[number])
+        if place < 0:
             raise IndexError(number)
-        return int(self._order[at])
+        return place
 
     def ids(self) -> Iterator[str]:
-        for chunk in self._table["video_id"].take(self._order).chunks:
+        for chunk in self._table["video_id"].take(self._places[self._places >= 0]).chunks:
             yield from chunk.to_pylist()
 
 
@@ -100,7 +99,7 @@ def _reading(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, KeyError, TypeError, pa.ArrowException) as error:
-        first = str(error).splitlines()[0]
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise LostRows(
             f"{folder}: expected the dataset that was written there, found that {first}: {_ADVICE}"
         ) from error

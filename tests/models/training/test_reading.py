@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support import PROJECT
 
 from models.training import petastorm_compat, reading
 from models.training.lessons import COLUMNS, table_of, write
@@ -206,7 +205,6 @@ def test_a_reader_that_is_not_installed_is_told_with_what_to_do(monkeypatch):
     assert f"expected petastorm {PETASTORM}, found none: `uv pip install" in missing("petastorm")
     monkeypatch.setattr(reading, "version", lambda name: "0.12.1")
     assert "found 0.12.1" in missing("petastorm")
-    assert f"petastorm=={PETASTORM}" in (PROJECT / "requirements" / "petastorm.in").read_text()
 
 
 def test_no_rows_are_no_epochs(tmp_path):
