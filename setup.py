@@ -29,6 +29,11 @@ setup(
     packages=find_packages(include=["conf*", "jobs*", "lake*", "models*", "schemas*", "udfs*"]),
     package_data={"conf": ["*.yaml", "labels/*.yaml", "spark/*"], "models.handwriting": ["checkpoint/*"]},
     install_requires=requirements("base.in"),
-    extras_require={"cpu": beside("cpu.in"), "gpu": beside("gpu.in"), "dev": beside("dev.in")},
+    extras_require={
+        "cpu": beside("cpu.in"),
+        "gpu": beside("gpu.in"),
+        "petastorm": beside("petastorm.in"),
+        "dev": beside("dev.in"),
+    },
     entry_points={"console_scripts": ["deepintuit=jobs.runtime.cli:entry"]},
 )

@@ -154,6 +154,10 @@ class Ingest(Section):
 class Training(Section):
     """What align and refine share: how they run, not what comes out."""
 
+    reader: Literal["arrow", "petastorm"] = Field(
+        description="of the lessons: a mapped file, or petastorm over a Parquet dataset, which has to be installed; the "
+        "same rows in the same order"
+    )
     processes: int = Field(ge=1, description="that train one model together, each with a share of the batch")
     parallel: Literal["ddp", "fsdp"] = Field(description="each has the whole model, or a part of every layer")
     threads: int | None = Field(ge=1, description="of each process; null: the host's cores, shared out")

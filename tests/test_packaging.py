@@ -10,6 +10,8 @@ import zipfile
 
 from support import PROJECT
 
+from models.training.reading import PETASTORM
+
 ROOMS = ("conf", "jobs", "lake", "models", "schemas", "udfs")
 
 
@@ -43,3 +45,8 @@ def test_setup_reads_its_requirements_from_the_files():
         [sys.executable, "setup.py", "--name"], cwd=PROJECT, capture_output=True, text=True, check=True
     )
     assert names.stdout.strip().splitlines()[-1] == "deepintuit"
+
+
+def test_the_petastorm_that_is_locked_is_the_one_that_is_mended():
+    assert f"\npetastorm=={PETASTORM}\n" in (PROJECT / "requirements" / "petastorm.in").read_text()
+    assert f"\npetastorm=={PETASTORM} " in (PROJECT / "requirements" / "dev.lock").read_text()

@@ -44,7 +44,7 @@ class Training:
     folder: the training's own, `model` in it is what comes out; start: the model to begin with; prompt: the instruction of
     the user's turn; cache_bytes: of decoded frames, each process's share; threads: of this process; sharded: see
     models/training/parallel.py; adapters: trained in place of all weights; before: the line before what a lesson says.
-    facts["stage"] names the section of the settings.
+    reader: of the lessons, see models/training/reading.py. facts["stage"] names the section of the settings.
     """
 
     folder: Path
@@ -62,6 +62,7 @@ class Training:
     sharded: bool = False
     adapters: LoraSpec | None = None
     before: str = CAME_WITH
+    reader: str = "arrow"
 
     def clips(self) -> Clips:
         from models.training.clips import Clips
@@ -113,13 +114,14 @@ def _advice(stage: str, error: Exception) -> str | None:
 
     from models.engines.promise import EngineDead
     from models.training.clips import NothingDecodes, StoreSilent
+    from models.training.reading import LostRows
     from models.training.rewards import RewardError
     from models.training.trainer import ResumeError
 
     first = (str(error).splitlines() or [type(error).__name__])[0][:200]
     if isinstance(error, StoreSilent):
         return f"{stage}: {error}: run it again when they can; what was learned up to the last checkpoint is kept"
-    if isinstance(error, ResumeError | RewardError | NothingDecodes):
+    if isinstance(error, ResumeError | RewardError | NothingDecodes | LostRows):
         return str(error)
     if isinstance(error, FloatingPointError):
         return f"{stage}: {first}: lower {stage}.learning_rate, or begin from an earlier checkpoint in another folder"
@@ -166,18 +168,19 @@ def align(training: Training, batch: int, micro_batch: int, seed: int) -> None:
 
     from models.training import alignment, parallel
     from models.training.alignment import Example
-    from models.training.lessons import Lessons, in_epochs
+    from models.training.reading import Epochs, open_reader
     from models.video.clip import Clip
 
     _prepare(training.threads)
     transformers.logging.disable_progress_bar()
     torch.manual_seed(seed)
-    lessons = Lessons(training.lessons)
+    reader = open_reader(training.reader, training.lessons)
+    epochs = Epochs(reader, batch, seed, parallel.rank(), parallel.size())
     journal = _journal(training, _section(align, (training,)), ("loss",))
     with training.clips() as clips:
 
         def examples(step: int) -> list[Example]:
-            due = parallel.share([lessons[int(row)] for row in in_epochs(len(lessons), batch, seed, step)])
+            due = epochs.due(step)
             return [
                 Example(clip, training.prompt, lesson.text, lesson.said, training.before)
                 for lesson, clip in zip(due, clips.of(due), strict=True)
@@ -209,8 +212,8 @@ def refine(
     from models.engines.process import open_engine
     from models.training import parallel
     from models.training.attempts import Attempts
-    from models.training.lessons import Lessons
     from models.training.model import load, save_bfloat16
+    from models.training.reading import everything, open_reader
     from models.training.refinement import Refinement
     from models.training.trainer import train
 
@@ -226,7 +229,7 @@ def refine(
     journal = _journal(training, "refine", ("success", "reward", "loss"))
     torch.manual_seed(spec.seed)
     with training.clips() as clips:
-        lessons = Lessons(training.lessons)
+        lessons = everything(open_reader(training.reader, training.lessons))
         attempts = Attempts(training.folder / "drawing.json")
         stage = Refinement(
             spec,

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Observation
+from pyspark.sql import functions as F
 from safetensors import SafetensorError, safe_open
 
 from conf.sections import Lora
@@ -26,6 +27,8 @@ from models import identity
 from models.training import journal
 from models.training.lessons import COLUMNS, Lessons, file_of, write
 from models.training.lora import LoraSpec
+from models.training.parquet_lessons import materialise
+from models.training.reading import missing
 from models.training.trainer import FACTS, Fact, ResumeError, TrainSpec, check_facts, finished
 from schemas.table import Table
 from udfs.training import JOURNAL, CannotTrain, Training, attempt, failure, forget_failure, joined
@@ -83,11 +86,25 @@ def check_start(run: Run, start: Path) -> None:
 
 
 def lessons(run: Run, folder: Path, rows: DataFrame) -> Lessons:
-    """The rows (video_id, uri, said, text, labels) as a file of the training's own; the driver holds a batch at a time."""
-    made = run.path("lessons")
-    rows.select(*COLUMNS.names).orderBy("video_id", "text", "said").write.mode("overwrite").parquet(made)
+    """The rows (video_id, uri, said, text, labels) as a file of the training's own, with its dataset beside it where
+    petastorm reads that; the driver holds a batch at a time.
+
+    Raises UsageError where the reader cannot be had, StoreError where what Spark wrote does not come back whole.
+    """
+    reader, made, written = run.settings.training.reader, run.path("lessons"), Observation()
+    if lacking := missing(reader):
+        raise UsageError(f"training.reader: {lacking}")
+    ordered = rows.select(*COLUMNS.names).orderBy("video_id", "text", "said")
+    ordered.observe(written, F.count(F.lit(1)).alias("rows")).write.mode("overwrite").parquet(made)
     parts = parquet.batches(made, COLUMNS.names)
-    return Lessons(write(folder, (batch for part in parts for batch in part.to_batches())))
+    found = Lessons(write(folder, (batch for part in parts for batch in part.to_batches())))
+    if len(found) != written.get["rows"]:
+        raise storage.StoreError(
+            f"{made}: expected the {written.get['rows']} lessons that Spark wrote, found {len(found)}: run it again"
+        )
+    if reader == "petastorm":
+        materialise(found.path)
+    return found
 
 
 def check_disjoint(run: Run, stage: str, ids: Iterable[str], start: Path) -> None:
@@ -146,6 +163,7 @@ def training(
         quiet=run.record.quiet,
         sharded=settings.training.parallel == "fsdp",
         adapters=LoraSpec(lora.rank, lora.alpha) if lora else None,
+        reader=settings.training.reader,
     )
 
 

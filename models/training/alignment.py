@@ -93,7 +93,7 @@ def align(
 ) -> None:
     """Fine-tune the checkpoint in `start` and write the result to `out` in bfloat16.
 
-    examples: gives the examples of one optimiser step, as a pure function of the step (see `lessons.in_epochs`). adapters,
+    examples: gives the examples of one optimiser step, as a pure function of the step (see `reading.Epochs`). adapters,
     seed: as of `model.load`. The rest as of `trainer.train`.
     """
     model, processor = load(start, adapters, seed)

@@ -1,6 +1,7 @@
 """What a stage learns from, as one local file that is mapped into memory: any row at once, however many there are.
 
-Rows are in the order of their video ids, so that the order in which they are drawn depends on a seed and on ids alone.
+Rows are in the order of their video ids, so that the order in which they are drawn depends on a seed and on ids alone. A
+row's place in that order is its number; reading.py says who reads which.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 COLUMNS = pa.schema(
@@ -61,36 +61,39 @@ def file_of(folder: Path, digest: str) -> Path:
     return folder / f"lessons-{digest}.arrow"
 
 
-class Lessons:
-    """The rows of a file that `write` wrote. digest: names its content."""
+class Rows:
+    """Lessons by their numbers: all of a table, the first one is 0."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.digest = path, path.stem.rpartition("-")[2]
-        self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
 
     def __len__(self) -> int:
         return self._table.num_rows
 
-    def __getitem__(self, at: int) -> Lesson:
-        if not 0 <= at < len(self):
-            raise IndexError(at)
-        (row,) = self._table.slice(at, 1).to_pylist()
+    def __getitem__(self, number: int) -> Lesson:
+        """Raises IndexError for a number that is not among them."""
+        (row,) = self._table.slice(self._place(number), 1).to_pylist()
         return Lesson(row["video_id"], row["uri"], row["said"] or "", row["text"] or "", tuple(row["labels"] or ()))
 
+    def _place(self, number: int) -> int:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        return number
+
     def ids(self) -> Iterator[str]:
-        """Video ids, in order."""
+        """Video ids, in the order of the numbers."""
         for chunk in self._table["video_id"].chunks:
             yield from chunk.to_pylist()
 
 
-def in_epochs(count: int, batch: int, seed: int, step: int) -> np.ndarray:
-    """Numbers of the rows that a step takes, of `count` rows that are shuffled anew every epoch.
+class Lessons(Rows):
+    """The rows of a file that `write` wrote. digest: names its content."""
 
-    Every row comes once an epoch; the last batch is shorter where `batch` does not divide their number. Raises ValueError on
-    no rows.
-    """
-    if not count:
-        raise ValueError("no examples to train on")
-    epoch, place = divmod(step, -(-count // batch))
-    order = np.random.default_rng((seed, epoch)).permutation(count)
-    return order[place * batch : (place + 1) * batch]
+    def __init__(self, path: Path) -> None:
+        self.path, self.digest = path, path.stem.rpartition("-")[2]
+        super().__init__(table_of(path))
+
+
+def table_of(path: Path) -> pa.Table:
+    """A file in Arrow's format, mapped into memory."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()

@@ -36,7 +36,7 @@ from models.training.attempts import Attempts
 from models.training.batches import Batch, Sample, collate, completion_logprobs
 from models.training.credit import Credit, by_token, gains
 from models.training.drawing import Past, draw
-from models.training.lessons import Lesson, Lessons
+from models.training.lessons import Lesson, Rows
 from models.training.model import served
 from models.training.objectives import (
     clipped_loss_sum,
@@ -114,7 +114,7 @@ class Refinement:
         self,
         spec: RefineSpec,
         task: Task,
-        lessons: Lessons,
+        lessons: Rows,
         clips: Callable[[Sequence[Lesson]], list[Clip | MediaError]],
         model: PreTrainedModel,
         processor: ProcessorMixin,

@@ -14,14 +14,15 @@ from synthetic import NOW, land, trace, video_id, videos
 from jobs import align, demo_data
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
-from jobs.steps import teachers
+from jobs.steps import teachers, training
 from jobs.steps.inputs import NO_INPUT
 from lake.models import Models
 from models import identity
 from models.handwriting import train
 from models.identity import model_digest
 from models.language.grammar import parse
-from models.training.trainer import TrainSpec
+from models.training import journal, petastorm_compat, petastorm_reader, reading
+from models.training.trainer import FACTS, TrainSpec
 
 FEW = TrainSpec(steps=2, learning_rate=1e-3, warmup=1)
 
@@ -169,6 +170,39 @@ def test_adapters_are_trained_where_they_are_set_and_served_as_plain_weights(tau
     assert manifest["settings"]["align.lora"] == '{"alpha": 8, "rank": 4}'
     with pytest.raises(UsageError, match=r"align.lora: then '{.*}', now None"):
         taught.job("align", direct=True, start=str(start), out=out, seed=0)
+
+
+def test_petastorm_teaches_the_same_bit_for_bit(taught, monkeypatch):
+    """Two epochs of nine lessons; the facts are the same, too: a training may go on with the other reader."""
+    read: list[int] = []
+    batches = petastorm_compat.batches
+    monkeypatch.setattr(petastorm_reader, "batches", lambda files: read.append(len(files)) or batches(files))
+    learned = []
+    for kind in ("arrow", "petastorm"):
+        out, settings = taught.out.parent / kind, ("align.steps=5", "training.threads=1", f"training.reader={kind}")
+        done = taught.job("align", *settings, start=str(taught.out / "base"), out=out, seed=0)
+        figures = [figure for figure in journal.read(out / "figures.jsonl") if figure[0] != "seconds"]
+        learned.append((done.versions["model_id"], figures, (out / "checkpoints" / FACTS).read_text()))
+        assert len(read) == (2 if kind == "petastorm" else 0)
+    assert learned[0] == learned[1] and len(learned[0][1]) == 5 * 4
+
+
+def test_a_reader_that_cannot_be_had_or_loses_rows_ends_the_run_in_one_line(taught, monkeypatch, tmp_path):
+    petastorm, start = "training.reader=petastorm", str(taught.out / "base")
+
+    def damaged(lessons, materialise=training.materialise):
+        next(materialise(lessons).iterdir()).unlink()
+
+    monkeypatch.setattr(training, "materialise", damaged)
+    with pytest.raises(
+        UsageError, match="expected 9 rows by the footers of its files, found 0: the same command writes"
+    ):
+        taught.job("align", petastorm, start=start, out=tmp_path, seed=0)
+    monkeypatch.setattr(reading, "PETASTORM", "0.14")
+    with pytest.raises(
+        UsageError, match=r"training.reader: expected petastorm 0.14, found .*petastorm.in` installs it"
+    ):
+        taught.job("align", petastorm, start=start, out=tmp_path, seed=0)
 
 
 def test_a_folder_that_cannot_be_made_is_named(taught, tmp_path):

@@ -163,9 +163,9 @@ def doom(lake, out: Path, point: str, *overrides: str) -> None:
     assert doomed.returncode == -9, doomed.stderr.decode()[-2000:]
 
 
-def test_two_processes_train_one_model(refined, tmp_path):
+def test_two_processes_train_one_model_by_the_other_reader(refined, tmp_path):
     out = tmp_path / "out"
-    refine(refined, out, "training.processes=2", "refine.steps=2")
+    refine(refined, out, "training.processes=2", "refine.steps=2", "training.reader=petastorm")
     rows = rounds(refined, out)
     assert {row["step"] for row in rows} == {0, 1}
     alone = {

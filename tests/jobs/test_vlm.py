@@ -21,6 +21,7 @@ VLM = (
     "calibrate.vlm.batch=4",
     "calibrate.folds=2",
     "decide.threshold=0.0",
+    "training.reader=petastorm",
 )
 
 

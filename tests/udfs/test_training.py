@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from models.engines.promise import EngineDead
+from models.training.reading import LostRows
 from models.training.rewards import RewardError
 from models.training.trainer import ResumeError
 from udfs import training
@@ -24,6 +25,7 @@ def refine(error: Exception) -> None:
     [
         (ResumeError("other data"), "other data"),
         (RewardError("refine.rewards.x: no number"), "refine.rewards.x: no number"),
+        (LostRows("expected 9 rows, found 8"), "expected 9 rows, found 8"),
         (FloatingPointError("step 3: the loss is nan"), "step 3: the loss is nan: lower refine.learning_rate"),
         (MemoryError(), r"out of memory \(MemoryError\): lower refine.micro_batch or frames.max_pixels"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "lower refine.micro_batch or frames.max_pixels"),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pyarrow as pa
 import pytest
 
-from models.training.lessons import COLUMNS, Lesson, Lessons, in_epochs, write
+from models.training.lessons import COLUMNS, Lesson, Lessons, write
 
 
 def rows(count: int, folder: str = "/a"):
@@ -46,12 +44,3 @@ def test_rows_out_of_order_are_refused(tmp_path):
 
 def test_no_rows_are_no_lessons(tmp_path):
     assert len(Lessons(write(tmp_path, []))) == 0
-    with pytest.raises(ValueError, match="no examples"):
-        in_epochs(0, 4, 0, 0)
-
-
-def test_every_row_comes_once_an_epoch_in_another_order():
-    first, second = ([row for step in steps for row in in_epochs(10, 4, 0, step)] for steps in (range(3), range(3, 6)))
-    assert [len(in_epochs(10, 4, 0, step)) for step in range(3)] == [4, 4, 2]
-    assert Counter(first) == Counter(second) == Counter(range(10)) and first != second
-    assert list(in_epochs(10, 4, 0, 4)) == list(in_epochs(10, 4, 0, 4)) != list(in_epochs(10, 4, 1, 4))
