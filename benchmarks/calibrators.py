@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoTokenizer
 
 from benchmarks.ablation import CLIPS, PROJECT, TEST, Bench, figures_of, right_of
 from jobs.steps import recipes
@@ -41,9 +40,6 @@ from models.evaluation.methods import Case, Methods, Score
 from models.handwriting.rule import LABELS
 from models.language.codes import choose
 from models.language.review import BEFORE, DEFAULT_TEMPLATE, review_text, said
-from models.training.alignment import Example, align
-from models.training.lessons import in_epochs
-from models.training.trainer import TrainSpec
 
 RESULTS = PROJECT / "benchmarks" / "results" / "calibrators"
 DOCUMENT = PROJECT / "docs" / "calibrators.md"
@@ -116,6 +112,8 @@ class Calibrators:
 
     @cached_property
     def codes(self) -> tuple[str, ...]:
+        from transformers import AutoTokenizer  # decoders import this module, too, and need nothing so large
+
         return choose(AutoTokenizer.from_pretrained(self.bench.base, local_files_only=True), len(LABELS))
 
     @cached_property
@@ -235,14 +233,19 @@ class Calibrators:
         return logits, temperature, {"trained": trained}
 
     def _train(self, row: Row, given: Told, out: Path) -> None:
+        from models.training.alignment import Example, align
+        from models.training.trainer import TrainSpec
+
         start, _ = self.bench.model(row.begins, _SEED)
         chosen = self.settings.calibrate.vlm
         plan = self._plan(start)
         clips = [plan.decode(path, path, plan.frames, plan.limits) for path in given.paths]
         rows = [(at, trace) for at, own in enumerate(given.traces) for trace in own]
 
-        def examples(step: int) -> list[Example]:
-            due = [rows[at] for at in in_epochs(len(rows), chosen.batch, _SEED, step)]
+        def examples(step: int) -> list[Any]:
+            epoch, place = divmod(step, -(-len(rows) // chosen.batch))
+            order = np.random.default_rng((_SEED, epoch)).permutation(len(rows))
+            due = [rows[at] for at in order[place * chosen.batch : (place + 1) * chosen.batch]]
             codes = [self.codes[given.targets[at]] for at, _ in due]
             return [
                 Example(clips[at], self.text, code, said(trace), BEFORE)
