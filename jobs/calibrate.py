@@ -1,8 +1,9 @@
 """calibrate: train the calibrator on the traces of the split `calibrate` and register it as a candidate.
 
-    deepintuit calibrate --conf conf/local.yaml
+    deepintuit calibrate --conf conf/local.yaml [--set calibrate.kind=text] [--traces RECIPE] [--folds N]
+    deepintuit calibrate --conf conf/local.yaml --set calibrate.kind=vlm --out FOLDER
 
-Runs no rollouts: `deepintuit rollout --split calibrate` makes them. Beside what calibrate.kind asks for, the tempered vote
+Runs no rollouts: `deepintuit rollout --split calibrate` makes them (kind vlm has a model review them). Beside what calibrate.kind asks for, the tempered vote
 is registered: what every other calibrator has to beat in NLL, on videos that it has not seen, by more than chance. Where it
 does not, the vote is nominated, and `promote` takes that. A candidate is live only after `promote`.
 """
@@ -40,10 +41,8 @@ from schemas.traces import STATUSES
 
 TAKES_BUDGET = False
 _NAMES = 5  # labels in a message
-_MOST_VIDEOS = (
-    200_000,
-    50_000,
-)  # the driver holds their features, of text some 600
+_MOST_VIDEOS = 200_000  # the driver holds their features; more would teach so small a model nothing
+_MOST_TEXTS = 50_000  # of which it holds some 600 features each
 _MOSTLY = 0.5  # share of the traces
 _HONEST = "not below 0 for sure: the vote is the honest choice, `promote` takes no other without --force"
 
@@ -58,8 +57,10 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         recipe, k = plan[0] if plan else (recipes.of_settings(settings), settings.rollout.n)
         k = max([k, *(most for other, most in plan if other.id == recipe.id)])  # what the vote takes is not adaptive
     folds = arguments.folds or settings.calibrate.folds
+    if folds < 2:
+        raise UsageError("--folds: expected two at least, of which each is judged by what the others taught, found 1")
     mine = scope.of_split(run, "calibrate", recipe)
-    most = _MOST_VIDEOS[kind == "text"]
+    most = _MOST_TEXTS if kind == "text" else _MOST_VIDEOS
     if mine.count > most:  # about so many, always the same ones
         share = F.pmod(F.xxhash64("video_id"), F.lit(mine.count)) < most
         mine = scope.fix(run, "calibrate-on", mine.videos.where(share))
@@ -105,10 +106,10 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
 
 
 def _nothing(recipe: Recipe, k: int) -> str:
-    does = "--split calibrate" if recipe.imported else "...` and `deepintuit rollout --split calibrate"
+    rolled = "" if recipe.imported else " and `deepintuit rollout --split calibrate`"
     return (
         f"calibrate: no labelled video of the split calibrate has its {k} traces under recipe {recipe.id}; run `deepintuit "
-        f"ingest --labels {'FILE ' if recipe.imported else ''}{does}` first"
+        f"ingest --labels FILE --split calibrate`{rolled} first"
     )
 
 
