@@ -44,6 +44,7 @@ from models.language.review import BEFORE, DEFAULT_TEMPLATE, review_text, said
 RESULTS = PROJECT / "benchmarks" / "results" / "calibrators"
 DOCUMENT = PROJECT / "docs" / "calibrators.md"
 LEARN, TEMPER, MOST, K = 2100, 300, 8, 4
+STEPS = (2, 4, 8)
 _RULE, _FOLDS, _SEED = "models.handwriting.rule:label_argued", 5, 0
 _FIGURES = ("accuracy", "macro_f1", "ece", "nll", "shifted")
 
@@ -124,6 +125,8 @@ class Calibrators:
         """Names what decides how a row comes out."""
         chosen = self.settings.calibrate
         told = [row.kind, row.k, LEARN, TEMPER, MOST, chosen.l2, self.bench.about(row.writer)]
+        if row.kind == "adaptive":
+            told += [list(STEPS), self.settings.decide.coverage]
         if row.begins:
             told += [
                 self.bench.about(row.begins),
@@ -201,7 +204,7 @@ class Calibrators:
             words = TextSpec(LABELS, 0, False, _RULE)
             spec, fits["text"] = words, lambda: crossfit.text(words)
         if row.kind == "adaptive":
-            effort = EffortSpec(LABELS, 0, False, _RULE, tuple(Step("", k) for k in (2, 4, 8)))
+            effort = EffortSpec(LABELS, 0, False, _RULE, tuple(Step("", k) for k in STEPS))
             spec, fits["adaptive"] = effort, lambda: crossfit.effort(effort, l2, self.settings.decide.coverage)
         fit = fits[row.kind]()
         cluster = np.unique([case.cluster for case in given.cases], return_inverse=True)[1]

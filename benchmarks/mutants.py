@@ -90,9 +90,9 @@ FAULTS = (
     ),
     Fault(
         "videos of one source are in several folds",
-        "jobs/calibrate.py",
-        'F.pmod(F.xxhash64(own), F.lit(folds)).alias("fold")',
-        'F.pmod(F.xxhash64("video_id"), F.lit(folds)).alias("fold")',
+        "jobs/steps/examples.py",
+        "F.pmod(own, F.lit(folds))",
+        'F.pmod(F.xxhash64("video_id"), F.lit(folds))',
         "tests/jobs/test_calibrate.py",
     ),
     Fault(

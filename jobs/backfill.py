@@ -50,15 +50,17 @@ def say_estimate(run: Run, scorer: Scorer, asked: Scope) -> None:
     """Say how much there is to do, and how long it takes at the speed measured last."""
     scores = run.lake.read(SCORES).where(F.col("scorer_id") == scorer.id)
     unscored = asked.without(scores).count() if asked.count else 0
-    todo = missing(run, scorer.recipe, scorer.rollouts, asked) if unscored else None
-    rollouts = todo.agg(F.sum(F.size("missing"))).collect()[0][0] or 0 if todo is not None else 0
+    lacking = [missing(run, recipe, k, asked) for recipe, k in (scorer.at_most if unscored else ())]
+    rollouts = sum(todo.agg(F.sum(F.size("missing"))).collect()[0][0] or 0 for todo in lacking)
+    reviews = scorer.rollouts * unscored if len(scorer.recipes) > 1 else 0
     rate = measured_rate(run, scorer.recipe) if rollouts else None
     speed = rate or run.settings.waves.first_rate
     run.record.add({"estimated_videos": asked.count, "estimated_scores": unscored, "estimated_rollouts": rollouts})
+    reviewed = f", up to {reviews:,} reviews of them" if reviews else ""
     run.record.say(
         f"{asked.count:,} videos lack a decision by scorer {scorer.id} and rule {scorer.rule_id}, {unscored:,} of them a "
-        f"score; {rollouts:,} rollouts are missing: about {clock(rollouts / speed)} at {speed:.1f} rollouts/s "
-        f"({'measured' if rate else 'assumed'})"
+        f"score; {'at most ' if scorer.is_adaptive else ''}{rollouts:,} rollouts are missing{reviewed}: about "
+        f"{clock(rollouts / speed)} at {speed:.1f} rollouts/s ({'measured' if rate else 'assumed'})"
     )
 
 

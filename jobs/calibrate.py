@@ -3,15 +3,15 @@
     deepintuit calibrate --conf conf/local.yaml [--set calibrate.kind=text] [--traces RECIPE] [--folds N]
     deepintuit calibrate --conf conf/local.yaml --set calibrate.kind=vlm --out FOLDER
 
-Runs no rollouts: `deepintuit rollout --split calibrate` makes them (kind vlm has a model review them). Beside what calibrate.kind asks for, the tempered vote
-is registered: what every other calibrator has to beat in NLL, on videos that it has not seen, by more than chance. Where it
-does not, the vote is nominated, and `promote` takes that. A candidate is live only after `promote`.
+Runs no rollouts: `deepintuit rollout --split calibrate` makes them; kind vlm has a model review them. Beside what
+calibrate.kind asks for, the tempered vote is registered: what every other calibrator has to beat in NLL, on videos that it
+has not seen, by more than chance. Where it does not, the vote is nominated, and `promote` takes that. A candidate is live
+only after `promote`.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -42,7 +42,8 @@ from schemas.traces import STATUSES
 TAKES_BUDGET = False
 _NAMES = 5  # labels in a message
 _MOST_VIDEOS = 200_000  # the driver holds their features; more would teach so small a model nothing
-_MOST_TEXTS = 50_000  # of which it holds some 600 features each
+_MOST_TEXTS = 10_000  # of which it holds some thousand features each
+_SHARES = 1 << 30
 _MOSTLY = 0.5  # share of the traces
 _HONEST = "not below 0 for sure: the vote is the honest choice, `promote` takes no other without --force"
 
@@ -61,8 +62,8 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         raise UsageError("--folds: expected two at least, of which each is judged by what the others taught, found 1")
     mine = scope.of_split(run, "calibrate", recipe)
     most = _MOST_TEXTS if kind == "text" else _MOST_VIDEOS
-    if mine.count > most:  # about so many, always the same ones
-        share = F.pmod(F.xxhash64("video_id"), F.lit(mine.count)) < most
+    if mine.count > most:  # about so many; when more come, most of them are the same
+        share = F.pmod(F.xxhash64("video_id"), F.lit(_SHARES)) < _SHARES * most // mine.count
         mine = scope.fix(run, "calibrate-on", mine.videos.where(share))
     given = candidates.given(run, mine, recipe, k, folds)
     voting = candidates.voting(run, given)
@@ -70,7 +71,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     run.record.add({"videos_train": len(examples), "clusters_train": len(np.unique(examples.cluster))})
     if not len(examples):
         raise UsageError(_nothing(recipe, k))
-    dataset = check(run, given.rows, k)
+    datasets = {VOTE: check(run, given.rows, k)}
     say_traces(run, examples, given.plain)
     vote = crossfit.cross_fit(examples, voting.fit, run.labels)
     tried = {VOTE: voting}
@@ -80,6 +81,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
             say_rare(run, examples, given.plain)
     elif kind == "adaptive":
         tried[kind] = candidates.adapting(run, given, plan)
+        datasets[kind] = check(run, tried[kind].rows, sum({of.id: most for of, most in plan}.values()))
     elif kind == "vlm":
         tried[kind] = candidates.watching(run, given, arguments.out, arguments.seed)
     held_out = {
@@ -92,7 +94,16 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     for name, candidate in tried.items():
         made, known, own = candidate.fit(candidate.examples), found[name], held_out[name]
         made = replace(made, temperature=known.temperature) if known else made
-        calibrator_id = register(run, candidate, given, made, known, own, dataset, plan if name == "adaptive" else ())
+        calibrator_id = register(
+            run,
+            candidate,
+            given,
+            made,
+            known,
+            own,
+            datasets.get(name, datasets[VOTE]),
+            plan if name == "adaptive" else (),
+        )
         run.record.results[name] = {"calibrator_id": calibrator_id} | (known.json() if known else {})
         if arguments.folds and own is not None:
             run.record.results[name]["out_of_fold"] = out_of_fold.publish(
@@ -128,8 +139,8 @@ def register(
     dataset: str,
     plan: Sequence[tuple[Recipe, int]],
 ) -> str:
-    """Keep a candidate in the registry, with what is known of it now; returns its id. dataset: digest of what is given;
-    plan: of effort, () of a fixed one."""
+    """Keep a candidate in the registry, with what is known of it now; returns its id. dataset: digest of what it comes
+    from; plan: of effort, () of a fixed one."""
     of = candidate.examples
     held_out = None if own is None else Judged(own.probs, of.targets, of.cluster, numbers(of.video)).packed()
     manifest = (
@@ -142,7 +153,6 @@ def register(
             "trained_on": {name: run.record.counts[name] for name in ("videos_train", "clusters_train")}
             | {"dataset": dataset, "folds": given.folds},
             "worth": found and found.json(),
-            "held_out": held_out and hashlib.sha256(held_out).hexdigest(),
         }
         | ({"plan": [_json(recipe) | {"rollouts": k} for recipe, k in plan]} if plan else {})
         | ({"reviewed": _json(given.recipe)} if candidate.recipe.reviewed else {})

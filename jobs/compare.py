@@ -33,6 +33,7 @@ from models.evaluation.methods import Case, Methods
 from schemas.recipes import RECIPES
 from schemas.runs import RUNS
 from schemas.scorers import SCORERS
+from schemas.scores import SCORES
 from schemas.splits import STAGES
 from schemas.table import Table
 from schemas.traces import TRACES
@@ -43,12 +44,14 @@ _EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two. kind: recipe or scorer; recipe: how the first k traces that it rests on were made."""
+    """One of the two. kind: recipe or scorer; recipe: how the first k traces that it rests on were made; made_by: recipes of
+    which each video takes as many rows: the reasoning ones, and those of reviews."""
 
     id: str
     kind: str
     recipe: Recipe
     k: int
+    made_by: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -96,10 +99,12 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
 def _side(run: Run, asked: str) -> Side:
     """What an id stands for. Raises RegistryError for one that no recipe and no scorer has."""
     if (scorer := _json(run, SCORERS, asked)) is not None:
-        recipe_id = scorer["recipes"][0]
-        return Side(asked, "scorer", Recipe(recipe_id, _json(run, RECIPES, recipe_id) or {}, ""), scorer["rollouts"])
+        found = [Recipe(recipe_id, _json(run, RECIPES, recipe_id) or {}, "") for recipe_id in scorer["recipes"]]
+        reviews = tuple(recipe.id for recipe in found if recipe.reviewed)
+        made_by = (tuple(recipe.id for recipe in found if not recipe.reviewed), *([reviews] if reviews else []))
+        return Side(asked, "scorer", found[0], scorer["rollouts"], made_by)
     if (recipe := _json(run, RECIPES, asked)) is not None:
-        return Side(asked, "recipe", Recipe(asked, recipe, ""), run.settings.rollout.n)
+        return Side(asked, "recipe", Recipe(asked, recipe, ""), run.settings.rollout.n, ((asked,),))
     known = {table.name: _newest(run, table) for table in (RECIPES, SCORERS)}
     raise RegistryError(f"compare: no recipe and no scorer of task {run.task} is called {asked}; there are {known}")
 
@@ -130,19 +135,26 @@ def _known(run: Run, side: Side, split: str) -> tuple[Known, list[Case]]:
 
 
 def _cost(run: Run, known: Known) -> dict[str, float]:
-    """Tokens generated for a video, and seconds of waves a video took, as they were measured when it was made."""
-    side = known.side
-    traces = known.scope.of(run.lake.read(TRACES)).where(
-        (F.col("recipe_id") == side.recipe.id) & (F.col("rollout_index") < side.k)
-    )
-    tokens = traces.agg(F.sum("tokens") / F.count_distinct("video_id")).collect()[0][0]
-    waves = run.lake.read(RUNS).where(
-        F.col("event").startswith("wave ")
-        & (F.col("versions")["recipe_id"] == side.recipe.id)
-        & (F.col("counts")["rollouts"] > 0)
-    )
-    seconds = waves.agg(F.sum("seconds") / F.sum(F.col("counts")["rollouts"])).collect()[0][0]
-    return {"tokens_per_video": float(tokens or 0.0), "seconds_per_video": float(seconds or 0.0) * side.k}
+    """Tokens generated for a video, and seconds of waves a video took, as they were measured when it was made; of a scorer
+    for the traces that it looked at, which is not as many of every video where it is adaptive."""
+    side, looked_at = known.side, float(known.side.k)
+    if side.kind == "scorer":
+        scores = known.scope.of(run.lake.read(SCORES).where(F.col("scorer_id") == side.id))
+        looked_at = float(scores.agg(F.avg("rollouts")).collect()[0][0] or side.k)
+    total = {"tokens_per_video": 0.0, "seconds_per_video": 0.0}
+    for recipes in side.made_by:
+        mine = F.col("recipe_id").isin(*recipes)
+        tokens = known.scope.of(run.lake.read(TRACES).where(mine)).agg(F.avg("tokens")).collect()[0][0]
+        versions = F.col("versions")
+        waves = run.lake.read(RUNS).where(
+            F.col("event").startswith("wave ")
+            & (versions["recipe_id"].isin(*recipes) | versions["review_recipe_id"].isin(*recipes))
+        )
+        rows = F.coalesce(F.col("counts")["rollouts"], F.lit(0)) + F.coalesce(F.col("counts")["reviews"], F.lit(0))
+        seconds = waves.where(rows > 0).agg(F.sum("seconds") / F.sum(rows)).collect()[0][0]
+        total["tokens_per_video"] += float(tokens or 0.0) * looked_at
+        total["seconds_per_video"] += float(seconds or 0.0) * looked_at
+    return total
 
 
 def _show(moved: Mapping[str, list[str]], costs: Mapping[str, Mapping[str, float]], videos: int) -> None:

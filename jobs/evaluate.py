@@ -68,7 +68,8 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     if live.recipe.imported and (arguments.diagnostics or arguments.judge):
         raise UsageError("evaluate: --diagnostics and --judge ask the model again; these traces are another system's")
     compared = [live, *_others(run, arguments.calibrator, live)]
-    rolled = Rolled(live.recipe, live.recipe if live.recipe.imported else recipes.greedy(live.recipe), live.rollouts)
+    recipe, k = live.widest
+    rolled = Rolled(recipe, recipe if recipe.imported else recipes.greedy(recipe), k)
     tested = _sample(run, "tested", arguments.split, rolled.recipe)
     tempered_on = _sample(run, "tempered-on", "calibrate", rolled.recipe)
     table = Comparison(Methods(run.labels, run.label_set.independent), arguments.split, tested.cases)
@@ -115,7 +116,7 @@ def promises(run: Run, live: Scorer, tested: Sample) -> dict[str, Any]:
         held = None
     else:
         truth = {case.video_id: case.truth[0] for case in tested.cases}
-        held = drift.coverage(run, live, truth, {case.video_id: case.cluster for case in tested.cases})
+        held = drift.coverage(run, live, tested.scope, truth, {case.video_id: case.cluster for case in tested.cases})
     moved, people_said = drift.drift(run, live), people.looks(run)
     drift.say(run, moved)
     run.record.say(str(people_said))
@@ -159,10 +160,11 @@ def _others(run: Run, ids: list[str], live: Scorer) -> list[Scorer]:
     for calibrator_id in ids:
         manifest = run.lake.registry.calibrator(run.task, calibrator_id)
         scorer = scorers.of_manifest(manifest, rules.of_settings(run, manifest), run.label_set)
-        if (scorer.recipe.id, scorer.rollouts) != (live.recipe.id, live.rollouts):
+        (recipe, k), (of_live, k_of_live) = scorer.widest, live.widest
+        if (recipe.id, k) != (of_live.id, k_of_live):
             raise UsageError(
-                f"--calibrator {calibrator_id}: it looks at {scorer.rollouts} traces of recipe {scorer.recipe.id}, the live "
-                f"one at {live.rollouts} of {live.recipe.id}: `deepintuit compare` holds those against each other"
+                f"--calibrator {calibrator_id}: it looks at {k} traces of recipe {recipe.id}, the live one at "
+                f"{k_of_live} of {of_live.id}: `deepintuit compare` holds those against each other"
             )
         if scorer.id != live.id:
             made.append(scorer)

@@ -64,16 +64,21 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     if (asked - single) * len(mapped.texts) + single != sum(whole.values()):
         raise RuntimeError(f"{asked} rows of {len(mapped.texts)} texts became {sum(whole.values())}: rows were lost")
     recipe = imports.recipe_of(run, arguments.by or PurePath(arguments.source).stem, mapped, values, rows)
-    settled = publish(run, rows, recipe)
-    account(run, recipe, whole, settled)
-
-
-def publish(run: Run, rows: DataFrame, recipe: Recipe) -> Settled | None:
-    """What the lake lacks, in one wave: traces and the names that they are about. None where it lacks nothing."""
-    traces_at, refused_at = run.lake.version(TRACES), run.lake.version(QUARANTINE)
     path = run.path("placed")
     imports.placed(run, rows, recipe).write.mode("overwrite").parquet(path)
     placed = run.lake.spark.read.parquet(path)
+    settled = publish(run, placed, recipe)
+    refused = (
+        settled.refused(TRACES) - sum(settled.reasons[TRACES.name].get(reason, 0) for reason in whole) if settled else 0
+    )
+    if (lost := imports.absent(run, placed, recipe)) > refused:
+        raise RuntimeError(f"{lost} traces of the file are not in the lake, {refused} were refused: some were lost")
+    account(run, recipe, whole, settled)
+
+
+def publish(run: Run, placed: DataFrame, recipe: Recipe) -> Settled | None:
+    """What the lake lacks, in one wave: traces and the names that they are about. None where it lacks nothing."""
+    traces_at, refused_at = run.lake.version(TRACES), run.lake.version(QUARANTINE)
     run.register(RECIPES, recipe.id, recipe.json)
     new = imports.news(run, placed, recipe)
     if new.isEmpty():
@@ -87,25 +92,20 @@ def publish(run: Run, rows: DataFrame, recipe: Recipe) -> Settled | None:
 
 
 def account(run: Run, recipe: Recipe, whole: dict[str, int], settled: Settled | None) -> None:
-    """Where every trace of the file is now. Raises RuntimeError where some are nowhere."""
-    traces = run.lake.read(TRACES).where(F.col("recipe_id") == recipe.id)
-    lacking = F.coalesce(F.col("error").startswith("not_given"), F.lit(False))
+    """What became of the file, and what the recipe has of it and of earlier ones."""
+    traces = run.lake.view("current_traces").where(F.col("recipe_id") == recipe.id)
+    lacking = F.coalesce(F.col("error").startswith(imports.NOT_GIVEN), F.lit(False))
     by_status = Counter[str]()
     for row in traces.groupBy("status", lacking.alias("lacking")).count().collect():
-        by_status["not_given" if row["lacking"] else row["status"]] += row["count"]
+        by_status[imports.NOT_GIVEN if row["lacking"] else row["status"]] += row["count"]
     kept, refused = whole.get("", 0), sum(count for reason, count in whole.items() if reason)
-    of_contract = settled.refused(TRACES) if settled else 0
-    there = by_status.total() - by_status["not_given"]
-    if there + of_contract < kept:
-        raise RuntimeError(
-            f"{kept} traces of the file are {there} in the lake and {of_contract} refused: some were lost"
-        )
+    there = by_status.total() - by_status[imports.NOT_GIVEN]
     run.record.add(
         {
             "traces_given": kept + refused,
             "traces_refused": refused,
             "traces_new": settled.landed[TRACES.name].rows if settled else 0,
-            "traces_not_given": by_status["not_given"],
+            "traces_not_given": by_status[imports.NOT_GIVEN],
             "videos": traces.select("video_id").distinct().count(),
         }
         | {f"status_{status}": by_status[status] for status in STATUSES}

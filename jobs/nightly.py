@@ -15,6 +15,7 @@ import sys
 from datetime import date
 
 from jobs.runtime import cli
+from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps import scorers, shadowing, text_files
 from jobs.steps.estimate import serving
@@ -26,6 +27,11 @@ from schemas.files import FILES
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
     scorer = scorers.live(run)
+    if scorer.recipe.imported:
+        raise UsageError(
+            f"nightly: the live calibrator reads traces of {scorer.recipe.json['by']}, and no model here writes more of "
+            "them: `deepintuit import-traces` and `score` take in and score what it wrote, or promote another one"
+        )
     texts = text_files.given(run, arguments.texts)
     if arguments.source is not None:
         read_files(run, list_files(run, arguments.source))
@@ -41,9 +47,10 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         left: tuple[date, ...] = ()
     else:
         left = serve(run, scorer, found.scope).days
-        shadowing.follow(run, scorer, found.scope)
     days = [day.isoformat() for day in left]
     run.lake.registry.note_scored(run.task, scorer.id, found.videos_version, found.texts_version, days)
+    if found.scope is not None and found.scope.count:  # after what the next night begins from is noted
+        shadowing.follow(run, scorer, found.scope)
 
 
 def estimate(run: Run, arguments: argparse.Namespace) -> None:

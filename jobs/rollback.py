@@ -22,10 +22,9 @@ TAKES_BUDGET = False
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
-    earlier = [pair for pair in run.lake.registry.promotions(run.task) if not pair["is_live"]]
-    if not earlier:
+    versions = run.lake.registry.before(run.task)
+    if versions is None:
         raise UsageError(f"rollback: expected versions of task {run.task} that were live before, found none")
-    versions = max(earlier, key=lambda pair: pair["promoted_at"])
     manifest = run.lake.registry.calibrator(run.task, versions["calibrator_id"])
     open_calibrator(run.lake.registry.folder(run.task, manifest["calibrator_id"]))  # whole, or it is told here
     scorer = scorers.of_manifest(manifest, versions["rule"], run.label_set)

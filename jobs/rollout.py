@@ -23,7 +23,10 @@ TAKES_MODEL = True
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
-    for recipe, k in recipes.plan_of_settings(run.settings):
+    plan, base = recipes.plan_of_settings(run.settings), recipes.of_settings(run.settings)
+    if not any(recipe.id == base.id and k >= run.settings.rollout.n for recipe, k in plan):
+        plan.append((base, run.settings.rollout.n))  # what calibrators take that are not adaptive
+    for recipe, k in plan:
         chosen = scope.of_split(run, arguments.split, recipe)
         if arguments.split and not chosen.count:
             say_splits(run, arguments.split)

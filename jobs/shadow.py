@@ -33,6 +33,11 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     manifest = run.lake.registry.calibrator(run.task, arguments.calibrator)
     open_calibrator(run.lake.registry.folder(run.task, manifest["calibrator_id"]))  # whole, or it is told here
     scorer = scorers.of_manifest(manifest, rules.of_settings(run, manifest), run.label_set)
+    if scorer.recipe.imported:
+        raise UsageError(
+            f"shadow: calibrator {manifest['calibrator_id']} reads traces of {scorer.recipe.json['by']}, which no night "
+            "makes: `deepintuit score --calibrator` scores what was imported"
+        )
     run.register(SCORERS, scorer.id, scorer.json)
     versions = scorer.versions | {"rule": scorer.rule, "since": datetime.now(UTC).isoformat()}
     run.lake.registry.cast_shadow(run.task, versions)

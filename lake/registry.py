@@ -1,7 +1,7 @@
 """Versions of calibrators and which of them is live, as plain files under <lake>/registry/.
 
 <task>/calibrators/<id>/manifest.json, weights.safetensors   written once, manifest last
-<task>/calibrators/<id>/held_out.safetensors                 what it said of videos that it had not seen
+<task>/calibrators/<id>/held_out-<digest>.safetensors        what it said of videos that it had not seen; by the manifest
 <task>/candidate.json                                        the best of them, as far as the last calibrate knows
 <task>/promoted/<scorer id>.<rule id>.json                   every pair of versions that is or was live
 <task>/live.json                                             what nightly uses; replaced as a whole by promote
@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from contextlib import suppress
@@ -20,7 +21,6 @@ from typing import Any
 
 from lake import storage
 
-_HELD_OUT = "held_out.safetensors"
 _OF_LIVE = {"scorer_id", "rule_id"}  # what any reader of it needs
 
 
@@ -54,18 +54,29 @@ class Registry:
         what is told of it (how good it is, on which videos, what it said of them) is the newest."""
         folder = self.folder(task, manifest["calibrator_id"])
         storage.write(storage.join(folder, "weights.safetensors"), weights)
-        if held_out is not None:
-            storage.write(storage.join(folder, _HELD_OUT), held_out)
-        else:  # what an earlier one said is no part of this manifest
-            storage.delete(storage.join(folder, _HELD_OUT))
-        self._write(storage.join(folder, "manifest.json"), manifest)
+        digest = held_out and hashlib.sha256(held_out).hexdigest()
+        if held_out is not None:  # beside what an earlier manifest names, until this one stands
+            storage.write(self._held_out(folder, str(digest)), held_out)
+        self._write(storage.join(folder, "manifest.json"), manifest | {"held_out": digest})
 
-    def held_out(self, task: str, calibrator_id: str) -> bytes | None:
+    def held_out(self, task: str, manifest: dict[str, Any]) -> bytes | None:
         """What a candidate said of videos that it had not seen; None where nothing is known."""
-        try:
-            return storage.read_bytes(storage.join(self.folder(task, calibrator_id), _HELD_OUT))
-        except FileNotFoundError:
+        digest = manifest.get("held_out")
+        if digest is None:
             return None
+        uri = self._held_out(self.folder(task, manifest["calibrator_id"]), digest)
+        remedy = "`deepintuit calibrate` with the settings of that time writes it anew"
+        try:
+            data = storage.read_bytes(uri)
+        except FileNotFoundError:
+            raise storage.Damaged(f"{uri}: expected what the manifest names, found nothing: {remedy}") from None
+        if (found := hashlib.sha256(data).hexdigest()) != digest:
+            raise storage.Damaged(f"{uri}: expected what its name says, found other bytes ({found}): {remedy}")
+        return data
+
+    @staticmethod
+    def _held_out(folder: str, digest: str) -> str:
+        return storage.join(folder, f"held_out-{digest[:16]}.safetensors")
 
     def nominate(self, task: str, calibrator_id: str) -> None:
         """Make a registered calibrator the one that `calibrator` gives where none is named."""
@@ -93,7 +104,11 @@ class Registry:
         return manifest
 
     def promote(self, task: str, live: dict[str, Any]) -> None:
-        """Make these versions the live ones, all at once."""
+        """Make these versions the live ones, all at once; `before` among them tells which were until now."""
+        with suppress(storage.Damaged):  # a cut file is what this mends
+            former = self._live(task) or {}
+            if ids := {name: former[name] for name in sorted(_OF_LIVE & former.keys())}:
+                live = live | {"before": ids}
         # Noted first: what is live is always among what ever was.
         name = f"{live['scorer_id']}.{live['rule_id']}.json"
         self._write(storage.join(self._root, task, "promoted", name), live)
@@ -107,6 +122,15 @@ class Registry:
                 f"task {task} has no live versions: run `deepintuit rollout`, `calibrate` and `promote` first"
             )
         return found
+
+    def before(self, task: str) -> dict[str, Any] | None:
+        """The versions that were live before those that are, as they were promoted; None where there were none. Where nobody
+        can tell any more, those that were promoted last."""
+        earlier = {(pair["scorer_id"], pair["rule_id"]): pair for pair in self.promotions(task) if not pair["is_live"]}
+        with suppress(storage.Damaged):
+            ids = (self._live(task) or {}).get("before")
+            return earlier.get((ids["scorer_id"], ids["rule_id"])) if ids else None
+        return max(earlier.values(), key=lambda pair: pair["promoted_at"], default=None)
 
     def shadow(self, task: str) -> dict[str, Any] | None:
         """The versions that score beside the live ones; None where none do."""
@@ -124,7 +148,9 @@ class Registry:
         """Every pair of versions that is or was live, of one task or of all, with `is_live`."""
         found = []
         for name in storage.children(self._root) if task is None else [task]:
-            live = self._live(name)
+            live = None
+            with suppress(storage.Damaged):  # told where it is asked for; what ever was live is known all the same
+                live = self._live(name)
             for file in storage.children(storage.join(self._root, name, "promoted")):
                 remedy = "`deepintuit promote --calibrator ID` writes that of a calibrator anew"
                 pair = self._read(storage.join(self._root, name, "promoted", file), remedy)

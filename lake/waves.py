@@ -25,7 +25,7 @@ from lake.audit import audit
 from lake.catalog import Lake
 from lake.lease import Lease
 from lake.names import wave_name
-from lake.staging import Audited, Manifest, Staged, Wave
+from lake.staging import Audited, Manifest, Staged, Wave, staged_waves
 from lake.write import stage
 from schemas.checks import Contract
 from schemas.label_set import LabelSet
@@ -239,6 +239,11 @@ class Waves:
         for wanted in tables:
             if message := self._held.get((wanted.name, self._task)):
                 raise Held(message)
+
+    def discard_held(self) -> None:
+        """Drop this run's waves that a gate stopped: nobody has to decide about them, and they block nothing."""
+        for wave in staged_waves(self._lake.root, self._lease.run_id):
+            wave.remove()
 
     def make(self, write: Callable[[Wave], Work], versions: dict[str, str]) -> Settled:
         """All five steps of one more wave. Raises Held, Superseded, storage.StoreError."""

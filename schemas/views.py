@@ -119,15 +119,19 @@ VIEWS = {
               ON i.video_id = s.video_id AND i.recipe_id = p.recipe_id AND i.input_digest = s.input_digest
         ) WHERE rank = 1
     """,
-    # What people said of a video after a decision had left it to them.
+    # What people said of a video after a decision had left it to them, whatever decided on it since.
     "reviewed": """
         SELECT s.*, l.labels AS said, l.source AS said_by, l.observed_at AS said_at
-        FROM current_scores s JOIN current_labels l ON l.video_id = s.video_id AND l.task = s.task
-        WHERE s.abstain AND l.observed_at > s.scored_at
+        FROM current_scores s
+        JOIN current_labels l ON l.video_id = s.video_id AND l.task = s.task
+        JOIN (SELECT video_id, task, min(decided_at) AS left_at FROM decisions WHERE abstain GROUP BY ALL) d
+          ON d.video_id = s.video_id AND d.task = s.task
+        WHERE s.abstain AND l.labels IS NOT NULL AND l.observed_at > d.left_at
     """,
+    # Nobody has to look at what has a label, whenever it was said.
     "review_queue": """
         SELECT q.* FROM current_scores q
-        LEFT ANTI JOIN reviewed r ON r.video_id = q.video_id AND r.task = q.task AND r.ingested_on = q.ingested_on
+        LEFT ANTI JOIN current_labels l ON l.video_id = q.video_id AND l.task = q.task AND l.labels IS NOT NULL
         WHERE q.abstain ORDER BY q.expected_cost DESC NULLS LAST, q.top_prob
     """,
 }

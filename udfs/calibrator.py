@@ -10,7 +10,7 @@ import pyarrow as pa
 from safetensors import SafetensorError
 
 from lake import storage
-from models.calibration.calibrator import Calibrator, load, probs, taken
+from models.calibration.calibrator import Calibrator, load, probs_of_all, taken
 from models.calibration.features import FeatureSpec, agreement
 
 FEATURE_COLUMNS = pa.schema(
@@ -83,10 +83,13 @@ def score(folder: str) -> ArrowUdf:
         for batch in batches:
             if calibrator is None:
                 calibrator = open_calibrator(folder)
-            rows = []
-            for row in batch.to_pylist():
-                if (own := taken(calibrator, row["traces"])) is not None:
-                    rows.append(_scored(row | {"traces": own}, probs(calibrator, own)))
+            enough = [
+                row | {"traces": own}
+                for row in batch.to_pylist()
+                if (own := taken(calibrator, row["traces"])) is not None
+            ]
+            found = probs_of_all(calibrator, [row["traces"] for row in enough])
+            rows = [_scored(row, own) for row, own in zip(enough, found, strict=True)]
             yield pa.RecordBatch.from_pylist(rows, SCORE_COLUMNS)
 
     return run

@@ -75,7 +75,11 @@ def _traces(number: int, line: str, mapped: Mapped, names: Names, kind: str) -> 
     for field in mapped.texts:
         told = [*([field] if len(mapped.texts) > 1 else []), *([_text(also)] if also is not None else [])]
         prompt = "/".join(part for part in told if part)
-        yield blank | {"external_id": str(name), "prompt": prompt} | _read(row, at(row, field), mapped, names, kind)
+        yield (
+            blank
+            | {"external_id": _text(str(name)), "prompt": prompt}
+            | _read(row, at(row, field), mapped, names, kind)
+        )
 
 
 def _read(row: Mapping[str, Any], value: Any, mapped: Mapped, names: Names, kind: str) -> dict[str, Any]:
@@ -102,4 +106,5 @@ def _read(row: Mapping[str, Any], value: Any, mapped: Mapped, names: Names, kind
 def _text(value: Any) -> str | None:
     if value is None:
         return None
-    return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))[:_LONGEST]
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text[:_LONGEST].encode("utf-8", "replace").decode()  # half an emoji, where an output was cut, is no text

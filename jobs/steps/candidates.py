@@ -29,6 +29,7 @@ from models.language.review import SAID
 from schemas.traces import TRACES
 
 _JUDGING = 0  # the fold that a calibrator which watches the video does not learn from
+_FOLDS_OF_STEPS = 3
 _FIELDS = {"text": ("text",), "vlm": SAID}  # of traces, beside those that every calibrator sees
 
 
@@ -66,7 +67,9 @@ def given(run: Run, mine: Scope, recipe: Recipe, k: int, folds: int) -> Given:
 def rows_of(run: Run, mine: Scope, recipe: Recipe, k: int, folds: int, fields: Sequence[str] = ()) -> DataFrame:
     """Examples (see steps/examples.py) under a recipe, as of now: a file of the run's own."""
     traces = mine.of(run.lake.read(TRACES).where(F.col("recipe_id") == recipe.id))
-    whole = traced(traces, recipe.id, k, run.settings.waves.max_attempts, tuple({*fields, *TRACE_FIELDS}))
+    whole = traced(
+        traces, recipe.id, k, run.settings.waves.max_attempts, tuple(dict.fromkeys((*TRACE_FIELDS, *fields)))
+    )
     rows = labelled(
         whole.join(mine.videos.select(*scope.KEY, "uri", "input_text"), list(scope.KEY)),
         run.lake.view("current_labels").where(F.col("task") == run.task),
@@ -124,6 +127,11 @@ def adapting(run: Run, of: Given, plan: Sequence[tuple[Recipe, int]]) -> Candida
         raise UsageError(
             f"calibrate: no labelled video of the split calibrate has all {all_of_them} traces of effort.steps: "
             "`deepintuit rollout --split calibrate` with the same steps makes them"
+        )
+    if rows.select("fold").distinct().count() < _FOLDS_OF_STEPS:
+        raise UsageError(
+            f"calibrate.kind: adaptive: expected labelled videos in {_FOLDS_OF_STEPS} folds at least, as what is said of a "
+            f"fold rests on others that judge each other, found fewer: label more, or raise calibrate.folds ({of.folds})"
         )
     vote = crossfit.cross_fit(gather(run, "voted", same, of.plain), crossfit.vote(of.plain, of.k), run.labels)
     fit = crossfit.effort(spec, calibrate.l2, run.settings.decide.coverage)

@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from jobs.runtime.errors import UsageError
+from jobs.runtime.errors import Doubted, UsageError
 from jobs.runtime.run import Run
 from jobs.steps import naming
 from jobs.steps.inputs import NO_INPUT
@@ -27,7 +27,9 @@ from schemas.traces import TRACES
 from schemas.videos import VIDEOS
 from udfs.foreign import FOREIGN_COLUMNS, Mapped, read_foreign
 
+NOT_GIVEN = "not_given"
 _MOST = 128  # traces of a video
+_GAPS = 0.5  # share of the traces that a file may lack
 KINDS = (".jsonl", ".csv", ".tsv", ".parquet")
 
 
@@ -73,6 +75,15 @@ def recipe_of(run: Run, by: str, mapped: Mapped, values: Mapping[str, str], rows
             f"import-traces: expected from 1 to {_MOST - 1} traces of a video over all prompts, found "
             f"{sum(most.values()) or 'none'}: do --map id= and prompt= name the right fields?"
         )
+    videos, traces = kept.agg(F.count_distinct("video_id"), F.sum("count")).collect()[0]
+    if traces < (1 - _GAPS) * videos * sum(most.values()):
+        longest = (
+            rows.where("refused_reason IS NULL").groupBy("external_id").count().orderBy(F.desc("count")).head(1)[0]
+        )
+        raise UsageError(
+            f"import-traces: expected about as many traces of each video, found {traces:,} of {videos:,} videos, but "
+            f"{longest['count']:,} of {longest['external_id']} alone: is that a video? Leave its rows out"
+        )
     told: dict[str, Any] = {"id": mapped.id, "text": list(mapped.texts)}
     told |= {"prompt": mapped.prompt} if mapped.prompt else {}
     places: dict[str, Where | None] = {"answer": mapped.answer, "think": mapped.think}
@@ -113,7 +124,7 @@ def placed(run: Run, rows: DataFrame, recipe: Recipe) -> DataFrame:
         .withColumns(
             {
                 "status": F.when(lacking, F.lit("parse_error")).otherwise(F.col("status")),
-                "error": F.when(lacking, F.lit("not_given: the file has no such trace of this video")),
+                "error": F.when(lacking, F.lit(f"{NOT_GIVEN}: the file has no such trace of this video")),
                 "well_formed": F.coalesce("well_formed", F.lit(False)),
                 "refused_key": F.when(F.col("refused_reason").isNotNull(), key),
                 # A refused row has no day of its own, and quarantine needs none.
@@ -140,13 +151,35 @@ def _days(run: Run, videos: DataFrame, recipe: Recipe) -> DataFrame:
 
 
 def news(run: Run, rows: DataFrame, recipe: Recipe) -> DataFrame:
-    """Those of `placed` that the lake has neither kept nor refused yet."""
-    there = run.lake.read(TRACES).where(F.col("recipe_id") == recipe.id).select("video_id", "rollout_index")
+    """Those of `placed` that the lake has neither kept nor refused yet. What an earlier file lacked and this one has is
+    another attempt. Raises Doubted where a trace is there that says something else."""
+    mine = run.lake.view("current_traces").where(F.col("recipe_id") == recipe.id)
+    lacked = F.coalesce(F.col("error").startswith(NOT_GIVEN), F.lit(False))
+    there = mine.select(
+        "video_id", "rollout_index", F.col("text").alias("then"), F.col("attempt").alias("last"), lacked.alias("lacked")
+    )
+    good = rows.where("refused_reason IS NULL").join(there, ["video_id", "rollout_index"], "left")
+    given = F.col("row").isNotNull()
+    changed = good.where(given & ~F.col("lacked") & ~F.col("text").eqNullSafe(F.col("then")))
+    if other := changed.count():
+        one = changed.select("external_id", "prompt").head(1)[0]
+        raise Doubted(
+            f"import-traces: {other:,} traces say something else than those that recipe {recipe.id} has, for example of "
+            f"{one['external_id']} ({one['prompt'] or 'its only prompt'}): a corrected or reordered file is another import: "
+            "give it a name of its own with --by"
+        )
+    new = good.where(F.col("last").isNull() | (F.col("lacked") & given))
+    new = new.withColumn("attempt", F.coalesce(F.col("last") + 1, F.lit(0)).cast("int")).drop("then", "last", "lacked")
     noted = run.lake.read(QUARANTINE).where((F.col("table") == TRACES.name) & F.col("row_key").startswith("import/"))
     known = noted.select(F.col("row_key").alias("refused_key")).distinct()
-    good = rows.where("refused_reason IS NULL").join(there, ["video_id", "rollout_index"], "left_anti")
     bad = rows.where("refused_reason IS NOT NULL").join(known, "refused_key", "left_anti")
-    return good.unionByName(bad)
+    return new.unionByName(bad)
+
+
+def absent(run: Run, rows: DataFrame, recipe: Recipe) -> int:
+    """How many good rows of `placed` the lake has no trace of."""
+    there = run.lake.read(TRACES).where(F.col("recipe_id") == recipe.id).select("video_id", "rollout_index")
+    return rows.where("refused_reason IS NULL").join(there, ["video_id", "rollout_index"], "left_anti").count()
 
 
 def named(run: Run, rows: DataFrame, recipe: Recipe) -> DataFrame:

@@ -10,6 +10,7 @@ from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps import rules
 from lake.registry import RegistryError
+from lake.storage import Damaged
 from models.calibration import worth
 from models.calibration.judged import Judged, common, differences
 
@@ -31,11 +32,15 @@ def _worse_than_live(run: Run, manifest: dict[str, Any]) -> str:
     """By how much it loses more than the live one on the videos that both were judged by; "" where it is not sure to."""
     try:
         live_id = run.lake.registry.live(run.task)["calibrator_id"]
-    except RegistryError:
+        if live_id == manifest["calibrator_id"]:
+            return ""
+        live = run.lake.registry.calibrator(run.task, live_id)
+        pair = _on_the_same(run, manifest, live, rules.judged_of(run, live))
+    except RegistryError:  # nothing is live, or it is no more there
         return ""
-    if live_id == manifest["calibrator_id"]:
+    except Damaged as error:
+        run.record.warn(f"nothing can be held against the live one: {error}")
         return ""
-    pair = _on_the_same(run, manifest, run.lake.registry.calibrator(run.task, live_id))
     if pair is None:
         run.record.warn(
             f"calibrator {manifest['calibrator_id']} cannot be held against the live one, {live_id}: they were judged by "
@@ -56,9 +61,11 @@ def _worse_than_live(run: Run, manifest: dict[str, Any]) -> str:
     return f"worse than the live one, {live_id}: {', '.join(worse)} more" if worse else ""
 
 
-def _on_the_same(run: Run, mine: dict[str, Any], other: dict[str, Any]) -> tuple[Judged, Judged] | None:
+def _on_the_same(
+    run: Run, mine: dict[str, Any], other: dict[str, Any], theirs: Judged | None
+) -> tuple[Judged, Judged] | None:
     """What two calibrators said of the videos that both were judged by; None where nothing can be compared."""
-    own, theirs = (rules.judged_of(run, manifest) for manifest in (mine, other))
+    own = rules.judged_of(run, mine)
     same = set(mine["labels"]) == set(other["labels"]) and mine.get("mode") == other.get("mode")
     if own is None or theirs is None or not same:
         return None

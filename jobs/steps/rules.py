@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from safetensors import SafetensorError
@@ -38,6 +37,11 @@ def of_settings(run: Run, manifest: dict[str, Any]) -> Rule:
         rule |= {"by": "cost", "review": decide.review, "costs": costs_of(run)}
     if decide.sets != "mass":
         up_to = rules.conformal(_judged(run, manifest), labels, decide.coverage, decide.sets, decide.per_label)
+        if loose := [label for label, strange in up_to.items() if strange > 1]:
+            run.record.warn(
+                f"decide.coverage {decide.coverage:g}: too few videos to promise it for {', '.join(loose)}, which every "
+                "prediction set holds; label more videos of the split calibrate, or ask for less"
+            )
         rule |= {"sets": decide.sets, "up_to": up_to}
     return rule
 
@@ -64,14 +68,12 @@ def _judged(run: Run, manifest: dict[str, Any]) -> Judged:
 
 def judged_of(run: Run, manifest: dict[str, Any]) -> Judged | None:
     """What a calibrator said of videos that it had not seen; None where nothing is known. Raises storage.Damaged."""
-    data = run.lake.registry.held_out(run.task, manifest["calibrator_id"])
+    data = run.lake.registry.held_out(run.task, manifest)
     if data is None:
         return None
     try:
-        if (digest := hashlib.sha256(data).hexdigest()) != manifest.get("held_out"):
-            raise ValueError(f"SHA-256 {digest} where the manifest says {manifest.get('held_out')}")
         return Judged.unpacked(data)
-    except (SafetensorError, TypeError, ValueError) as error:
+    except (SafetensorError, TypeError) as error:
         raise storage.Damaged(
             f"held_out.safetensors of calibrator {manifest['calibrator_id']}: expected what it said of held-out videos, "
             f"found something else ({error}): `deepintuit calibrate` with the settings of that time writes it anew"

@@ -52,6 +52,19 @@ class Scorer:
         ]
 
     @property
+    def at_most(self) -> list[tuple[Recipe, int]]:
+        """Each recipe of its plan with all rollouts that a video may come to have."""
+        return [
+            (recipe, max(k for of, k in self.plan if of.id == recipe.id))
+            for recipe in {r.id: r for r, _ in self.plan}.values()
+        ]
+
+    @property
+    def widest(self) -> tuple[Recipe, int]:
+        """The step of its plan with the most rollouts of one recipe, the last of those."""
+        return max(reversed(self.plan), key=lambda step: step[1])
+
+    @property
     def is_adaptive(self) -> bool:
         return len(self.plan) > 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.runtime.errors import EnginesDie, UsageError
+from jobs.runtime.errors import explain
 from jobs.runtime.run import Run
 from jobs.steps import scope, scorers
 from jobs.steps.inputs import with_inputs
@@ -10,18 +10,19 @@ from jobs.steps.scope import Scope
 from jobs.steps.scorers import Scorer
 from jobs.steps.scoring import register
 from jobs.steps.serving import bring
-from lake.registry import RegistryError
-from lake.storage import Damaged
+from lake.commit import Fenced
+from lake.waves import Held, Superseded
 from schemas.videos import VIDEOS
 
-_ITS_OWN = (UsageError, RegistryError, Damaged, EnginesDie)  # failures that are no concern of the night's
-_COUNTED = ("rollouts", "traces", "reviews", "scores", "decisions", "engines")
+_COUNTED = ("rollouts", "traces", "reviews", "scores", "decisions", "engines", "lacking")
 
 
 def follow(run: Run, live: Scorer, served: Scope) -> None:
     """Roll out, score and decide the videos of a scope once more, by the shadow where there is one.
 
-    Its counts are the run's, with `shadow_` before their names. A shadow that fails is told aloud, and fails nothing.
+    Its counts are the run's, with `shadow_` before their names; shadow_lacking are videos that it has not decided, for want
+    of time or because it failed: nobody comes back to them. A shadow that fails is told aloud, and fails nothing: what a
+    gate stopped of it is dropped, as it would block the live versions, too.
     """
     counts, deferred, results = dict(run.record.counts), run.record.deferred, dict(run.record.versions)
     try:
@@ -34,8 +35,16 @@ def follow(run: Run, live: Scorer, served: Scope) -> None:
         mine = scope.fix(run, "shadowed", with_inputs(run, shadow.recipe.texts, videos))
         register(run, shadow)
         bring(run, shadow, mine)
-    except _ITS_OWN as error:
-        run.record.warn(f"the shadow failed, the live versions did not: {error}")
+        if lacking := mine.without(scorers.decided_by(run, shadow)).count():
+            run.record.add({"lacking": lacking})
+            run.record.warn(f"the shadow has no decision on {lacking:,} of {mine.count:,} videos")
+    except (Superseded, Fenced):  # this run's own end
+        raise
+    except Held as error:
+        run.waves.discard_held()
+        run.record.warn(f"the shadow failed, the live versions did not: {error}; its rows were dropped")
+    except Exception as error:
+        run.record.warn(f"the shadow failed, the live versions did not: {explain(error)[0]}")
     finally:
         made = {name: run.record.counts.get(name, 0) - counts.get(name, 0) for name in _COUNTED}
         run.record.counts = counts | {f"shadow_{name}": count for name, count in made.items() if count}

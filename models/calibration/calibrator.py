@@ -47,12 +47,19 @@ def taken(calibrator: Calibrator, traces: Sequence[Trace]) -> Sequence[Trace] | 
     return calibrator.taken(traces) if isinstance(calibrator, EffortCalibrator) else traces
 
 
-def probs(calibrator: Calibrator, traces: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def probs(calibrator: Calibrator, traces: Sequence[Trace]) -> dict[str, float]:
     """Probability of every label for one video, given its traces; they sum to 1 unless the labels are independent."""
+    return probs_of_all(calibrator, [traces])[0]
+
+
+def probs_of_all(calibrator: Calibrator, videos: Sequence[Sequence[Trace]]) -> list[dict[str, float]]:
+    """The same for several videos."""
+    if not videos:
+        return []
     spec = calibrator.spec
     of_logits = sigmoid if spec.independent else softmax
-    row = of_logits(calibrator.logits(spec.matrix([traces])), calibrator.temperature)[0]
-    return dict(zip(spec.labels, row.tolist(), strict=True))
+    rows = of_logits(calibrator.logits(spec.matrix(videos)), calibrator.temperature)
+    return [dict(zip(spec.labels, row.tolist(), strict=True)) for row in rows]
 
 
 def weights(calibrator: Calibrator) -> bytes:
@@ -95,7 +102,7 @@ def load(manifest: Mapping[str, Any], weights: bytes) -> Calibrator:
             "somebody changed them; `deepintuit calibrate` with the settings of that time writes them anew, `deepintuit "
             "promote` or `rollback` makes another one live"
         )
-    for of in (manifest, manifest.get("reviewed") or {}):
+    for of in (manifest, manifest.get("reviewed") or {}, *manifest.get("plan", ())):
         if "recipe" in of and identity.digest(of["recipe"]) != of["recipe_id"]:
             raise ValueError(
                 f"expected the recipe that the id {of['recipe_id']} names, found that of {identity.digest(of['recipe'])}: "

@@ -81,11 +81,12 @@ class EffortSpec(FeatureSpec):
 
 @dataclass(frozen=True)
 class EffortCalibrator:
-    """of_step: weights for each step, with the temperature of those that stop there; strange [S, L]: how strange a label may
-    be after it and still be in the set, see conformal.py."""
+    """of_step: weights for each step, with the temperature of those that stop there; gates [S]: the temperature by which it
+    is told who stops; strange [S, L]: how strange a label may be by that one and still be in the set, see conformal.py."""
 
     spec: EffortSpec
     of_step: tuple[LinearCalibrator, ...]
+    gates: np.ndarray
     strange: np.ndarray
     temperature: float = 1.0
     kind: ClassVar[str] = "adaptive"
@@ -97,7 +98,7 @@ class EffortCalibrator:
             open_ = (found < 0) & ~np.isnan(each[:, : step + 1]).any((1, 2))
             if open_.any():
                 own = each[open_, step]
-                settled = _settled(self.spec, calibrator, own, self.strange[step])
+                settled = _settled(self.spec, calibrator.logits(own), own, float(self.gates[step]), self.strange[step])
                 found[np.flatnonzero(open_)[settled | (step == len(self.of_step) - 1)]] = step
         return found
 
@@ -120,10 +121,8 @@ class EffortCalibrator:
 
     def tensors(self) -> dict[str, np.ndarray]:
         stacked = {name: np.stack([getattr(each, name) for each in self.of_step]) for name in _PARTS}
-        return stacked | {
-            "temperatures": np.array([each.temperature for each in self.of_step]),
-            "strange": self.strange,
-        }
+        temperatures = np.array([each.temperature for each in self.of_step])
+        return stacked | {"temperatures": temperatures, "gates": self.gates, "strange": self.strange}
 
     def parameters(self) -> dict[str, Any]:
         steps, rule = [[step.recipe_id, step.upto] for step in self.spec.steps], self.spec.rule
@@ -137,13 +136,14 @@ def loaded(spec: EffortSpec, tensors: Mapping[str, np.ndarray], temperature: flo
         LinearCalibrator(spec.plain, **{name: tensors[name][step] for name in _PARTS}, temperature=float(own))
         for step, own in enumerate(tensors["temperatures"])
     ]
-    return EffortCalibrator(spec, tuple(steps), tensors["strange"], temperature)
+    return EffortCalibrator(spec, tuple(steps), tensors["gates"], tensors["strange"], temperature)
 
 
-def _settled(spec: EffortSpec, calibrator: LinearCalibrator, features: np.ndarray, strange: np.ndarray) -> np.ndarray:
-    """Whether each video needs no more, bool [N], by its features [N, D] after a step."""
-    probs = softmax(calibrator.logits(features), calibrator.temperature)
-    alone = sets(probs, strange, "lac").sum(1) == 1
+def _settled(
+    spec: EffortSpec, logits: np.ndarray, features: np.ndarray, gate: float, strange: np.ndarray
+) -> np.ndarray:
+    """Whether each video needs no more, bool [N], by logits [N, L] and features [N, D] after a step."""
+    alone = sets(softmax(logits, gate), strange, "lac").sum(1) == 1
     return alone & (features[:, spec.plain.names.index("agreement")] >= spec.agreement)
 
 
@@ -154,25 +154,23 @@ def fit_effort(
     video where it has to be honest (sets, temperatures) comes from weights of the other folds. coverage: of the sets."""
     each, comes = spec.by_step(features), np.ones(len(targets), bool)
     made: list[LinearCalibrator] = []
+    gates = np.ones(len(spec.steps))
     strange = np.empty((len(spec.steps), len(spec.labels)))
     for step in range(len(spec.steps)):
         if step and not comes.any():  # nobody has come so far: who does is judged as one that came before
             made.append(made[-1])
-            strange[step] = strange[step - 1]
+            gates[step], strange[step] = gates[step - 1], strange[step - 1]
             continue
         own, truth, folds = each[comes, step], targets[comes], fold[comes]
         calibrator = _fit(spec.plain, own, truth, l2)
         logits = _honest(spec.plain, own, truth, folds, l2) if len(np.unique(folds)) > 1 else calibrator.logits(own)
-        first = replace(calibrator, temperature=fit_temperature(logits, truth))
-        probs = softmax(logits, first.temperature)
-        strange[step] = np.minimum(thresholds(probs, truth, coverage, "lac"), 2.0)
-        alone = sets(probs, strange[step], "lac").sum(1) == 1
-        agree = own[:, spec.plain.names.index("agreement")] >= spec.agreement
-        stops = (alone & agree) | (step == len(spec.steps) - 1)
+        gates[step] = fit_temperature(logits, truth)
+        strange[step] = np.minimum(thresholds(softmax(logits, gates[step]), truth, coverage, "lac"), 2.0)
+        stops = _settled(spec, logits, own, gates[step], strange[step]) | (step == len(spec.steps) - 1)
         of_those = stops if stops.sum() >= _FEW else np.ones(len(truth), bool)
-        made.append(replace(first, temperature=fit_temperature(logits[of_those], truth[of_those])))
+        made.append(replace(calibrator, temperature=fit_temperature(logits[of_those], truth[of_those])))
         comes[np.flatnonzero(comes)[stops]] = False
-    return EffortCalibrator(spec, tuple(made), strange)
+    return EffortCalibrator(spec, tuple(made), gates, strange)
 
 
 def _fit(spec: FeatureSpec, features: np.ndarray, targets: np.ndarray, l2: float) -> LinearCalibrator:

@@ -23,9 +23,11 @@ def for_precision(judged: Judged, labels: Sequence[str], precision: float) -> di
     """For each label the lowest probability from which on those that it is given to are right often enough.
 
     Often enough: the share of right ones is at least `precision` with 90 % confidence (Clopper & Pearson 1934, one-sided),
-    where all videos of a source count as one; of many thresholds that are tried, the lowest may flatter a little. 2, which
-    no probability reaches, where none is.
+    where all videos of a source count as one. Thresholds are tried from the highest down, the first among so many sources
+    that all of them right would do, until one fails: so the confidence is that of a single one (fixed-sequence testing). 2,
+    which no probability reaches, where the first fails.
     """
+    needed = np.ceil(np.log(1 - _SURE) / np.log(precision))
     top, found = largest(judged.probs, labels), {}
     for place, label in enumerate(labels):
         own = top == place
@@ -37,7 +39,9 @@ def for_precision(judged: Judged, labels: Sequence[str], precision: float) -> di
         sources = np.cumsum(first)
         least = beta.ppf(1 - _SURE, share * sources, (1 - share) * sources + 1)
         ends = np.append(probs[order][1:] != probs[order][:-1], True)[: len(order)]  # equal ones are taken together
-        good = np.flatnonzero(ends & (np.nan_to_num(least) >= precision))
+        tried = np.flatnonzero(ends & (sources >= needed))
+        failed = np.flatnonzero(~(least[tried] >= precision))
+        good = tried[: failed[0]] if len(failed) else tried
         found[label] = float(probs[order][good[-1]]) if len(good) else _NEVER
     return found
 

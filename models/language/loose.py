@@ -19,7 +19,7 @@ _AROUND = " \t\r\n.,;:!\"'`*_()[]{}"
 class Where:
     """Where something is. `$.a.b[0]`: at a path of the JSON that a text holds, or behind the last name of the path where it
     holds none that can be read; `/.../`: the first group of the last match of a regular expression, or all of it; anything
-    else: a field of the row itself, by a path.
+    else: a field of the row itself, by a path. Of several places the last counts: models weigh before they conclude.
 
     Raises ValueError for an expression that is none.
     """
@@ -52,11 +52,10 @@ class Where:
         if self.is_regex:
             found = list(re.finditer(self.expression[1:-1], text))
             return (found[-1][1] if found[-1].re.groups else found[-1][0]) if found else None
-        path = self.expression[1:]
-        for value in _documents(text):
-            if (there := at(value, path)) is not None:
-                return there
-        return _behind(text, _STEP.findall(path)[-1])
+        path, documents = self.expression[1:], list(_documents(text))
+        if not documents:
+            return _behind(text, _STEP.findall(path)[-1])
+        return next((there for value in documents if (there := at(value, path)) is not None), None)
 
 
 def at(value: Any, path: str) -> Any:
@@ -74,22 +73,25 @@ def at(value: Any, path: str) -> Any:
 
 
 def _documents(text: str) -> Iterator[Any]:
-    """The JSON documents in a text that can be read: all of it, in fences, between its first and last brace."""
-    parts = [text, *_FENCE.findall(text), text[text.find("{") : text.rfind("}") + 1]]
+    """The JSON documents in a text that can be read: all of it, in fences, the last first, between its first and last
+    brace."""
+    parts = [text, *reversed(_FENCE.findall(text)), text[text.find("{") : text.rfind("}") + 1]]
     for part in parts:
         try:
-            yield json.loads(part, strict=False)
+            found = json.loads(part, strict=False)
         except (ValueError, RecursionError):
             continue
+        if isinstance(found, Mapping | list):
+            yield found
 
 
 def _behind(text: str, name: str) -> str | None:
-    """What stands behind a name and a colon, up to the end of its quotes, its line or its list."""
+    """What stands behind the last such name and a colon, up to the end of its quotes, its line or its list."""
     named = rf"(?<!\w)[\"'*_`]{{0,3}}{re.escape(name)}[\"'*_`]{{0,3}}\s{{0,9}}[:=][ \t*_`]{{0,9}}"
-    match = re.search(rf"{named}(?:{_TOLD})", text, re.IGNORECASE)
-    if match is None:
+    found = list(re.finditer(rf"{named}(?:{_TOLD})", text, re.IGNORECASE))
+    if not found:
         return None
-    return next((group.strip() for group in match.groups() if group is not None), None) or None
+    return next((group.strip() for group in found[-1].groups() if group is not None), None) or None
 
 
 @dataclass(frozen=True)

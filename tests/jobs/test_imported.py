@@ -52,6 +52,10 @@ def rows() -> list[dict]:
     return [row for row in made if (row["clip"]["name"], row["asked"]) != (f"v{VIDEOS - 1}", "brief")]
 
 
+def last_brief() -> dict:
+    return {"clip": {"name": f"v{VIDEOS - 1}"}, "asked": "brief", "out": written(VIDEOS - 1, "brief")}
+
+
 def write_labels(path, label_of=truth, numbers=range(VIDEOS)):
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -97,6 +101,34 @@ def test_taking_it_in_again_adds_nothing_and_more_rows_add_themselves(foreign, t
     more.write_text("\n".join(json.dumps(row) for row in [*rows(), *late]))
     added = foreign.job("import-traces", source=str(more), map=MAP, value=VALUES)
     assert added.versions["recipe_id"] == foreign.recipe and added.counts["traces_new"] == 4
+    more.write_text("\n".join(json.dumps(row) for row in [*rows(), *late, last_brief()]))
+    added = foreign.job("import-traces", source=str(more), map=MAP, value=VALUES)
+    assert added.counts["traces_new"] == 1 and added.counts["traces_not_given"] == 0
+    assert foreign.job("import-traces", source=str(more), map=MAP, value=VALUES).counts["traces_new"] == 0
+
+
+def test_a_corrected_file_is_another_import_and_says_so(foreign, tmp_path):
+    changed = tmp_path / "traces.jsonl"
+    changed.write_text("\n".join(json.dumps(row | {"out": row["out"] + "!"}) for row in rows()))
+    with pytest.raises(Doubted, match="959 traces say something else than those that recipe .* has.*--by"):
+        foreign.job("import-traces", source=str(changed), map=MAP, value=VALUES)
+
+
+def test_half_an_emoji_is_no_reason_to_stop(foreign, tmp_path):
+    cut = tmp_path / "cut.jsonl"
+    cut.write_text('{"clip": {"name": "v\\ud83d"}, "out": "cut \\ud83d"}\n{"clip": {"name": "w"}, "out": "whole"}\n')
+    taken = foreign.job("import-traces", source=str(cut), map=["id=clip.name", "text=out"])
+    texts = {row["text"] for row in foreign.rows("traces") if row["recipe_id"] == taken.versions["recipe_id"]}
+    assert texts == {"cut ?", "whole"}
+
+
+def test_one_name_for_many_videos_is_told(foreign, tmp_path):
+    heap = tmp_path / "heap.jsonl"
+    given = [{"id": "unknown", "out": f"text {number}"} for number in range(50)]
+    given += [{"id": f"x{number}", "out": "text"} for number in range(50)]
+    heap.write_text("\n".join(map(json.dumps, given)))
+    with pytest.raises(UsageError, match="found 100 of 51 videos, but 50 of unknown alone"):
+        foreign.job("import-traces", source=str(heap), map=["id=id", "text=out"])
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -183,12 +215,18 @@ def test_what_loses_more_than_the_live_one_is_refused(foreign):
     assert back.versions["calibrator_id"] == foreign.learned.results["text"]["calibrator_id"]
     assert foreign.job("rollback").versions["calibrator_id"] == vote
     foreign.job("rollback")
+    cut = foreign.root / "registry" / "hate" / "live.json"
+    cut.write_bytes(cut.read_bytes()[:40])
+    with pytest.raises(Damaged, match="live.json.*`deepintuit promote` writes it anew"):
+        foreign.job("score")
+    text = foreign.learned.results["text"]["calibrator_id"]
+    assert foreign.job("promote", calibrator=text).versions["calibrator_id"] == text
 
 
-@pytest.mark.parametrize("file", ["weights.safetensors", "manifest.json", "held_out.safetensors"])
+@pytest.mark.parametrize("file", ["weights.safetensors", "manifest.json", "held_out-*.safetensors"])
 def test_a_byte_that_was_changed_is_refused(foreign, file):
     calibrator_id = foreign.learned.results["text"]["calibrator_id"]
-    path = foreign.root / "registry" / "hate" / "calibrators" / calibrator_id / file
+    (path,) = (foreign.root / "registry" / "hate" / "calibrators" / calibrator_id).glob(file)
     whole = path.read_bytes()
     if file == "manifest.json":
         place = whole.index(b'"temperature": ') + len(b'"temperature": ')
@@ -239,6 +277,20 @@ def test_a_test_video_in_what_is_learned_from_is_refused(foreign, monkeypatch):
 def test_mistakes_are_told(foreign, arguments, said):
     with pytest.raises(UsageError, match=said.replace("(", r"\(").replace("[", r"\[")):
         foreign.job("import-traces", **({"source": str(foreign.source)} | arguments))
+
+
+def test_people_are_asked_until_they_have_said(foreign, tmp_path):
+    foreign.job("promote", "decide.threshold=1.0", force=True)  # all is left to people
+    foreign.job("score", "decide.threshold=1.0")
+    queue = foreign.at_hand().view("review_queue").collect()
+    assert {row["abstain"] for row in queue} == {True} and len(queue) >= 1  # those without a label yet
+    said = tmp_path / "said.csv"
+    said.write_text("file,label\nlate,hateful\n")
+    foreign.job("ingest", labels=str(said), split="dev")
+    assert len(foreign.at_hand().view("review_queue").collect()) == len(queue) - 1
+    looks = foreign.job("evaluate", "decide.threshold=1.0", split="dev").results["people"]
+    assert looks["reviewed"] == 1 and looks["left_to_people"] == looks["decided"] > VIDEOS
+    assert looks["disagreed"] == (truth(999) != "hateful")
 
 
 def test_others_cannot_be_asked_for_more(foreign):

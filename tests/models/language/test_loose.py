@@ -26,6 +26,22 @@ def test_the_value_at_a_path_is_found_in_whatever_shape_it_was_written(text):
     assert Names(LABELS).read(Where("$.verdict.label").of({}, text)) == ("hateful",)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'First {"label": "normal"}. On second thought {"label": "hateful"}.',
+        '```json\n{"label": "normal"}\n```\nNo:\n```json\n{"label": "hateful"}\n```',
+        "label: normal\nBut then\nlabel: hateful",
+    ],
+)
+def test_what_is_said_last_counts(text):
+    assert Where("$.label").of({}, text) == "hateful"
+
+
+def test_a_word_inside_of_another_field_is_no_answer():
+    assert Where("$.label").of({}, '{"why": "they say label: hateful, and I do not", "verdict": "normal"}') is None
+
+
 @pytest.mark.parametrize("text", [None, "", "I would rather not say.", '{"verdict": {}}', "labelled hateful", "[1, 2"])
 def test_what_is_not_there_is_not_guessed(text):
     assert Where("$.verdict.label").of({}, text) is None
