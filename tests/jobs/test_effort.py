@@ -9,7 +9,8 @@ import pytest
 from support import Lake
 
 from jobs.runtime.errors import UsageError
-from jobs.steps import serving
+from jobs.steps import serving, shadowing
+from lake.waves import Held
 from models.calibration.calibrator import load
 
 PLAN = ("effort.steps=[{n: 2}, {n: 4}]", "effort.agreement=1.0", "decide.coverage=0.6", "rollout.n=4")
@@ -79,3 +80,26 @@ def test_mistakes_are_told(adaptive):
         adaptive.job("calibrate", "effort.steps=[{n: 2}, {n: 2}]")
     with pytest.raises(UsageError, match=r"no labelled video .* has its 6 traces"):
         adaptive.job("calibrate", "effort.steps=[{n: 2}, {n: 6}]")
+
+
+def test_a_shadow_scores_beside_the_live_versions_and_fails_alone(adaptive, clip_factory, capsys, monkeypatch):
+    vote = adaptive.learned.results["vote"]["calibrator_id"]
+    shadow = adaptive.job("shadow", calibrator=vote).versions["scorer_id"]
+    night = adaptive.job("nightly", source=str(clip_factory("dev", 2)))
+    assert night.counts["shadow_scores"] == night.counts["shadow_decisions"] == night.counts["videos_in_scope"] == 2
+    assert night.versions["scorer_id"] != shadow
+    shown = {row["scorer_id"] for row in adaptive.at_hand().view("current_scores").collect()}
+    assert shadow not in shown and shadow in {row["scorer_id"] for row in adaptive.rows("scores")}
+
+    def stopped(run, scorer, scope):
+        if scorer.id == shadow:
+            raise Held("a gate stopped it")
+        whole(run, scorer, scope)
+
+    whole = shadowing.bring
+    monkeypatch.setattr(shadowing, "bring", stopped)
+    night = adaptive.job("nightly", source=str(clip_factory("dev", 4)))
+    assert night.counts["videos_scored"] == 2 and "shadow_scores" not in night.counts
+    assert "the shadow failed, the live versions did not: a gate stopped it" in capsys.readouterr().err
+    adaptive.job("shadow", none=True)
+    assert adaptive.at_hand().registry.shadow("handwriting") is None

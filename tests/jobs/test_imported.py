@@ -110,7 +110,7 @@ def test_taking_it_in_again_adds_nothing_and_more_rows_add_themselves(foreign, t
 def test_a_corrected_file_is_another_import_and_says_so(foreign, tmp_path):
     changed = tmp_path / "traces.jsonl"
     changed.write_text("\n".join(json.dumps(row | {"out": row["out"] + "!"}) for row in rows()))
-    with pytest.raises(Doubted, match="959 traces say something else than those that recipe .* has.*--by"):
+    with pytest.raises(Doubted, match=r"959 traces say something else than those that recipe .* has.*--by"):
         foreign.job("import-traces", source=str(changed), map=MAP, value=VALUES)
 
 
@@ -217,7 +217,7 @@ def test_what_loses_more_than_the_live_one_is_refused(foreign):
     foreign.job("rollback")
     cut = foreign.root / "registry" / "hate" / "live.json"
     cut.write_bytes(cut.read_bytes()[:40])
-    with pytest.raises(Damaged, match="live.json.*`deepintuit promote` writes it anew"):
+    with pytest.raises(Damaged, match=r"live.json.*`deepintuit promote` writes it anew"):
         foreign.job("score")
     text = foreign.learned.results["text"]["calibrator_id"]
     assert foreign.job("promote", calibrator=text).versions["calibrator_id"] == text
