@@ -525,8 +525,8 @@ FAULTS = (
     Fault(
         "a trace refused beyond those asked for takes its video out",
         "jobs/steps/serving.py",
-        " & (rollout_index < scorer.rollouts)",
-        "",
+        "(version == recipe.id) & (rollout_index < k)",
+        "(version == recipe.id)",
         "tests/jobs/steps/test_serving.py",
     ),
     Fault(

@@ -90,7 +90,7 @@ def test_a_label_outside_the_set_and_bad_sql(stopped, tmp_path):
     assert "sql: " in stopped("sql", "SELECT nothing FROM videos")
     line = stopped("sql", "SELECT * FROM current_score")
     assert (
-        "sql: expected a table or view of the lake, found current_score; there are current_facets, current_labels, "
+        "sql: expected a table or view of the lake, found current_score; there are current_facets, current_imports, "
         in line
     )
     assert "DIVIDE_BY_ZERO" in stopped("sql", "SELECT 1/0")
