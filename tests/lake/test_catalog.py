@@ -281,8 +281,9 @@ def test_a_promotion_empties_nothing(spark, tmp_path):
     assert shown == [[("s1", True)], [("s1", False)], [("s2", True)], [("s1", True)]]
 
 
-def test_the_review_queue_holds_what_abstained_least_certain_first(now):
-    assert [row["video_id"] for row in now["review_queue"]] == ["v3", "v2"]
+def test_the_review_queue_holds_what_abstained_and_nobody_has_labelled(now):
+    assert {row["video_id"] for row in now["current_scores"] if row["abstain"]} == {"v2", "v3"}
+    assert [row["video_id"] for row in now["review_queue"]] == ["v3"]  # people have said what v2 is
 
 
 def test_one_view_alone_says_the_same(spark, tmp_path):
