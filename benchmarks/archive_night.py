@@ -316,6 +316,7 @@ def _decisions(scores: pa.Table, versions: Versions) -> pa.Table:
             "label": pc.if_else(pa.array(clear), label, pa.scalar(None, pa.string())),
             "labels": given,
             "top_prob": top,
+            "expected_cost": pa.nulls(n, pa.float64()),
             "prediction_set": _alone(label),
             "abstain": ~clear,
             "reason": pc.if_else(pa.array(clear), "clear", "below_threshold"),

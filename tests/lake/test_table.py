@@ -57,7 +57,7 @@ def test_a_table_made_by_several_threads_at_once_is_made_once(tmp_path):
 def test_a_table_of_another_schema_version_is_refused(root, monkeypatch):
     monkeypatch.setattr(lake.table, "SCHEMA_VERSION", "7")
     for look in (create, check_version):
-        with pytest.raises(LakeError, match=r"things: expected schema version 6, found 5; .*lake\.root"):
+        with pytest.raises(LakeError, match=r"things: expected schema version 7, found 6; .*lake\.root"):
             look(THINGS, root)
 
 

@@ -20,7 +20,7 @@ def random_model(tmp_path_factory):
     return str(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # an engine that is closed takes with it what others of its process rest on
 def vllm_engine(random_model):
     from models.engines.vllm import VllmEngine
 
