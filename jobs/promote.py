@@ -17,9 +17,7 @@ from datetime import UTC, datetime
 from jobs.runtime import cli
 from jobs.runtime.errors import Doubted
 from jobs.runtime.run import Run
-from jobs.steps import promotion, rules, scorers
-from schemas.scorers import SCORERS
-from udfs.calibrator import open_calibrator
+from jobs.steps import promotion, rules
 
 TAKES_BUDGET = False
 
@@ -33,9 +31,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
                 f"calibrator {manifest['calibrator_id']} ({manifest['kind']}): {why}; --force promotes it all the same"
             )
         run.record.warn(f"promoted by --force: {why}")
-    open_calibrator(run.lake.registry.folder(run.task, manifest["calibrator_id"]))  # whole, or it is told here
-    scorer = scorers.of_manifest(manifest, rules.of_settings(run, manifest), run.label_set)
-    run.register(SCORERS, scorer.id, scorer.json)
+    scorer = rules.registered(run, manifest)
     live = scorer.versions | {
         "task": run.task,
         "rule": scorer.rule,

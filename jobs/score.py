@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from jobs.runtime import cli
 from jobs.runtime.run import Run
-from jobs.steps import rules, scope, scorers
+from jobs.steps import rules, scope
 from jobs.steps.scoring import score_all
 from schemas.decisions import DECISIONS
 from schemas.splits import STAGES
@@ -25,7 +25,7 @@ from schemas.splits import STAGES
 def run(run: Run, arguments: argparse.Namespace) -> None:
     calibrator_id = arguments.calibrator or run.lake.registry.live(run.task)["calibrator_id"]
     manifest = run.lake.registry.calibrator(run.task, calibrator_id)
-    scorer = scorers.of_manifest(manifest, rules.of_settings(run, manifest), run.label_set)
+    scorer = rules.scorer(run, manifest)
     chosen = scope.of_split(run, arguments.split, scorer.recipe)
     most = run.budget.max_videos
     if most is not None:

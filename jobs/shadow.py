@@ -16,9 +16,7 @@ from datetime import UTC, datetime
 from jobs.runtime import cli
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
-from jobs.steps import rules, scorers
-from schemas.scorers import SCORERS
-from udfs.calibrator import open_calibrator
+from jobs.steps import rules
 
 TAKES_BUDGET = False
 
@@ -31,14 +29,12 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         run.record.say("nothing scores beside the live versions any more")
         return
     manifest = run.lake.registry.calibrator(run.task, arguments.calibrator)
-    open_calibrator(run.lake.registry.folder(run.task, manifest["calibrator_id"]))  # whole, or it is told here
-    scorer = scorers.of_manifest(manifest, rules.of_settings(run, manifest), run.label_set)
+    scorer = rules.registered(run, manifest)
     if scorer.recipe.imported:
         raise UsageError(
             f"shadow: calibrator {manifest['calibrator_id']} reads traces of {scorer.recipe.json['by']}, which no night "
             "makes: `deepintuit score --calibrator` scores what was imported"
         )
-    run.register(SCORERS, scorer.id, scorer.json)
     versions = scorer.versions | {"rule": scorer.rule, "since": datetime.now(UTC).isoformat()}
     run.lake.registry.cast_shadow(run.task, versions)
     run.record.versions |= scorer.versions

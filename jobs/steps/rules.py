@@ -9,9 +9,25 @@ from safetensors import SafetensorError
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps.deciding import Rule
+from jobs.steps.scorers import Scorer, of_manifest
 from lake import storage
 from models.calibration import rules
 from models.calibration.judged import Judged
+from schemas.scorers import SCORERS
+from udfs.calibrator import open_calibrator
+
+
+def scorer(run: Run, manifest: dict[str, Any]) -> Scorer:
+    """A registered calibrator under the rule of the settings. Raises UsageError as `of_settings` and `of_manifest`."""
+    return of_manifest(manifest, of_settings(run, manifest), run.label_set)
+
+
+def registered(run: Run, manifest: dict[str, Any]) -> Scorer:
+    """The same, whole as its digest says and noted in the table scorers. Raises storage.Damaged, too."""
+    open_calibrator(run.lake.registry.folder(run.task, manifest["calibrator_id"]))
+    found = scorer(run, manifest)
+    run.register(SCORERS, found.id, found.json)
+    return found
 
 
 def of_settings(run: Run, manifest: dict[str, Any]) -> Rule:
