@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from models.language import grammar
 from models.language.loose import Names, Where, at
+from udfs.imported import READ_COLUMNS
 
 FOREIGN_COLUMNS = pa.schema(
     [
@@ -18,13 +19,7 @@ FOREIGN_COLUMNS = pa.schema(
         ("external_id", pa.string()),
         ("prompt", pa.string()),
         ("text", pa.string()),
-        ("status", pa.string()),
-        ("observation", pa.string()),
-        ("think", pa.string()),
-        ("answer", pa.string()),
-        ("label", pa.string()),
-        ("labels", pa.list_(pa.string())),
-        ("well_formed", pa.bool_()),
+        *READ_COLUMNS,
         ("refused_reason", pa.string()),
         ("refused_message", pa.string()),
     ]
@@ -88,8 +83,8 @@ def _read(row: Mapping[str, Any], value: Any, mapped: Mapped, names: Names, kind
     think = _text(mapped.think.of(row, text)) if mapped.think else None
     if mapped.answer is None:
         found = grammar.parse(text or "", kind, names.labels, several=names.several)
-        known = {name: getattr(found, name) for name in ("status", "observation", "answer", "labels", "well_formed")}
-        return known | {"text": text, "think": think or found.think, "label": found.label}
+        known = {name: getattr(found, name) for name in READ_COLUMNS.names}
+        return known | {"text": text, "think": think or found.think}
     answer = mapped.answer.of(row, text)
     labels = names.read(answer)
     return {

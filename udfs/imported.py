@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from models.language import grammar
 
-_READ = pa.schema(
+READ_COLUMNS = pa.schema(  # what is found in a text that somebody else wrote
     [
         ("status", pa.string()),
         ("observation", pa.string()),
@@ -26,7 +26,7 @@ IMPORTED_COLUMNS = pa.schema(
         ("split", pa.string()),
         ("rollout_index", pa.int32()),
         ("text", pa.string()),
-        *_READ,
+        *READ_COLUMNS,
     ]
 )
 
@@ -42,7 +42,7 @@ def read_traces(
             rows = []
             for row in batch.to_pylist():
                 found = grammar.parse(row["text"] or "", kind, labels, several=several, seconds=row["duration_s"])
-                rows.append(row | {name: getattr(found, name) for name in _READ.names})
+                rows.append(row | {name: getattr(found, name) for name in READ_COLUMNS.names})
             yield pa.RecordBatch.from_pylist(rows, IMPORTED_COLUMNS)
 
     return run
