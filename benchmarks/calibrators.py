@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,7 @@ class Calibrators:
         self.bench = Bench(folder)
         self.settings = self.bench.settings
         self.methods = Methods(LABELS, False)
+        self._told: dict[tuple[str, str, int], Told] = {}
 
     @cached_property
     def codes(self) -> tuple[str, ...]:
@@ -136,9 +137,13 @@ class Calibrators:
             ]
         return identity.digest(told)
 
-    @cache  # noqa: B019 - one object for the whole of a process
     def told(self, writer: str, split: str, count: int) -> Told:
         """Traces of a model, asked once and kept."""
+        if (writer, split, count) not in self._told:
+            self._told[writer, split, count] = self._asked(writer, split, count)
+        return self._told[writer, split, count]
+
+    def _asked(self, writer: str, split: str, count: int) -> Told:
         path = self.bench.folder / "traces" / f"{writer}-{_SEED}-{split}-{count}-{MOST}.json"
         about = self.bench.about(writer)
         if not path.exists() or json.loads(path.read_text())["about"] != about:
