@@ -75,6 +75,7 @@ def recipe_of(run: Run, by: str, mapped: Mapped, values: Mapping[str, str], rows
             f"import-traces: expected from 1 to {_MOST - 1} traces of a video over all prompts, found "
             f"{sum(most.values()) or 'none'}: do --map id= and prompt= name the right fields?"
         )
+    check_told(rows, mapped)
     videos, traces = kept.agg(F.count_distinct("video_id"), F.sum("count")).collect()[0]
     if traces < (1 - _GAPS) * videos * sum(most.values()):
         longest = (
@@ -98,6 +99,16 @@ def recipe_of(run: Run, by: str, mapped: Mapped, values: Mapping[str, str], rows
         prompts=dict(sorted(most.items())),
     )
     return Recipe(identity.digest(value), value, "")
+
+
+def check_told(rows: DataFrame, mapped: Mapped) -> None:
+    """Raises UsageError for a field that no row has: a mistyped one is no trace without an answer."""
+    kept = rows.where("refused_reason IS NULL")
+    if kept.where("text IS NOT NULL").isEmpty():
+        raise UsageError(f"--map text={','.join(mapped.texts)}: expected a field of the rows, found it in none of them")
+    beside = "prompt LIKE '%/%'" if len(mapped.texts) > 1 else "prompt <> ''"
+    if mapped.prompt and kept.where(beside).isEmpty():
+        raise UsageError(f"--map prompt={mapped.prompt}: expected a field of the rows, found it in none of them")
 
 
 def placed(run: Run, rows: DataFrame, recipe: Recipe) -> DataFrame:

@@ -271,6 +271,15 @@ def test_a_test_video_in_what_is_learned_from_is_refused(foreign, monkeypatch):
         ({"map": ["id=a", "text=b", "answer=/(/"]}, "expected a regular expression"),
         ({"map": MAP, "value": ["yes=cruel"]}, "expected labels of task hate, found cruel"),
         ({"map": ["id=asked", "text=out"], "value": []}, "expected from 1 to 127 traces of a video"),
+        (
+            {"map": ["id=clip.name", "text=ot", "prompt=asked"]},
+            "--map text=ot: expected a field of the rows, found it in none",
+        ),
+        (
+            {"map": ["id=clip.name", "text=out", "prompt=ask"]},
+            "--map prompt=ask: expected a field of the rows, found it in",
+        ),
+        ({"map": ["id=clip.nam", "text=out"]}, "expected from 1 to 127 traces of a video over all prompts, found none"),
         ({"map": MAP, "source": "nowhere.jsonl"}, "no such file"),
         ({"map": MAP, "source": __file__}, "expected a file that ends in .jsonl"),
     ],
