@@ -67,13 +67,20 @@ def read(run: Run, given: DataFrame, mapped: Mapped, values: Mapping[str, str]) 
 
 
 def recipe_of(run: Run, by: str, mapped: Mapped, values: Mapping[str, str], rows: DataFrame) -> Recipe:
-    """Identity of an import. Raises UsageError where a video has more traces than any plan of prompts makes, or none has."""
+    """Identity of an import. Raises UsageError where no row names a video, and where one has too many traces."""
     kept = rows.where("refused_reason IS NULL").groupBy("video_id", "prompt").count()
     most = {row["prompt"]: row["most"] for row in kept.groupBy("prompt").agg(F.max("count").alias("most")).head(_MOST)}
-    if not 0 < sum(most.values()) < _MOST:
+    if not most:
+        reasons = {row["refused_reason"]: row["count"] for row in rows.groupBy("refused_reason").count().collect()}
+        listed = ", ".join(f"{count} as {reason}" for reason, count in sorted(reasons.items())) or "the file is empty"
         raise UsageError(
-            f"import-traces: expected from 1 to {_MOST - 1} traces of a video over all prompts, found "
-            f"{sum(most.values()) or 'none'}: do --map id= and prompt= name the right fields?"
+            f"import-traces: expected rows that name a video in the field {mapped.id}, found none ({listed}): "
+            "--map id= names another field, or the file is another one"
+        )
+    if sum(most.values()) >= _MOST:
+        raise UsageError(
+            f"import-traces: expected at most {_MOST - 1} traces of a video over all prompts, found {sum(most.values())} or "
+            "more: do --map id= and prompt= name the right fields?"
         )
     check_told(rows, mapped)
     videos, traces = kept.agg(F.count_distinct("video_id"), F.sum("count")).collect()[0]
