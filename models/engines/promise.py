@@ -122,8 +122,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Classified:
-    """logprobs: float64 [tails, codes], natural log of the raw distribution over the whole vocabulary; None where the
-    question was refused, then `error` says why. cached_tokens: of the prompts, those that had not to be computed again."""
+    """logprobs: float64 [tails, codes], natural log of the raw distribution over the whole vocabulary, NaN behind a tail
+    that has no room; None where the question was refused. `error` says why something is not known. cached_tokens: of the
+    prompts, those that had not to be computed again."""
 
     key: str
     logprobs: np.ndarray | None
@@ -241,6 +242,26 @@ def _check_clip(clip: Clip, cell: int) -> None:
         raise RequestRefused(
             f"clip: expected a time for each of {len(pixels)} pictures, ascending within {clip.duration} s, found {times}"
         )
+
+
+def with_room(tails: Sequence[Sequence[int]], prompt_tokens: int, max_model_len: int) -> tuple[list[int], str | None]:
+    """Which tails of a question have room, and why others have none. Raises RequestRefused where none has."""
+    longest = max_model_len - prompt_tokens - 1
+    kept = [number for number, tail in enumerate(tails) if len(tail) <= longest]
+    try:
+        check_room(max(map(len, tails)) + 1, prompt_tokens, max_model_len)
+    except RequestRefused as error:
+        if not kept:
+            raise
+        return kept, str(error)
+    return kept, None
+
+
+def spread(found: Sequence[Sequence[float]], kept: Sequence[int], tails: int) -> np.ndarray:
+    """Log-probabilities [tails, codes] from those behind the kept tails; NaN behind the others."""
+    logprobs = np.full((tails, len(found[0])), np.nan)
+    logprobs[list(kept)] = found
+    return logprobs
 
 
 def check_room(new_tokens: int, prompt_tokens: int, max_model_len: int) -> None:

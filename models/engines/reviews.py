@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from models.engines.asking import Asked, Asking, Task
 from models.engines.promise import Classified, Engine, Question
 from models.video.clip import Clip
@@ -47,7 +49,7 @@ class Reviews(Asking):
     def _rows_of(self, task: Task, answer: Classified, seconds: float) -> Iterator[dict]:
         for place, index in enumerate(_indices(task)):
             row = self._blank(task, index) | {"prompt_tokens": answer.prompt_tokens}
-            if answer.logprobs is None:
+            if answer.logprobs is None or np.isnan(answer.logprobs[place]).any():  # refused, or no room for this trace
                 yield row | {"status": "generation_error", "finish_reason": "error", "error": answer.error}
                 continue
             found = dict(zip(self._plan.codes, answer.logprobs[place].tolist(), strict=True))

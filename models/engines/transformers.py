@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from transformers import (
@@ -33,6 +32,8 @@ from models.engines.promise import (
     Scored,
     check,
     check_room,
+    spread,
+    with_room,
 )
 from models.engines.stream import Streaming
 from models.engines.weights import whole
@@ -103,8 +104,8 @@ class TransformersEngine(Streaming):
         ids = code_ids(self._tokenizer, codes)
         inputs = self._inputs(question, 1)
         tails = [encode(self._tokenizer, tail) for tail in question.tails]
-        check_room(max(map(len, tails)) + 1, inputs["input_ids"].shape[1], self._spec.max_model_len)
-        self._waiting.append(partial(self._answer, question, inputs, tails, ids))
+        kept, error = with_room(tails, inputs["input_ids"].shape[1], self._spec.max_model_len)
+        self._waiting.append(partial(self._answer, question, inputs, tails, kept, error, ids))
 
     def step(self) -> list[Completion | Classified]:
         self._must_live()
@@ -206,11 +207,18 @@ class TransformersEngine(Streaming):
             return torch.cat([begun.logits[0, -1:], rest.logits[0]]).float().log_softmax(-1)
 
     def _answer(
-        self, question: Question, inputs: dict[str, Any], tails: Sequence[Sequence[int]], ids: Sequence[int]
+        self,
+        question: Question,
+        inputs: dict[str, Any],
+        tails: Sequence[Sequence[int]],
+        kept: Sequence[int],
+        error: str | None,
+        ids: Sequence[int],
     ) -> list[Completion | Classified]:
         self._use(question.adapter)
-        found = [self._forced(inputs, tail)[-1, list(ids)].tolist() for tail in tails]
-        return [Classified(question.key, np.array(found), inputs["input_ids"].shape[1])]
+        found = [self._forced(inputs, tails[number])[-1, list(ids)].tolist() for number in kept]
+        logprobs = spread(found, kept, len(tails))
+        return [Classified(question.key, logprobs, inputs["input_ids"].shape[1], error=error)]
 
     def _run(
         self, request: Request, inputs: dict[str, Any], sampling: Sampling, scores: LabelScores | None, each: bool

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
-import numpy as np
-
 from models.engines.promise import (
     Classified,
     Completion,
@@ -25,6 +23,8 @@ from models.engines.promise import (
     Scored,
     check,
     check_room,
+    spread,
+    with_room,
 )
 from models.engines.stream import Streaming
 from models.engines.vllm_start import prepare_environment, start
@@ -105,15 +105,14 @@ class VllmEngine(Streaming):
         self._must_live()
         ids = code_ids(self._tokenizer, codes)
         prompt = self._rendered(question)
-        looks = tuple(Look(encode(self._tokenizer, tail), ids) for tail in question.tails)
-        tokens = len(prompt["prompt_token_ids"])
-        check_room(max(len(look.tail) for look in looks) + 1, tokens, self._spec.max_model_len)
+        tokens, tails = len(prompt["prompt_token_ids"]), [encode(self._tokenizer, tail) for tail in question.tails]
+        kept, error = with_room(tails, tokens, self._spec.max_model_len)
 
         def done(found: list[Found], cached: int) -> Iterator[Classified]:
-            logprobs = np.array([[at[token] for token in ids] for at in found])
-            yield Classified(question.key, logprobs, tokens, cached)
+            logprobs = spread([[at[token] for token in ids] for at in found], kept, len(tails))
+            yield Classified(question.key, logprobs, tokens, cached, error)
 
-        self._look(question, prompt, (), looks, done)
+        self._look(question, prompt, (), [Look(tails[number], ids) for number in kept], done)
 
     def step(self) -> list[Completion | Classified]:
         self._must_live()

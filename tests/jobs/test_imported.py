@@ -293,18 +293,20 @@ def test_mistakes_are_told(foreign, arguments, said):
         foreign.job("import-traces", **({"source": str(foreign.source)} | arguments))
 
 
-def test_people_are_asked_until_they_have_said(foreign, tmp_path):
+def test_people_are_asked_until_they_have_said_and_the_next_calibrator_learns_it(foreign, tmp_path):
     foreign.job("promote", "decide.threshold=1.0", force=True)  # all is left to people
     foreign.job("score", "decide.threshold=1.0")
     queue = foreign.at_hand().view("review_queue").collect()
     assert {row["abstain"] for row in queue} == {True} and len(queue) >= 1  # those without a label yet
     said = tmp_path / "said.csv"
     said.write_text("file,label\nlate,hateful\n")
-    foreign.job("ingest", labels=str(said), split="dev")
+    foreign.job("ingest", labels=str(said), split="calibrate")
     assert len(foreign.at_hand().view("review_queue").collect()) == len(queue) - 1
-    looks = foreign.job("evaluate", "decide.threshold=1.0", split="dev").results["people"]
+    looks = foreign.job("evaluate", "decide.threshold=1.0", split="calibrate").results["people"]
     assert looks["reviewed"] == 1 and looks["left_to_people"] == looks["decided"] > VIDEOS
     assert looks["disagreed"] == (truth(999) != "hateful")
+    taught = foreign.job("calibrate", traces=foreign.recipe)
+    assert taught.counts["videos_train"] == foreign.learned.counts["videos_train"] + 1
 
 
 def test_others_cannot_be_asked_for_more(foreign):

@@ -81,6 +81,7 @@ def test_a_question_that_cannot_be_asked_costs_only_itself(both):
     asked = [
         Question("no clip", prompt, ()),
         Question("long", prompt, (clip,), (" word" * 9000,)),
+        Question("one long", prompt, (clip,), ("", " word" * 9000, " word")),
         Question("adapter", prompt, (clip,), adapter="mine"),
         Question("crooked", prompt, (replace(clip, pixels=clip.pixels[:, 1:]),)),
         Question("fine", prompt, (clip,)),
@@ -89,7 +90,10 @@ def test_a_question_that_cannot_be_asked_costs_only_itself(both):
         found = {done.key: done for done in each.classify(iter(asked), CODES)}
         assert found["fine"].error is None and found["fine"].logprobs.shape == (1, 4)
         assert "once for each clip, 0 in all, found it 1 times" in found["no clip"].error
-        assert "max_model_len=8192" in found["long"].error
+        assert "max_model_len=8192" in found["long"].error and found["long"].logprobs is None
+        assert "max_model_len=8192" in found["one long"].error
+        assert np.isnan(found["one long"].logprobs).all(axis=1).tolist() == [False, True, False]
+        assert not np.isnan(found["one long"].logprobs[[0, 2]]).any()
         assert "expected one that this engine was opened with (none), found 'mine'" in found["adapter"].error
         assert "sides of whole tokens" in found["crooked"].error
     with pytest.raises(ValueError, match="code 'two words'"):

@@ -78,17 +78,27 @@ def test_reviews_are_what_the_trainer_computes_of_the_same_words(vllm_engine, ra
 
 
 def test_what_cannot_be_watched_or_asked_is_a_row_that_says_why(vllm_engine):
-    tasks = [task("bad", 0, 1), task("1", 0), task("2", 0, told={0: "so " * 2000}), task("away", 0), task("3")]
+    long = {0: "so " * 2000, 1: TOLD[1]}
+    tasks = [
+        task("bad", 0, 1),
+        task("1", 0),
+        task("2", 0, told=long),
+        task("4", 0, 1, told=long),
+        task("away", 0),
+        task("3"),
+    ]
     found = {(row["video_id"], row["rollout_index"]): row for row in Reviews(PLAN, vllm_engine).rows(tasks)}
     assert {key: row["status"] for key, row in found.items()} == {
         ("vbad", 0): "decode_error",
         ("vbad", 1): "decode_error",
         ("v1", 0): "ok",
         ("v2", 0): "generation_error",
+        ("v4", 0): "generation_error",
+        ("v4", 1): "ok",
         ("vaway", 0): "generation_error",
     }
     assert found["vbad", 0]["error"] == "no_frames: nothing in it" and found["vbad", 0]["label"] is None
-    assert "max_model_len" in found["v2", 0]["error"]
+    assert "max_model_len" in found["v2", 0]["error"] and "max_model_len" in found["v4", 0]["error"]
 
 
 class Scripted:
