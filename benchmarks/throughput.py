@@ -1,10 +1,11 @@
 """What a calibrator that watches the video costs beside the rollouts that it reviews, on one engine: no Spark, no lake.
 
-    python -m benchmarks.throughput [--clips 200] [--model FOLDER]
+    python -m benchmarks.throughput [--clips 200] [--model FOLDER] [--tokens 64]
 
 The embedded model writes K = 4 traces of each clip and then reviews them, as `calibrate.kind: vlm` would; decoding is part
 of both, the start of decoders is not. The share holds for traces of the length that is printed: longer ones make rollouts
-dearer by every token, and reviews by what reading them takes.
+dearer by every token, and reviews by what reading them takes. --tokens has all traces be so long: an end that comes earlier
+is not taken for one, as vLLM's own benchmarks do with `ignore_eos`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import csv
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,11 @@ from conf.sections import CONF, Settings
 from conf.settings import load
 from jobs.steps import recipes
 from models.engines.asking import Task
-from models.engines.process import close_engine, open_engine
+from models.engines.process import open_engine
+from models.engines.promise import EngineSpec, Request, Sampling, Scored
 from models.engines.reviews import ReviewPlan, Reviews
 from models.engines.rollouts import Rollouts
+from models.engines.vllm import VllmEngine
 from models.handwriting import clips
 from models.language.codes import choose
 from models.language.review import BEFORE, DEFAULT_TEMPLATE, review_text, said
@@ -51,6 +55,20 @@ def review_plan(settings: Settings, folder: str) -> ReviewPlan:
     )
 
 
+class Lengthy(VllmEngine):
+    """Draws `tokens` tokens of every rollout, whatever the model says of its end."""
+
+    def __init__(self, spec: EngineSpec, tokens: int) -> None:
+        super().__init__(spec)
+        self._tokens = tokens
+
+    def submit(self, request: Request, sampling: Sampling, scored: Scored = None, token_logprobs: bool = False) -> None:
+        super().submit(request, replace(sampling, max_tokens=self._tokens, stop=()), scored, token_logprobs)
+
+    def _parameters(self, **chosen: Any) -> Any:
+        return super()._parameters(**chosen, ignore_eos=True)
+
+
 def timed(work: Callable[[Callable[[], None]], Any]) -> tuple[Any, float]:
     """What it gives, and its seconds from the first decoded clip on: how long decoders take to start is no part of it."""
     began: list[float] = []
@@ -62,6 +80,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--model", metavar="FOLDER", help="another model than the embedded one, of the same task")
+    parser.add_argument(
+        "--tokens", type=int, metavar="N", help="of every trace; without it they end where the model says"
+    )
     asked = parser.parse_args()
     settings = load(str(CONF / "handwriting.yaml"), [f"model.path={asked.model}"] if asked.model else [])
     plan = recipes.plan(recipes.of_settings(settings), settings)
@@ -71,7 +92,7 @@ def main() -> None:
         clips.generate(data, "calibrate", asked.clips + WARM, SEED, workers=2)
         with (data / "labels.csv").open(newline="") as file:
             paths = [str(data / row["file"]) for row in csv.DictReader(file)]
-        engine = open_engine(plan.engine)
+        engine = Lengthy(plan.engine, asked.tokens) if asked.tokens else open_engine(plan.engine)
 
         def rollouts(some: list[str], begin: Callable[[], None]) -> dict[str, list[dict]]:
             found: dict[str, list[dict]] = {path: [] for path in some}
@@ -89,7 +110,7 @@ def main() -> None:
         reviews(rollouts(paths[:WARM], lambda: None), lambda: None)
         traces, rolling = timed(lambda begin: rollouts(paths[WARM:], begin))
         ok, looking = timed(lambda begin: reviews(traces, begin))
-    close_engine()
+    engine.close()
     number, tokens = K * asked.clips, np.mean([trace["tokens"] for own in traces.values() for trace in own])
     if ok != number:
         raise RuntimeError(f"{number} reviews were asked for, {ok} came")
