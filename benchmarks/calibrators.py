@@ -3,7 +3,7 @@
     python -m benchmarks.calibrators [--missing] [--only NAME,...] [--folder build/ablation]
 
 Prints the table of what is known; --missing computes what is not. The traces are those of models of `make ablation`
-(seed 0): K = 8 of each of 2,400 clips of the split calibrate, of which 300 are for temperatures of what watches alone, and
+(seed 0): K = 8 of each of 4,800 clips of the split calibrate, of which 300 are for temperatures of what watches alone, and
 of its 1,008 test clips. What watches the video (`vlm`) learns from four traces of each clip by the settings of
 calibrate.vlm, as `calibrate` would; it begins as another model, or learns from another one's traces, where its name says so.
 One row is one file in benchmarks/results/calibrators, with the digest of what it was made by: settings and models, not code.
@@ -43,7 +43,7 @@ from models.language.review import BEFORE, DEFAULT_TEMPLATE, review_text, said
 
 RESULTS = PROJECT / "benchmarks" / "results" / "calibrators"
 DOCUMENT = PROJECT / "docs" / "calibrators.md"
-LEARN, TEMPER, MOST, K = 2100, 300, 8, 4
+LEARN, TEMPER, MOST, K = 4500, 300, 8, 4
 STEPS = (2, 4, 8)
 _RULE, _FOLDS, _SEED = "models.handwriting.rule:label_argued", 5, 0
 _FIGURES = ("accuracy", "macro_f1", "ece", "nll", "shifted")

@@ -110,7 +110,9 @@ class Waves(Section):
     seconds: float = Field(gt=0, description="aim for one wave")
     first_rate: float = Field(gt=0, description="rollouts per second assumed until a wave was measured")
     max_attempts: int = Field(ge=1, description="tries of a rollout that failed for a passing reason")
-    max_refused: float = Field(ge=0, le=1, description="share of refused rows above which a wave is held")
+    max_refused: float = Field(
+        ge=0, le=1, description="a wave is held where surely a larger share of its rows breaks the contract"
+    )
     lease_seconds: float = Field(gt=0, description="silence after which another host's run counts as dead")
 
 

@@ -41,6 +41,7 @@ JOBS = {
     "backfill": "bring older videos to the live versions, with an estimate first",
     "maintain": "compact tables, remove what nothing names any more",
     "waves": "list, release or discard staged waves",
+    "quality": "what the checks of each table found lately, worst first",
     "status": "backlog, waves, refusals, live versions",
     "sql": "query the lake's tables and views",
 }

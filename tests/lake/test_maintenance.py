@@ -123,7 +123,7 @@ def test_what_a_held_wave_staged_stays_and_can_still_be_released(spark, tmp_path
     root = str(tmp_path)
     create_all(root)
     lake = Lake(root, lambda: spark)
-    held = put_down(lake, good=1, broken=1)
+    held = put_down(lake, good=1, broken=3)
     assert recover(lake, 120).held
     upkeep(SCORES, root, "upkeep", 128 << 20, 0)
     assert settle(lake, held, release=True).landed["scores"].rows == 1

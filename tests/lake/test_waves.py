@@ -149,7 +149,7 @@ def test_a_kill_between_the_files_of_a_wave_leaves_nothing_to_see(lake):
 
 def test_a_kill_inside_the_removal_does_not_bring_a_released_wave_back(lake, monkeypatch):
     """What is left of it must not read as a wave that still waits: its table would be blocked, although all is there."""
-    wave = put_down(lake, good=1, broken=1)
+    wave = put_down(lake, good=1, broken=3)
     with pytest.raises(Held):
         settle(lake, wave)
 
@@ -162,7 +162,31 @@ def test_a_kill_inside_the_removal_does_not_bring_a_released_wave_back(lake, mon
         patched.setattr(storage.shutil, "rmtree", half)
         settle(lake, wave, release=True)
     assert mended(lake) == (0, 1)
-    complete(lake, wave, good=1, broken=1)
+    complete(lake, wave, good=1, broken=3)
+
+
+@pytest.mark.parametrize(
+    ("broken", "rows", "stops"),
+    [
+        (0, 0, False),
+        (1, 1, False),
+        (2, 2, True),
+        (1, 3, False),
+        (3, 20, False),
+        (6, 20, True),
+        (250, 5000, False),
+        (300, 5000, True),
+        (5000, 5000, True),
+    ],
+)
+def test_a_wave_stops_where_chance_does_not_explain_what_broke(broken, rows, stops):
+    assert waves.surely_more(broken, rows, 0.05) == stops
+
+
+def test_one_bad_row_of_three_stops_nothing(lake):
+    wave = put_down(lake, good=2, broken=1)
+    assert settle(lake, wave).landed["scores"].rows == 2
+    complete(lake, wave, good=2, broken=1)
 
 
 def test_a_settled_wave_cannot_be_settled_again(lake):
@@ -179,7 +203,7 @@ def test_a_wave_of_a_run_that_was_fenced_out_is_dropped(lake):
 
 
 def test_a_wave_that_was_held_for_long_has_its_results_once(lake, monkeypatch):
-    wave = put_down(lake, good=1, broken=1)
+    wave = put_down(lake, good=1, broken=3)
     assert recover(lake, SILENCE).held
     before = sorted(row["check"] for row in of_wave(lake, wave, QUALITY))
     once = commit.note_once

@@ -1,0 +1,82 @@
+"""Given what the checks of some waves found, then what fails now is told first, with how it was before."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from support import Lake
+
+from jobs.runtime import cli
+from lake import commit
+from lake.catalog import create_all
+from schemas.quality import QUALITY
+
+
+def result(wave: int, check: str, unexpected: int, days_ago: float) -> dict:
+    return {
+        "wave_id": f"w{wave}",
+        "table": "traces",
+        "check": check,
+        "success": unexpected == 0,
+        "unexpected": unexpected,
+        "rows": 100,
+        "expected": f"{check} holds",
+        "checked_at": datetime.now(UTC) - timedelta(days=days_ago),
+    }
+
+
+@pytest.fixture(scope="module")
+def checked(spark, tmp_path_factory):
+    """fails fails in the newest wave, mended failed before that, rises fails more than it did, old was long ago."""
+    lake = Lake(tmp_path_factory.mktemp("quality") / "lake")
+    found = {
+        "fails": {1: 0, 2: 10, 3: 5},
+        "mended": {1: 0, 2: 40, 3: 0},
+        "rises": {1: 2, 2: 10, 3: 30},
+        "fine": {1: 0, 2: 0, 3: 0},
+    }
+    days = {1: 10, 2: 3, 3: 1}
+    rows = [result(wave, check, bad, days[wave]) for check, own in found.items() for wave, bad in own.items()]
+    create_all(str(lake.root))
+    noted = [*rows, result(0, "old", 100, 90)]
+    commit.note_once(QUALITY, str(lake.root), noted, "checked", "ingest-20260102T030405-abcdef.w00001")
+    return lake
+
+
+def quality(lake, capsys, *arguments: str) -> tuple[int, dict, str]:
+    code = cli.main(["quality", "--conf", "conf/local.yaml", "--set", f"lake.root={lake.root}", *arguments])
+    said = capsys.readouterr()
+    return code, json.loads(said.out), said.err
+
+
+def own(found: list[dict]) -> list[tuple]:
+    return [
+        (row["check"], row["waves_failed"], row["share"], row["share_before"])
+        for row in found
+        if row["table"] == "traces"
+    ]
+
+
+def test_what_fails_now_comes_first_the_worst_before_the_others(checked, capsys):
+    code, document, _ = quality(checked, capsys, "--days", "7")
+    assert code == 0
+    assert own(document["failing_now"]) == [("rises", 2, 0.2, 0.02), ("fails", 2, 0.075, 0.0)]
+    assert own(document["failed_lately"]) == [("mended", 1, 0.2, 0.0)]
+    assert document["failing_now"][0]["newest_wave"] == {"wave_id": "w3", "unexpected": 30, "rows": 100}
+    assert document["failing_now"][0]["expected"] == "rises holds"
+
+
+def test_of_days_without_a_wave_nothing_is_known(checked, capsys):
+    _, document, _ = quality(checked, capsys, "--days", "30")
+    assert own(document["failing_now"])[0] == ("rises", 3, pytest.approx(0.14), None)
+
+
+def test_strict_ends_a_pipeline(checked, capsys):
+    code, document, said = quality(checked, capsys, "--strict")
+    assert code == 3 and len(document["failing_now"]) == 2
+    (line,) = said.splitlines()
+    assert line.startswith(
+        "deepintuit: quality: 2 checks failed in the newest wave of their table (traces.rises: 30 of 100"
+    )
