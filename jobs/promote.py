@@ -43,7 +43,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     run.record.versions |= scorer.versions
     run.record.say(
         f"live for {run.task}: scorer {scorer.id} (calibrator {live['calibrator_id']}, recipe {live['recipe_id']}), rule "
-        f"{live['rule_id']} {scorer.rule}"
+        f"{live['rule_id']} {scorer.rule}; `nightly` and `backfill` decide by it, `score` where its settings say the same"
     )
 
 

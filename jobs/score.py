@@ -34,6 +34,12 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         run.record.deferred = todo.count() > most
         chosen = scope.fix(run, "scope", scope.oldest(todo, most))
     score_all(run, scorer, chosen)
+    live = run.lake.registry.live(run.task) if not arguments.calibrator else None
+    if live and (scorer.id, scorer.rule_id) != (live["scorer_id"], live["rule_id"]):
+        run.record.warn(
+            f"decided by rule {scorer.rule_id} of the settings, live is {live['rule_id']}: these decisions are not what "
+            "`is_live` names, give `score` the settings that `promote` was given"
+        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

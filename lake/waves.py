@@ -35,7 +35,6 @@ from schemas.runs import RUNS
 from schemas.table import Table
 from schemas.tables import BY_NAME
 
-
 _DOUBT = 0.01
 
 
@@ -145,7 +144,7 @@ def check_files(root: str, wave: Wave, output: Staged) -> None:
 def gate(lake: Lake, wave: Wave, manifest: Manifest, audited: dict[str, Audited]) -> None:
     """Raises Held, and leaves the reason beside the wave, where surely too many rows broke their contract."""
     faults = [
-        f"{name}: {found.broken} of {found.staged.rows} rows broke the contract, which is more than {manifest.max_refused:.0%} "
+        f"{name}: {found.broken} of {found.staged.rows} rows broke the contract, more than {manifest.max_refused:.0%} "
         f"({'; '.join(entry['check'] for entry in found.results if not entry['success'])})"
         for name, found in audited.items()
         if surely_more(found.broken, found.staged.rows, manifest.max_refused)

@@ -42,7 +42,8 @@ class Mapped:
 def read_foreign(
     mapped: Mapped, names: Names, kind: str
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """For mapInArrow: row (its number), line (JSON) in; FOREIGN_COLUMNS out, for each row as many as there are texts.
+    """For mapInArrow: row (its number), line (JSON; NULL: no UTF-8) in; FOREIGN_COLUMNS out, for each row as many as there
+    are texts.
 
     kind: the grammar of traces without `answer`. A row that is no JSON, or without an id, is one row with refused_reason.
     """
@@ -55,8 +56,11 @@ def read_foreign(
     return run
 
 
-def _traces(number: int, line: str, mapped: Mapped, names: Names, kind: str) -> Iterator[dict[str, Any]]:
+def _traces(number: int, line: str | None, mapped: Mapped, names: Names, kind: str) -> Iterator[dict[str, Any]]:
     blank = dict.fromkeys(FOREIGN_COLUMNS.names) | {"row": number}
+    if line is None:
+        yield blank | {"refused_reason": "broken_row", "refused_message": "expected a row in UTF-8, found other bytes"}
+        return
     try:
         row = json.loads(line, strict=False)
     except (ValueError, RecursionError) as error:

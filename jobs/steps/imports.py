@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, Window
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -43,13 +45,21 @@ def lines(run: Run, path: str, mapped: Mapped) -> DataFrame:
     if kind is None:
         raise UsageError(f"--source {path}: expected a file that ends in {', '.join(KINDS)}")
     if kind == ".jsonl":
-        rows = spark.read.text(uri).where("trim(value) <> ''").withColumnRenamed("value", "line")
+        whole_text = F.when(F.is_valid_utf8("value"), F.col("value"))  # Python could not even take the others in
+        rows = spark.read.text(uri).where("trim(value) <> ''").select(whole_text.alias("line"))
     else:
-        table = spark.read.parquet(uri) if kind == ".parquet" else read_table(spark, path)
+        table = _parquet(spark, path, uri) if kind == ".parquet" else read_table(spark, path)
         whole = [field for field in (mapped.id, *mapped.texts) if "." not in field]
         check_columns(f"--source {path}", table.columns, whole, "--map")
         rows = table.select(F.to_json(F.struct("*"), {"ignoreNullFields": "false"}).alias("line"))
     return rows.select(F.monotonically_increasing_id().alias("row"), "line")
+
+
+def _parquet(spark: SparkSession, path: str, uri: str) -> DataFrame:
+    try:
+        return spark.read.parquet(uri)
+    except (PySparkException, Py4JJavaError):
+        raise UsageError(f"--source {path}: expected a Parquet file, found another or none that can be read") from None
 
 
 def read(run: Run, given: DataFrame, mapped: Mapped, values: Mapping[str, str]) -> DataFrame:
@@ -72,7 +82,9 @@ def recipe_of(run: Run, by: str, mapped: Mapped, values: Mapping[str, str], rows
     most = {row["prompt"]: row["most"] for row in kept.groupBy("prompt").agg(F.max("count").alias("most")).head(_MOST)}
     if not most:
         reasons = {row["refused_reason"]: row["count"] for row in rows.groupBy("refused_reason").count().collect()}
-        listed = ", ".join(f"{count} as {reason}" for reason, count in sorted(reasons.items())) or "the file is empty"
+        if not reasons:
+            raise UsageError("import-traces: expected rows, found an empty file")
+        listed = ", ".join(f"{count} as {reason}" for reason, count in sorted(reasons.items()))
         raise UsageError(
             f"import-traces: expected rows that name a video in the field {mapped.id}, found none ({listed}): "
             "--map id= names another field, or the file is another one"

@@ -124,6 +124,31 @@ def test_half_an_emoji_is_no_reason_to_stop(foreign, tmp_path):
     assert texts == {"cut ?", "whole"}
 
 
+def test_a_line_in_another_encoding_is_refused_alone(foreign, tmp_path):
+    odd = tmp_path / "odd.jsonl"
+    odd.write_bytes(
+        '{"clip": {"name": "l1"}, "out": "sch\xf6n"}\n'.encode("latin-1") + b'{"clip": {"name": "l2"}, "out": "fine"}'
+    )
+    taken = foreign.job("import-traces", source=str(odd), map=["id=clip.name", "text=out"])
+    assert taken.counts["traces_new"] == 1 and taken.counts["refused_broken_row"] == 1
+    (refused,) = [row for row in foreign.rows("quarantine") if taken.versions["recipe_id"] in row["row_key"]]
+    assert refused["message"] == "expected a row in UTF-8, found other bytes"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("bin.jsonl", bytes(range(128, 256)), "found none (1 as broken_row)"),
+        ("bin.parquet", bytes(range(256)), "expected a Parquet file, found another"),
+        ("empty.jsonl", b"\n \n", "expected rows, found an empty file"),
+    ],
+)
+def test_a_file_of_another_kind_is_told(foreign, tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=re.escape(said)):
+        foreign.job("import-traces", source=str(tmp_path / name), map=["id=clip.name", "text=out"])
+
+
 def test_one_name_for_many_videos_is_told(foreign, tmp_path):
     heap = tmp_path / "heap.jsonl"
     given = [{"id": "unknown", "out": f"text {number}"} for number in range(50)]

@@ -185,7 +185,7 @@ def test_a_wave_stops_where_chance_does_not_explain_what_broke(broken, rows, sto
 
 def test_one_bad_row_of_three_stops_nothing(lake):
     wave = put_down(lake, good=2, broken=1)
-    assert settle(lake, wave).landed["scores"].rows == 2
+    assert mended(lake) == (1, 0)
     complete(lake, wave, good=2, broken=1)
 
 
