@@ -10,15 +10,24 @@ from jobs.runtime.errors import UsageError
 from lake import storage
 from lake.listing import walk
 
+_HEADER = 1 << 16  # bytes, of which the first line is looked at
+
 
 def read_table(spark: SparkSession, path: str) -> DataFrame:
     """A CSV, or a TSV by its name, with a line of column names; cells may hold line breaks between quotes.
 
-    Rows without anything in them, as spreadsheets leave them at the end, are left out.
+    Columns may be separated by semicolons or tabs instead, as spreadsheets do where the comma is in numbers. Rows without
+    anything in them, as spreadsheets leave them at the end, are left out.
     """
-    separator = "\t" if path.lower().endswith(".tsv") else ","
+    separator = "\t" if path.lower().endswith(".tsv") else _separator(storage.read_start(path, _HEADER))
     table = spark.read.csv(storage.absolute(path), header=True, sep=separator, multiLine=True, escape='"')
     return table.dropna("all") if table.columns else table
+
+
+def _separator(start: bytes) -> str:
+    """By the line of column names: a comma wherever there is one, so that lists in cells below mean nothing."""
+    header = start.split(b"\n")[0].decode(errors="replace")
+    return next((mark for mark in ",;\t" if mark in header), ",")
 
 
 def find(flag: str, path: str) -> storage.Entry:
@@ -38,7 +47,7 @@ def check_columns(path: str, found: list[str], wanted: list[str], settings: str 
     missing = [name for name in wanted if name not in found]
     if not found:
         raise UsageError(f"{path}: expected a line with the names of the columns, found an empty file")
-    if len(found) == 1 and (other := next((mark for mark in ";|\t" if mark in found[0]), None)):
+    if len(found) == 1 and (other := next((mark for mark in ",;|" if mark in found[0]), None)):
         raise UsageError(
             f"{path}: expected columns separated by {'tabs' if path.lower().endswith('.tsv') else 'commas'}, found "
             f"{other!r}: save it as CSV with commas, or as .tsv with tabs"

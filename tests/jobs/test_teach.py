@@ -355,15 +355,15 @@ def test_what_a_template_opened_belongs_to_the_text(spark):
         ({"model": CHECKPOINT, "seed": 1}, "--seed goes with --oracle, found it with --model"),
         ({"file": "no-such.csv"}, "--file no-such.csv: no such file"),
         ({"file": "LABELS"}, "expected a column 'trace', found 'file', 'label', 'split', 'digits'"),
-        ({"file": "SEMICOLONS"}, "expected columns separated by commas, found ';': save it as CSV with commas"),
+        ({"file": "BARS"}, "expected columns separated by commas, found '|': save it as CSV with commas"),
         ({"model": "nobody"}, "--model nobody: expected a folder in Hugging Face layout or a registered model"),
         ({"oracle": 1.5}, "--oracle 1.5: expected a rate of errors from 0 to 1"),
     ],
 )
 def test_mistakes_are_told(taught, tmp_path, arguments, said):
     spreadsheet = tmp_path / "saved.csv"
-    spreadsheet.write_text("file;trace\na.mp4;so\n")
-    files = {"LABELS": taught.labels, "SEMICOLONS": spreadsheet}
+    spreadsheet.write_text("file|trace\na.mp4|so\n")
+    files = {"LABELS": taught.labels, "BARS": spreadsheet}
     given = {name: str(files.get(value, value)) if name == "file" else value for name, value in arguments.items()}
     with pytest.raises(UsageError) as told:
         taught.job("teach", **given)

@@ -57,12 +57,19 @@ def published(spark, tmp_path, table: Table, rows, labels: LabelSet = SLUGS) -> 
         ("file,label,split\na,rising,train\n", r"expected a split out of align, .*found 'train' \(1 rows\)"),
         ("name,label\na,rising\n", r"expected a column 'file', found 'name', 'label'; set ingest.labels.id"),
         ("name,what\na,rising\n", r"expected a column 'file' and 'label'"),
-        ("\ufefffile;label\r\na;rising\r\n", r"expected columns separated by commas, found ';': save it as CSV"),
+        ("\ufefffile|label\r\na|rising\r\n", r"expected columns separated by commas, found '\|': save it as CSV"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_with_what_to_do(spark, tmp_path, text, said):
     with pytest.raises(UsageError, match=said):
         read(spark, tmp_path, text)
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_what_spreadsheets_write_is_read(spark, tmp_path, mark):
+    text = f'\ufefffile{mark}label\r\n"a, b;c.mp4"{mark}rising\r\n{mark}\r\n'
+    (row,) = read(spark, tmp_path, text).collect()
+    assert row["label"] == "rising" and "a, b;c" in row["external_id"]
 
 
 def test_a_split_given_twice_or_a_missing_file_is_refused(spark, tmp_path):
