@@ -115,3 +115,14 @@ def test_mistakes_are_told(watched, tmp_path, overrides, arguments, said):
     with pytest.raises(UsageError) as told:
         watched.job("calibrate", *overrides, **given)
     assert said in str(told.value)
+
+
+def test_it_can_learn_adapters_alone(watched):
+    lora = "calibrate.vlm.lora={rank: 2, alpha: 4}"
+    done = watched.job("calibrate", lora, out=watched.root.parent / "adapted")
+    manifest = watched.at_hand().registry.calibrator("handwriting", done.results["vlm"]["calibrator_id"])
+    model = watched.at_hand().models.manifest("handwriting", manifest["recipe"]["model"])
+    assert model["settings"]["calibrate.vlm.lora"] == '{"alpha": 4, "rank": 2}'
+    # Other weights than those that were trained whole, so other reviews, one of each trace of the same fold.
+    assert done.counts["reviews"] == watched.run.counts["reviews"] > 0
+    assert done.results["vlm"]["calibrator_id"] != watched.run.results["vlm"]["calibrator_id"]
