@@ -111,11 +111,12 @@ def main() -> None:
         traces, rolling = timed(lambda begin: rollouts(paths[WARM:], begin))
         ok, looking = timed(lambda begin: reviews(traces, begin))
     engine.close()
-    number, tokens = K * asked.clips, np.mean([trace["tokens"] for own in traces.values() for trace in own])
+    number, made = K * asked.clips, [trace for own in traces.values() for trace in own]
+    prompt, tokens = (np.mean([trace[name] for trace in made]) for name in ("prompt_tokens", "tokens"))
     if ok != number:
         raise RuntimeError(f"{number} reviews were asked for, {ok} came")
     print(
-        f"{asked.clips} clips, K = {K}, {tokens:.0f} tokens a trace\n"
+        f"{asked.clips} clips, K = {K}, {prompt:.0f} tokens a prompt, {tokens:.0f} a trace\n"
         f"rollouts: {rolling:.1f} s, {number / rolling:.1f}/s\n"
         f"reviews:  {looking:.1f} s, {number / looking:.1f}/s: {looking / rolling:.0%} of the rollouts' time"
     )
