@@ -1,6 +1,6 @@
 """What each kind of calibrator makes of a reasoning model's traces: make ablation
 
-    python -m benchmarks.calibrators [--missing] [--only NAME,...] [--folder build/ablation]
+    python -m benchmarks.calibrators [--missing] [--only 'NAME;...'] [--folder build/ablation]
 
 Prints the table of what is known; --missing computes what is not. The traces are those of models of `make ablation`
 (seed 0): K = 8 of each of 4,800 clips of the split calibrate, of which 300 are for temperatures of what watches alone, and
@@ -341,7 +341,7 @@ def text(found: dict[str, dict[str, Any]], clips: dict[str, Sequence[str]]) -> s
     told = []
     for one, other in [(one, other) for one, other in DIFFERENCES if one in found and other in found]:
         less = right(one) - right(other)
-        parts = [intervals.mean(less[of], hands[of]) for of in (rewound | True, rewound, ~rewound)]
+        parts = [intervals.mean(less[of], hands[of]) for of in (np.ones_like(rewound), rewound, ~rewound)]
         told.append([f"{one} less {other}", *(f"{of.value:+.3f} [{of.low:+.3f}, {of.high:+.3f}]" for of in parts)])
     missing = [name for name in ROWS if name not in found]
     return "\n\n".join(

@@ -246,15 +246,12 @@ def _check_clip(clip: Clip, cell: int) -> None:
 
 def with_room(tails: Sequence[Sequence[int]], prompt_tokens: int, max_model_len: int) -> tuple[list[int], str | None]:
     """Which tails of a question have room, and why others have none. Raises RequestRefused where none has."""
-    longest = max_model_len - prompt_tokens - 1
-    kept = [number for number, tail in enumerate(tails) if len(tail) <= longest]
-    try:
-        check_room(max(map(len, tails)) + 1, prompt_tokens, max_model_len)
-    except RequestRefused as error:
-        if not kept:
-            raise
-        return kept, str(error)
-    return kept, None
+    lacking = [_lack(len(tail) + 1, prompt_tokens, max_model_len) for tail in tails]
+    kept = [number for number, lack in enumerate(lacking) if lack is None]
+    error = next((lack for lack in lacking if lack), None)
+    if error and not kept:
+        raise RequestRefused(error)
+    return kept, error
 
 
 def spread(found: Sequence[Sequence[float]], kept: Sequence[int], tails: int) -> np.ndarray:
@@ -270,8 +267,14 @@ def check_room(new_tokens: int, prompt_tokens: int, max_model_len: int) -> None:
     new_tokens: of the completion and of what is asked behind it, at most. The engine's length is not part of a recipe's
     identity, so it may refuse a trace but never change one.
     """
-    if prompt_tokens + new_tokens > max_model_len:
-        raise RequestRefused(
-            f"a prompt of {prompt_tokens} tokens and up to {new_tokens} more do not fit into "
-            f"max_model_len={max_model_len}: raise max_model_len, or ask for fewer frames or tokens"
-        )
+    if lack := _lack(new_tokens, prompt_tokens, max_model_len):
+        raise RequestRefused(lack)
+
+
+def _lack(new_tokens: int, prompt_tokens: int, max_model_len: int) -> str | None:
+    if prompt_tokens + new_tokens <= max_model_len:
+        return None
+    return (
+        f"a prompt of {prompt_tokens} tokens and up to {new_tokens} more do not fit into "
+        f"max_model_len={max_model_len}: raise max_model_len, or ask for fewer frames or tokens"
+    )
