@@ -17,7 +17,7 @@ from jobs.runtime.run import Run
 from jobs.steps import naming
 from jobs.steps.inputs import NO_INPUT
 from jobs.steps.recipes import Recipe
-from jobs.steps.table_files import check_columns, read_table
+from jobs.steps.table_files import check_columns, find, read_table
 from lake import storage
 from models import identity
 from models.language.loose import Names, Where
@@ -44,6 +44,8 @@ def lines(run: Run, path: str, mapped: Mapped) -> DataFrame:
     kind = next((kind for kind in KINDS if path.lower().endswith(kind)), None)
     if kind is None:
         raise UsageError(f"--source {path}: expected a file that ends in {', '.join(KINDS)}")
+    if kind in (".csv", ".tsv"):
+        find("--source", path)
     if kind == ".jsonl":
         whole_text = F.when(F.is_valid_utf8("value"), F.col("value"))  # Python could not even take the others in
         rows = spark.read.text(uri).where("trim(value) <> ''").select(whole_text.alias("line"))

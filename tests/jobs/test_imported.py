@@ -140,11 +140,17 @@ def test_a_line_in_another_encoding_is_refused_alone(foreign, tmp_path):
     [
         ("bin.jsonl", bytes(range(128, 256)), "found none (1 as broken_row)"),
         ("bin.parquet", bytes(range(256)), "expected a Parquet file, found another"),
+        ("bin.csv", bytes(range(256)), "expected CSV or TSV as UTF-8 text, found binary data"),
+        ("folder.csv", None, "expected one CSV or TSV file, found a folder"),
         ("empty.jsonl", b"\n \n", "expected rows, found an empty file"),
     ],
 )
 def test_a_file_of_another_kind_is_told(foreign, tmp_path, name, content, said):
-    (tmp_path / name).write_bytes(content)
+    path = tmp_path / name
+    if content is None:
+        path.mkdir()
+        path = path / "inside"
+    path.write_bytes(content or b"x")
     with pytest.raises(UsageError, match=re.escape(said)):
         foreign.job("import-traces", source=str(tmp_path / name), map=["id=clip.name", "text=out"])
 
