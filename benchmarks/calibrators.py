@@ -4,7 +4,7 @@
 
 Prints the table of what is known; --missing computes what is not. The traces are those of models of `make ablation`
 (seed 0): K = 8 of each of 4,800 clips of the split calibrate, of which 300 are for temperatures of what watches alone, and
-of its 1,008 test clips. What watches the video (`vlm`) learns from four traces of each clip by the settings of
+of its 1,008 test clips. What watches the video (`vlm`, `both`) learns from four traces of each clip by the settings of
 calibrate.vlm, as `calibrate` would, but for steps and learning rate (WATCHING); it begins as another model, or learns from
 another one's traces, where its name says so. One row is one file in benchmarks/results/calibrators, with the digest of what
 it was made by: settings and models, not code.
@@ -17,17 +17,19 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix, hstack
 
 from benchmarks.ablation import CLIPS, PROJECT, TEST, Bench, figures_of, right_of
 from jobs.steps import recipes
 from models import identity
 from models.calibration import crossfit
+from models.calibration.both import BothSpec
 from models.calibration.crossfit import Examples, Fit
 from models.calibration.effort import EffortCalibrator, EffortSpec, Step
 from models.calibration.features import FeatureSpec
@@ -72,6 +74,7 @@ ROWS = {
     "vlm, begins as the reasoning model": Row("vlm", begins="refined"),
     "vlm, begins as the aligned one": Row("vlm", begins="cold"),
     "vlm, begins as the base": Row("vlm", begins="base"),
+    "both, begins as the reasoning model": Row("both", begins="refined"),
     "aligned model's traces: single": Row("single", "cold"),
     "aligned model's traces: linear": Row("linear", "cold"),
     "aligned model's traces: vlm, begins as the aligned one": Row("vlm", "cold", "cold"),
@@ -80,6 +83,7 @@ ROWS = {
     "adaptive, 2 then 4 then 8": Row("adaptive", k=8),
 }
 OWN = "vlm, begins as the reasoning model"
+BOTH = "both, begins as the reasoning model"
 DIFFERENCES = (
     (OWN, "single"),
     (OWN, "tempered vote"),
@@ -87,6 +91,10 @@ DIFFERENCES = (
     (OWN, "text"),
     (OWN, "vlm, begins as the aligned one"),
     (OWN, "vlm, begins as the base"),
+    (BOTH, "single"),
+    (BOTH, "tempered vote"),
+    (BOTH, "text"),
+    (BOTH, OWN),
     ("text", "linear"),
     ("adaptive, 2 then 4 then 8", "linear"),
 )
@@ -182,7 +190,7 @@ class Calibrators:
                 self.methods.predictions(self.methods.of_traces(test.traces), test.cases, t) for t in (1.0, temperature)
             ]
         else:
-            make = self._watching if row.kind == "vlm" else self._reading
+            make = {"vlm": self._watching, "both": self._doing_both}.get(row.kind, self._reading)
             logits, temperature, more = make(row, given, test)
             each = [self._predictions(softmax(logits, t), test) for t in (1.0, temperature)]
         before, after = (figures_of(found, test.cases) for found in each)
@@ -219,12 +227,10 @@ class Calibrators:
             effort = EffortSpec(LABELS, 0, False, _RULE, tuple(Step("", k) for k in STEPS))
             spec, fits["adaptive"] = effort, lambda: crossfit.effort(effort, l2, self.settings.decide.coverage)
         fit = fits[row.kind]()
-        cluster = np.unique([case.cluster for case in given.cases], return_inverse=True)[1]
-        features = spec.matrix([[trace | {"recipe_id": ""} for trace in own] for own in given.traces])
-        examples = Examples(features, given.targets, cluster % _FOLDS, cluster, np.arange(len(cluster)))
+        examples = _examples(spec.matrix(_plain(given.traces)), given)
         held_out = crossfit.cross_fit(examples, fit, LABELS)
         assert held_out is not None
-        made, asked = fit(examples), [[trace | {"recipe_id": ""} for trace in own] for own in test.traces]
+        made, asked = fit(examples), _plain(test.traces)
         more: dict[str, Any] = {}
         if isinstance(made, EffortCalibrator):
             taken = [made.taken(own) or own for own in asked]
@@ -234,18 +240,37 @@ class Calibrators:
 
     def _watching(self, row: Row, given: Told, test: Told) -> tuple[np.ndarray, float, dict[str, Any]]:
         """The same of a model that learned to review traces, where it is not made yet."""
-        name = f"reviewer-{row.begins}-of-{row.writer}-{_SEED}"
-        out, about = self.bench.folder / name, self.about(row)
-        done, began = out / "made.txt", time.monotonic()
+        began = time.monotonic()
+        tempering, logits = self._reviews(row, given, test)
+        temperature = fit_temperature(tempering, given.targets[LEARN : LEARN + TEMPER])
+        return logits, temperature, {"trained": time.monotonic() - began}
+
+    def _doing_both(self, row: Row, given: Told, test: Told) -> tuple[np.ndarray, float, dict[str, Any]]:
+        """The same of one that also reads what is reviewed: reading learns from what the reviewer has learned from."""
+        began = time.monotonic()
+        spec = BothSpec(LABELS, 0, False, _RULE)
+        learning, tempering = given.of(slice(0, LEARN), K), given.of(slice(LEARN, LEARN + TEMPER), K)
+        said = self._reviews(row, given, test)
+        read = crossfit.text(spec.text)(_examples(spec.text.matrix(_plain(learning.traces)), learning))
+        tempered, asked = (
+            hstack([csr_matrix(own), spec.text.matrix(_plain(of.traces))]).tocsr()
+            for own, of in zip(said, (tempering, test), strict=True)
+        )
+        made = crossfit.both(spec, read)(_examples(tempered, tempering))
+        temperature = fit_temperature(made.logits(tempered), tempering.targets)
+        return made.logits(asked), temperature, {"trained": time.monotonic() - began, "share": made.share}
+
+    def _reviews(self, row: Row, given: Told, test: Told) -> tuple[np.ndarray, np.ndarray]:
+        """Logarithms [N, L] of what the reviewer says of the clips for temperatures and of the test clips."""
+        row = replace(row, kind="vlm")
+        out, about = self.bench.folder / f"reviewer-{row.begins}-of-{row.writer}-{_SEED}", self.about(row)
+        done = out / "made.txt"
         if not done.exists() or done.read_text() != about:
             self._train(row, given.of(slice(0, LEARN), K), out)
             done.write_text(about)
-        trained = time.monotonic() - began
-        tempering = self._reviewed(out / "model", given.of(slice(LEARN, LEARN + TEMPER), K))
-        temperature = fit_temperature(tempering, given.targets[LEARN : LEARN + TEMPER])
-        logits = self._reviewed(out / "model", test)
+        found = [self._reviewed(out / "model", of) for of in (given.of(slice(LEARN, LEARN + TEMPER), K), test)]
         close_engine()
-        return logits, temperature, {"trained": trained}
+        return found[0], found[1]
 
     def _train(self, row: Row, given: Told, out: Path) -> None:
         from models.training.alignment import Example, align
@@ -300,6 +325,15 @@ class Calibrators:
         for row in Reviews(plan, open_engine(plan.engine)).rows(tasks):
             probs[int(row["video_id"])].append([float(np.exp(row["label_logprobs"][label])) for label in LABELS])
         return np.log(np.maximum([np.mean(own, axis=0) for own in probs], 1e-9))
+
+
+def _plain(traces: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+    return [[trace | {"recipe_id": ""} for trace in own] for own in traces]
+
+
+def _examples(features: Any, told: Told) -> Examples:
+    cluster = np.unique([case.cluster for case in told.cases], return_inverse=True)[1]
+    return Examples(features, told.targets, cluster % _FOLDS, cluster, np.arange(len(cluster)))
 
 
 def known() -> dict[str, dict[str, Any]]:

@@ -225,7 +225,7 @@ class Vlm(Learning):
 
 
 class Calibrate(Section):
-    kind: Literal["linear", "adaptive", "text", "vote", "vlm"] = Field(
+    kind: Literal["linear", "adaptive", "text", "vote", "vlm", "both"] = Field(
         description="what to try; the vote is always there to be beaten"
     )
     hashed_words: int = Field(ge=0, le=65536, description="buckets for the words of the traces")
@@ -296,7 +296,8 @@ class Task(Section):
     )
     prompt: str | None = Field(default=None, description="text beside the video; null: the default template")
     review: str | None = Field(
-        default=None, description="what a calibrator of kind vlm is asked, with {codes} or {choices}; null: the default"
+        default=None,
+        description="what a calibrator that watches is asked, with {codes} or {choices}; null: the default",
     )
     rule: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = Field(
         default=None,

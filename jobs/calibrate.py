@@ -1,9 +1,9 @@
 """calibrate: train the calibrator on the traces of the split `calibrate` and register it as a candidate.
 
     deepintuit calibrate --conf conf/local.yaml [--set calibrate.kind=text] [--traces RECIPE] [--folds N]
-    deepintuit calibrate --conf conf/local.yaml --set calibrate.kind=vlm --out FOLDER
+    deepintuit calibrate --conf conf/local.yaml --set calibrate.kind=vlm|both --out FOLDER
 
-Runs no rollouts: `deepintuit rollout --split calibrate` makes them; kind vlm has a model review them. Beside what
+Runs no rollouts: `deepintuit rollout --split calibrate` makes them; kinds vlm and both have a model review them. Beside what
 calibrate.kind asks for, the tempered vote is registered: what every other calibrator has to beat in NLL, on videos that it
 has not seen, by more than chance. Where it does not, the vote is nominated, and `promote` takes that. A candidate is live
 only after `promote`.
@@ -61,7 +61,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     if folds < 2:
         raise UsageError("--folds: expected two at least, of which each is judged by what the others taught, found 1")
     mine = scope.of_split(run, "calibrate", recipe)
-    most = _MOST_TEXTS if kind == "text" else _MOST_VIDEOS
+    most = _MOST_TEXTS if kind in ("text", "both") else _MOST_VIDEOS
     if mine.count > most:  # about so many; when more come, most of them are the same
         share = F.pmod(F.xxhash64("video_id"), F.lit(_SHARES)) < _SHARES * most // mine.count
         mine = scope.fix(run, "calibrate-on", mine.videos.where(share))
@@ -82,14 +82,15 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     elif kind == "adaptive":
         tried[kind] = candidates.adapting(run, given, plan)
         datasets[kind] = check(run, tried[kind].rows, sum({of.id: most for of, most in plan}.values()))
-    elif kind == "vlm":
-        tried[kind] = candidates.watching(run, given, arguments.out, arguments.seed)
+    elif kind in ("vlm", "both"):
+        tried |= candidates.watching(run, given, arguments.out, arguments.seed)
     held_out = {
         name: vote if name == VOTE else crossfit.cross_fit(of.examples, of.fit, run.labels)
         for name, of in tried.items()
     }
     found = {name: worth_of(of, held_out[name], len(run.labels)) for name, of in tried.items()}
-    best = next((name for name, of in found.items() if of and of.beats_vote and of.beats_constant), VOTE)
+    better = {name: of.nll for name, of in found.items() if of and of.beats_vote and of.beats_constant}
+    best = min(better, key=better.__getitem__, default=VOTE)
     figures: list[dict[str, Any]] = []
     for name, candidate in tried.items():
         made, known, own = candidate.fit(candidate.examples), found[name], held_out[name]
@@ -257,8 +258,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="in place of calibrate.folds; and what is said of each video by what the others taught is written to scores",
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="of the model of kind vlm; goes on where it stopped")
-    parser.add_argument("--seed", type=int, default=0, help="of the model of kind vlm")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="of the model of kind vlm or both; goes on where it stopped"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the model of kind vlm or both")
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""What can be tried as a calibrator of one scope of labelled videos: the tempered vote always, and one other kind."""
+"""What can be tried as a calibrator of one scope of labelled videos: the tempered vote always, and other kinds."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from jobs.steps.facets import clusters
 from jobs.steps.recipes import Recipe
 from jobs.steps.rollouts import roll_out
 from jobs.steps.scope import Scope
-from jobs.steps.traced import so_far, traced
+from jobs.steps.traced import traced
 from models.calibration import crossfit
+from models.calibration.both import BothSpec
 from models.calibration.crossfit import Examples, Fit, HeldOut
 from models.calibration.effort import EffortSpec, Step
 from models.calibration.features import TRACE_FIELDS, FeatureSpec
@@ -30,7 +31,7 @@ from schemas.traces import TRACES
 
 _JUDGING = 0  # the fold that a calibrator which watches the video does not learn from
 _FOLDS_OF_STEPS = 3
-_FIELDS = {"text": ("text",), "vlm": SAID}  # of traces, beside those that every calibrator sees
+_FIELDS = {"text": ("text",), "vlm": SAID, "both": SAID}  # of traces, beside those that every calibrator sees
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,16 @@ class Candidate:
 
 def given(run: Run, mine: Scope, recipe: Recipe, k: int, folds: int) -> Given:
     """The labelled videos of a scope with their traces, as calibrate.kind needs them."""
-    rows = rows_of(run, mine, recipe, k, folds, _FIELDS.get(run.settings.calibrate.kind, ()))
+    fields = (*TRACE_FIELDS, *_FIELDS.get(run.settings.calibrate.kind, ()))
+    rows = rows_of(run, mine, [(recipe, k)], folds, fields)
     return Given(recipe, k, mine, rows, FeatureSpec(run.labels, 0, run.label_set.independent), folds)
 
 
-def rows_of(run: Run, mine: Scope, recipe: Recipe, k: int, folds: int, fields: Sequence[str] = ()) -> DataFrame:
-    """Examples (see steps/examples.py) under a recipe, as of now: a file of the run's own."""
-    traces = mine.of(run.lake.read(TRACES).where(F.col("recipe_id") == recipe.id))
-    whole = traced(
-        traces, recipe.id, k, run.settings.waves.max_attempts, tuple(dict.fromkeys((*TRACE_FIELDS, *fields)))
-    )
+def rows_of(
+    run: Run, mine: Scope, plan: Sequence[tuple[Recipe, int]], folds: int, fields: Sequence[str] = TRACE_FIELDS
+) -> DataFrame:
+    """Examples (see steps/examples.py) with all traces of a plan, as of now: a file of the run's own."""
+    whole = _whole(run, mine, plan, tuple(dict.fromkeys(fields)))
     rows = labelled(
         whole.join(mine.videos.select(*scope.KEY, "uri", "input_text"), list(scope.KEY)),
         run.lake.view("current_labels").where(F.col("task") == run.task),
@@ -77,7 +78,13 @@ def rows_of(run: Run, mine: Scope, recipe: Recipe, k: int, folds: int, fields: S
         run.label_set,
         folds,
     )
-    return _kept(run, f"examples-{recipe.id}", rows)
+    return _kept(run, "-".join(["examples", *(recipe.id for recipe, _ in plan)]), rows)
+
+
+def _whole(run: Run, mine: Scope, plan: Sequence[tuple[Recipe, int]], fields: Sequence[str]) -> DataFrame:
+    steps = [(recipe.id, k) for recipe, k in plan]
+    traces = run.lake.read(TRACES).where(F.col("recipe_id").isin(*{recipe_id for recipe_id, _ in steps}))
+    return traced(mine.of(traces), steps, run.settings.waves.max_attempts, fields)
 
 
 def _kept(run: Run, name: str, rows: DataFrame) -> DataFrame:
@@ -109,7 +116,7 @@ def adapting(run: Run, of: Given, plan: Sequence[tuple[Recipe, int]]) -> Candida
             "calibrate.kind: adaptive needs a task of exclusive labels and effort.steps, two at least, such as "
             "`--set 'effort.steps=[{n: 2}, {n: 8}]'`"
         )
-    attempts, calibrate = run.settings.waves.max_attempts, run.settings.calibrate
+    calibrate = run.settings.calibrate
     spec = EffortSpec(
         run.labels,
         0,
@@ -117,15 +124,12 @@ def adapting(run: Run, of: Given, plan: Sequence[tuple[Recipe, int]]) -> Candida
         steps=tuple(Step(recipe.id, k) for recipe, k in plan),
         agreement=run.settings.effort.agreement,
     )
-    steps = [(step.recipe_id, step.upto) for step in spec.steps]
-    all_of_them = sum(dict(steps).values())
-    traces = of.scope.of(run.lake.read(TRACES).where(F.col("recipe_id").isin(*{recipe_id for recipe_id, _ in steps})))
-    whole = so_far(traces, steps, attempts, spec.reads).where(F.size("traces") == all_of_them)
+    whole = _whole(run, of.scope, plan, spec.reads)
     rows = _kept(run, f"effort-{of.recipe.id}", of.rows.drop("traces").join(whole.drop("ingested_on"), list(scope.KEY)))
     same = of.rows.join(rows.select(*scope.KEY), list(scope.KEY), "left_semi")
     if rows.isEmpty():
         raise UsageError(
-            f"calibrate: no labelled video of the split calibrate has all {all_of_them} traces of effort.steps: "
+            "calibrate: no labelled video of the split calibrate has all traces of effort.steps: "
             "`deepintuit rollout --split calibrate` with the same steps makes them"
         )
     if rows.select("fold").distinct().count() < _FOLDS_OF_STEPS:
@@ -138,14 +142,20 @@ def adapting(run: Run, of: Given, plan: Sequence[tuple[Recipe, int]]) -> Candida
     return Candidate(of.recipe, rows, gather(run, "effort", rows, spec), fit, vote)
 
 
-def watching(run: Run, of: Given, out: Path | None, seed: int) -> Candidate:
-    """A model that watches the video learns from the traces of all folds but the first, and reviews those of that one."""
+def watching(run: Run, of: Given, out: Path | None, seed: int) -> dict[str, Candidate]:
+    """A model that watches the video learns from the traces of all folds but the first, and reviews those of that one. Of
+    kind both there is, beside the one that goes by its reviews alone, one that reads what they are about as well."""
+    kind = run.settings.calibrate.kind
     if run.label_set.independent:
-        raise UsageError("calibrate.kind: vlm answers with one label: expected a task of exclusive labels; take linear")
+        raise UsageError(
+            f"calibrate.kind: {kind} answers with one label: expected a task of exclusive labels; take linear"
+        )
     if of.recipe.imported:
-        raise UsageError("calibrate.kind: vlm watches videos: expected traces of this lake's own; take text")
+        raise UsageError(f"calibrate.kind: {kind} watches videos: expected traces of this lake's own; take text")
     if out is None:
-        raise UsageError("calibrate.kind: vlm trains a model: expected --out FOLDER, which goes on where it stopped")
+        raise UsageError(
+            f"calibrate.kind: {kind} trains a model: expected --out FOLDER, which goes on where it stopped"
+        )
     judging, taught = of.rows.where(F.col("fold") == _JUDGING), of.rows.where(F.col("fold") != _JUDGING)
     if judging.isEmpty() or taught.isEmpty():
         raise UsageError(
@@ -158,11 +168,23 @@ def watching(run: Run, of: Given, out: Path | None, seed: int) -> Candidate:
     theirs = scope.fix(run, "judging", of.scope.videos.join(judging.select(*scope.KEY), list(scope.KEY), "left_semi"))
     roll_out(run, reviews, of.k, theirs)
     # A review that its contract refused is one that nobody is judged by.
-    own = rows_of(run, theirs, reviews, of.k, of.folds)
+    own = rows_of(run, theirs, [(reviews, of.k)], of.folds)
     same = judging.join(own.select(*scope.KEY), list(scope.KEY), "left_semi")
     ours, votes = gather(run, "reviewed", own, of.plain), gather(run, "voted", same, of.plain)
-    if not np.array_equal(ours.video, votes.video):
-        raise RuntimeError("calibrate: what is judged by are other videos than those of the vote")
+    _same(ours, votes)
     parts = ours.cluster // of.folds % of.folds  # for its temperature
     vote = crossfit.cross_fit(replace(votes, fold=parts), crossfit.vote(of.plain, of.k), run.labels)
-    return Candidate(reviews, own, replace(ours, fold=parts), lambda _: ReviewCalibrator(of.plain), vote)
+    made = {"vlm": Candidate(reviews, own, replace(ours, fold=parts), lambda _: ReviewCalibrator(of.plain), vote)}
+    if kind == "both":
+        spec = BothSpec(run.labels, 0, False, run.settings.labels.rule or "", reviews.id)
+        read = crossfit.text(spec.text)(gather(run, "read", taught, spec.text))
+        rows = rows_of(run, theirs, [(of.recipe, of.k), (reviews, of.k)], of.folds, spec.reads)
+        beside = gather(run, "both", rows, spec)
+        _same(beside, votes)
+        made["both"] = Candidate(reviews, rows, replace(beside, fold=parts), crossfit.both(spec, read), vote)
+    return made
+
+
+def _same(some: Examples, votes: Examples) -> None:
+    if not np.array_equal(some.video, votes.video):
+        raise RuntimeError("calibrate: what is judged by are other videos than those of the vote")

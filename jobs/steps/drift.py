@@ -18,7 +18,7 @@ from models.calibration.judged import Judged, numbers
 from models.evaluation.intervals import Interval, mean
 
 _NEWEST = 5000  # decisions
-_LEARNED_NOTHING = ("vote", "vlm")  # from the videos that they were judged by
+_LEARNED_NOTHING = ("vote", "vlm", "both")  # from the videos that they were judged by, but for a number or two
 _FEW = 50  # of either, below which nothing is said
 _FAR, _CHANCE = 0.1, 1e-3  # Kolmogorov-Smirnov distance that matters, and how often chance alone may show one so large
 

@@ -88,7 +88,7 @@ def with_reviewed(run: Run, recipe: Recipe, k: int, scope: Scope, rows: DataFram
     """Adds the traces that a recipe of reviews is about; rows of videos that do not have all of them yet are left out."""
     reviewed = str(recipe.reviewed)
     traces = scope.of(run.lake.read(TRACES).where(F.col("recipe_id") == reviewed))
-    whole = traced(traces, reviewed, k, run.settings.waves.max_attempts, SAID)
+    whole = traced(traces, [(reviewed, k)], run.settings.waves.max_attempts, SAID)
     return rows.join(whole.select(*KEY, "traces"), list(KEY))
 
 

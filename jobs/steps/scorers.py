@@ -40,9 +40,12 @@ class Scorer:
         return self.recipes[0]
 
     @property
-    def seen(self) -> Recipe:
-        """The recipe of the traces that its calibrator looks at: of reviews where it has some, else the same."""
-        return self.recipes[-1]
+    def looks_at(self) -> list[tuple[Recipe, int]]:
+        """The traces that its calibrator looks at: steps of its plan, reviews, or reviews beside what they are about."""
+        if self.is_adaptive:
+            return self.plan
+        seen = self.recipes if self.manifest["kind"] == "both" else self.recipes[-1:]
+        return [(recipe, self.rollouts) for recipe in seen]
 
     @property
     def plan(self) -> list[tuple[Recipe, int]]:

@@ -33,13 +33,9 @@ def waiting(run: Run, scorer: Scorer, scope: Scope, traces: DataFrame, fields: S
     """Videos in scope with all their traces among these and without a score: video_id, ingested_on, traces (fields). Of a
     scorer that is adaptive those with any, for whether they are enough is its calibrator's business."""
     attempts = run.settings.waves.max_attempts
-    if scorer.is_adaptive:
-        steps = [(recipe.id, k) for recipe, k in scorer.plan]
-        mine = scope.of(traces.where(F.col("recipe_id").isin(*{recipe_id for recipe_id, _ in steps})))
-        ready = so_far(mine, steps, attempts, fields)
-    else:
-        mine = scope.of(traces.where(F.col("recipe_id") == scorer.seen.id))
-        ready = traced(mine, scorer.seen.id, scorer.rollouts, attempts, fields)
+    steps = [(recipe.id, k) for recipe, k in scorer.looks_at]
+    mine = scope.of(traces.where(F.col("recipe_id").isin(*{recipe_id for recipe_id, _ in steps})))
+    ready = (so_far if scorer.is_adaptive else traced)(mine, steps, attempts, fields)
     refused = scope.since(run.lake.read(QUARANTINE), "refused_at")
     scored = scope.within(run.lake.read(SCORES).where(F.col("scorer_id") == scorer.id)).select(*KEY)
     return (

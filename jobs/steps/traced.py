@@ -31,19 +31,12 @@ def so_far(traces: DataFrame, plan: Sequence[tuple[str, int]], max_attempts: int
 
 
 def traced(
-    traces: DataFrame, recipe_id: str, k: int, max_attempts: int, fields: Sequence[str] = TRACE_FIELDS
+    traces: DataFrame, plan: Sequence[tuple[str, int]], max_attempts: int, fields: Sequence[str] = TRACE_FIELDS
 ) -> DataFrame:
-    """Videos whose K rollouts are all there for good: video_id, input_digest, ingested_on, traces (structs with
-    rollout_index and these fields, by index)."""
-    latest = _latest(traces, recipe_id, k, max_attempts, fields)
-    trace = F.struct("rollout_index", *[F.col(f"t.{name}") for name in _own(fields)])
-    by_index = "array_sort(traces, (a, b) -> a.rollout_index - b.rollout_index)"
-    return (
-        latest.groupBy("video_id", "input_digest", "ingested_on")
-        .agg(F.collect_list(trace).alias("traces"))
-        .where(F.size("traces") == k)
-        .withColumn("traces", F.expr(by_index))
-    )
+    """Videos whose plan (see `so_far`) is all there for good: video_id, input_digest, ingested_on, traces (structs with
+    recipe_id, rollout_index and these fields, by recipe and index)."""
+    most = {recipe_id: max(k for other, k in plan if other == recipe_id) for recipe_id, _ in plan}
+    return so_far(traces, plan, max_attempts, fields).where(F.size("traces") == sum(most.values()))
 
 
 def _own(fields: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from models import identity
+from models.calibration.both import BothCalibrator, BothSpec
 from models.calibration.effort import EffortCalibrator, EffortSpec, Step, loaded
 from models.calibration.features import FeatureSpec, Trace
 from models.calibration.linear import LinearCalibrator
@@ -133,4 +134,9 @@ def _loaded(manifest: Mapping[str, Any], weights: bytes) -> Calibrator:
         return VoteCalibrator(FeatureSpec(labels, 0, independent), manifest["rollouts"], temperature)
     if kind == "vlm":
         return ReviewCalibrator(FeatureSpec(labels, 0), temperature)
-    raise ValueError(f"calibrator kind: expected adaptive, linear, text, vlm or vote, found {kind!r}")
+    if kind == "both":
+        both = BothSpec(labels, 0, False, rule, manifest["reviews"], manifest["prompts"])
+        tensors = load_tensors(weights)
+        share = float(tensors.pop("share")[0])
+        return BothCalibrator(both, TextCalibrator(both.text, **tensors), share, temperature)
+    raise ValueError(f"calibrator kind: expected adaptive, both, linear, text, vlm or vote, found {kind!r}")

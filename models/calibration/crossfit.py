@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from models.calibration.both import BothCalibrator, BothSpec, fit_both
 from models.calibration.effort import EffortCalibrator, EffortSpec, fit_effort
 from models.calibration.features import FeatureSpec
 from models.calibration.linear import LinearCalibrator, fit_linear
@@ -63,6 +64,11 @@ def rare(spec: FeatureSpec, examples: Examples) -> StandIns:
 def text(spec: TextSpec) -> Callable[[Examples], TextCalibrator]:
     """Fits the calibrator that reads."""
     return lambda examples: fit_text(spec, examples.features, examples.targets, examples.cluster)
+
+
+def both(spec: BothSpec, text: TextCalibrator) -> Callable[[Examples], BothCalibrator]:
+    """Weighs what a reviewing model says beside what one that has learned to read does."""
+    return lambda examples: fit_both(spec, text, examples.features, examples.targets)
 
 
 def effort(spec: EffortSpec, l2: float, coverage: float) -> Callable[[Examples], EffortCalibrator]:

@@ -117,6 +117,24 @@ def test_mistakes_are_told(watched, tmp_path, overrides, arguments, said):
     assert said in str(told.value)
 
 
+def test_reading_beside_watching_scores_also_what_cannot_be_watched(watched):
+    done = watched.job("calibrate", "calibrate.kind=both", out=watched.out)
+    # The model is the one that is there, and its reviews are.
+    assert done.results["vlm"] == watched.run.results["vlm"] and done.counts["reviews"] == 0
+    both = done.results["both"]["calibrator_id"]
+    made = watched.at_hand().registry.calibrator("handwriting", both)
+    assert made["kind"] == "both" and made["reviews"] == made["recipe_id"] != made["reviewed"]["recipe_id"]
+    night = watched.job("score", calibrator=both)
+    assert night.counts["scores"] == 12 + 4 and night.counts["engines"] == 0
+    scores = {row["video_id"]: row for row in watched.rows("scores") if row["scorer_id"] == night.versions["scorer_id"]}
+    assert {row["rollouts"] for row in scores.values()} == {2 * K}
+    (lost,) = {row["video_id"] for row in reviews(watched) if row["status"] == "decode_error"}
+    decided = {
+        row["video_id"]: row for row in watched.rows("decisions") if row["scorer_id"] == night.versions["scorer_id"]
+    }
+    assert set(decided) == set(scores) and scores[lost]["rollouts_ok"] <= K
+
+
 def test_it_can_learn_adapters_alone(watched):
     lora = "calibrate.vlm.lora={rank: 2, alpha: 4}"
     done = watched.job("calibrate", lora, out=watched.root.parent / "adapted")

@@ -46,7 +46,7 @@ def ready(spark):
 
     @cache
     def compute(attempts: int) -> dict:
-        rows = traced(traces, "r", 2, attempts).collect()
+        rows = traced(traces, [("r", 2)], attempts).collect()
         assert all(row["ingested_on"] == DAY for row in rows)  # the folder that the score will lie in
         return {row["video_id"]: [(t["rollout_index"], t["think"]) for t in row["traces"]] for row in rows}
 
