@@ -83,6 +83,7 @@ ROWS = {
     "adaptive, 2 then 4 then 8": Row("adaptive", k=8),
 }
 OWN = "vlm, begins as the reasoning model"
+ALIEN = "aligned model's traces: vlm, begins as the reasoning one"
 BOTH = "both, begins as the reasoning model"
 DIFFERENCES = (
     (OWN, "single"),
@@ -95,6 +96,7 @@ DIFFERENCES = (
     (BOTH, "tempered vote"),
     (BOTH, "text"),
     (BOTH, OWN),
+    (ALIEN, OWN),
     ("text", "linear"),
     ("adaptive, 2 then 4 then 8", "linear"),
 )
