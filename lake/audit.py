@@ -57,7 +57,8 @@ def audit(staged: DataFrame, contract: Contract, key: tuple[str, ...]) -> Audit:
 
 
 def _result(name: str, unexpected: int, rows: int, expected: str) -> dict[str, Any]:
-    return {"check": name, "success": unexpected == 0, "unexpected": unexpected, "rows": rows, "expected": expected}
+    told = {"unexpected": unexpected, "rows": rows, "expected": expected}
+    return {"check": name, "about": "", "severity": "refuse", "success": unexpected == 0} | told
 
 
 def _name_once(judged: DataFrame, key: tuple[str, ...]) -> DataFrame:

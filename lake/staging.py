@@ -57,7 +57,8 @@ class Staged:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a sealed wave holds and what settling it needs; nothing else does. seconds: the write step took."""
+    """What a sealed wave holds and what settling it needs; nothing else does. max_refused, min_rows: of the settings;
+    seconds: the write step took."""
 
     wave_id: str
     job: str
@@ -68,6 +69,7 @@ class Manifest:
     counts: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    min_rows: int = 1
 
     @staticmethod
     def parse(value: dict[str, Any]) -> Manifest:
@@ -80,7 +82,7 @@ class Manifest:
 class Audited:
     """What the contract made of one table's staged rows: those to publish, and its results for the table quality.
 
-    broken: rows that a check of the contract refused, which is what a gate looks at.
+    broken: rows that a check of the contract refused, or that came twice, which is what a gate looks at.
     """
 
     staged: Staged

@@ -18,10 +18,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from lake import commit, storage, table
-from lake.audit import audit
+from lake import commit, rates, storage, table
+from lake.audit import TWICE, audit
 from lake.catalog import Lake
 from lake.lease import Lease
 from lake.names import wave_name
@@ -34,8 +35,6 @@ from schemas.quarantine import QUARANTINE
 from schemas.runs import RUNS
 from schemas.table import Table
 from schemas.tables import BY_NAME
-
-_DOUBT = 0.01
 
 
 class Held(RuntimeError):
@@ -55,12 +54,14 @@ class Superseded(RuntimeError):
 
 @dataclass(frozen=True)
 class Settled:
-    """What a wave came to: per table what landed, how many rows were refused by reason; and the stage's own counts."""
+    """What a wave came to: per table what landed, how many rows were refused by reason; the stage's own counts; and what
+    was odd about it."""
 
     wave_id: str
     landed: dict[str, commit.Landed]
     reasons: dict[str, dict[str, int]]
     counts: dict[str, int]
+    doubts: tuple[str, ...] = ()
 
     def refused(self, table: Table) -> int:
         return sum(self.reasons[table.name].values())
@@ -81,7 +82,7 @@ def settle(lake: Lake, wave: Wave, release: bool = False) -> Settled:
     record(lake, wave, manifest, audited, landed)
     wave.remove()
     reasons = {name: found.staged.reasons for name, found in audited.items()}
-    return Settled(wave.id, landed, reasons, manifest.counts)
+    return Settled(wave.id, landed, reasons, manifest.counts, tuple(_failed(audited, "warn")))
 
 
 def _audited_before(lake: Lake, wave: Wave) -> dict[str, Audited] | None:
@@ -99,30 +100,34 @@ def audit_output(lake: Lake, wave: Wave, manifest: Manifest, output: Staged) -> 
     """Step 2 for one table. Raises storage.Damaged where a staged file is not what was staged."""
     contract = BY_NAME[output.table].contract(manifest.labels)
     check_files(lake.root, wave, output)
-    kept, results = _judged(lake, wave, output, contract) if output.files else (output, ())
-    checks = {check.name for check in contract}
-    broken = sum(count for reason, count in kept.reasons.items() if reason in checks)
-    return Audited(kept, broken, results)
+    wanted = BY_NAME[output.table]
+    rows = lake.read_files(wanted, [file.name for file in output.files]) if output.files else None
+    kept, results = (output, list[dict[str, Any]]()) if rows is None else _judged(lake, wave, output, rows, contract)
+    results += rates.results(lake.root, wanted, manifest.labels, rows, output, manifest.min_rows)
+    refusing = {check.name for check in contract} | {TWICE}
+    broken = sum(count for reason, count in kept.reasons.items() if reason in refusing)
+    return Audited(kept, broken, tuple(results))
 
 
-def _judged(lake: Lake, wave: Wave, output: Staged, contract: Contract) -> tuple[Staged, tuple[dict[str, Any], ...]]:
+def _judged(
+    lake: Lake, wave: Wave, output: Staged, rows: DataFrame, contract: Contract
+) -> tuple[Staged, list[dict[str, Any]]]:
     """The staged rows without those that break the contract, and the contract's results."""
     wanted = BY_NAME[output.table]
-    found = audit(lake.read_files(wanted, [file.name for file in output.files]), contract, wanted.key)
+    found = audit(rows, contract, wanted.key)
     if found.rows != output.kept:
         raise storage.Damaged(
             f"{table.path(wanted, lake.root)}: expected {output.kept} staged rows, found {found.rows}; they were changed "
             f"from outside: `deepintuit waves discard {wave.id}` drops them and makes the work pending again"
         )
-    results = tuple(found.results)
     names = {name for name, _ in found.refused}
     if not names:
-        return output, results
+        return output, found.results
     rewritten = stage(wave, wanted, found.judged.where(F.col("file_name").isin(*names)))
     clean = tuple(file for file in output.files if file.name.rpartition("/")[2] not in names)
     reasons = output.reasons | {r: output.reasons.get(r, 0) + n for r, n in rewritten.reasons.items()}
     quarantine = output.quarantine + rewritten.quarantine
-    return replace(output, files=clean + rewritten.files, quarantine=quarantine, reasons=reasons), results
+    return replace(output, files=clean + rewritten.files, quarantine=quarantine, reasons=reasons), found.results
 
 
 def check_files(root: str, wave: Wave, output: Staged) -> None:
@@ -142,13 +147,15 @@ def check_files(root: str, wave: Wave, output: Staged) -> None:
 
 
 def gate(lake: Lake, wave: Wave, manifest: Manifest, audited: dict[str, Audited]) -> None:
-    """Raises Held, and leaves the reason beside the wave, where surely too many rows broke their contract."""
+    """Raises Held, and leaves the reason beside the wave, where surely too many rows broke their contract, or where its rows
+    together are not what they should be."""
     faults = [
         f"{name}: {found.broken} of {found.staged.rows} rows broke the contract, more than {manifest.max_refused:.0%} "
-        f"({'; '.join(entry['check'] for entry in found.results if not entry['success'])})"
+        f"({'; '.join(e['check'] for e in found.results if not e['success'] and e['severity'] == 'refuse')})"
         for name, found in audited.items()
-        if surely_more(found.broken, found.staged.rows, manifest.max_refused)
+        if rates.surely_more(found.broken, found.staged.rows, manifest.max_refused)
     ]
+    faults += _failed(audited, "stop")
     if faults:
         note_quality(lake, wave, audited)
         faults.append(f"look at it with `deepintuit waves list`, then {wave.remedy}")
@@ -156,14 +163,13 @@ def gate(lake: Lake, wave: Wave, manifest: Manifest, audited: dict[str, Audited]
         raise Held(held_message(wave, faults))
 
 
-def surely_more(broken: int, rows: int, allowed: float) -> bool:
-    """Whether more than this share of rows like these is broken, with 99 % confidence (Clopper & Pearson 1934): one of three
-    says little, a tenth of five thousand is no chance."""
-    if broken <= allowed * rows:
-        return False
-    from scipy.stats import beta  # half a second to import, for waves that have broken rows
-
-    return bool(beta.ppf(_DOUBT, broken, rows - broken + 1) > allowed)
+def _failed(audited: dict[str, Audited], severity: str) -> list[str]:
+    return [
+        f"{name}{' of ' + entry['about'] if entry['about'] else ''}: {entry['expected']} ({entry['check']})"
+        for name, found in audited.items()
+        for entry in found.results
+        if not entry["success"] and entry["severity"] == severity
+    ]
 
 
 def held_message(wave: Wave, faults: list[str]) -> str:
@@ -230,7 +236,7 @@ Work = tuple[list[Staged], dict[str, int]]
 class Waves:
     """The waves of one run: numbered, written under its lease, kept away from tables that a held wave blocks.
 
-    held: by (table, task), what a person has to decide first.
+    held: by (table, task), what a person has to decide first. warn: told what is odd about a wave that is published.
     """
 
     def __init__(
@@ -242,9 +248,12 @@ class Waves:
         labels: LabelSet,
         max_refused: float,
         held: dict[tuple[str, str], str],
+        min_rows: int = 1,
+        warn: Callable[[str], None] = lambda doubt: None,
     ) -> None:
         self._lake, self._lease, self._held, self._count = lake, lease, held, 0
-        self._job, self._task, self._labels, self._max_refused = job, task, labels, max_refused
+        self._job, self._task, self._labels, self._warn = job, task, labels, warn
+        self._max_refused, self._min_rows = max_refused, min_rows
 
     def must_be_open(self, *tables: Table) -> None:
         """Raises Held where a wave that a gate stopped waits to enter one of these tables."""
@@ -276,6 +285,10 @@ class Waves:
                 counts=counts,
                 versions=versions,
                 seconds=time.monotonic() - began,
+                min_rows=self._min_rows,
             )
         )
-        return settle(self._lake, wave)
+        settled = settle(self._lake, wave)
+        for doubt in settled.doubts:
+            self._warn(f"wave {wave.id}: {doubt}")
+        return settled

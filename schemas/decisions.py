@@ -3,6 +3,7 @@
 from schemas.checks import Contract, between, holds, not_null, one_of, some_of
 from schemas.columns import BOOLEAN, DATE, DOUBLE, STRING, TIMESTAMP, Column, array
 from schemas.label_set import LabelSet
+from schemas.rates import Rate, Rates
 from schemas.table import Table
 
 REASONS = ("clear", "below_threshold", "review_is_cheaper", "no_usable_trace")
@@ -37,6 +38,21 @@ def contract(labels: LabelSet) -> Contract:
         between("top_prob", 0, 1),
         not_null("prediction_set"),
         not_null("ingested_on"),
+    )
+
+
+def rates(labels: LabelSet) -> Rates:
+    """Another mix than before may be the world's, or the model's: a person looks, nothing waits."""
+    shares = {"abstains_as_before": ("abstain", "share of decisions that abstain")}
+    for label in labels.slugs:
+        given = f"array_contains(labels, '{label}')"
+        shares[f"{label}_as_often_as_before"] = (given, f"share of decisions with the label {label}")
+    return Rates(
+        made_by="concat_ws('/', scorer_id, rule_id)",
+        of_rows=tuple(
+            Rate(name, f"count_if({what})", "count(*)", told, rise=0.2, both_ways=True, severity="warn")
+            for name, (what, told) in shares.items()
+        ),
     )
 
 
@@ -80,4 +96,5 @@ DECISIONS = Table(
     key=("video_id", "scorer_id", "input_digest", "rule_id"),
     contract=contract,
     partition_by=("scorer_id", "rule_id", "ingested_on"),
+    rates=rates,
 )

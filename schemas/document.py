@@ -9,6 +9,7 @@ from pathlib import Path
 
 from schemas.checks import Check
 from schemas.label_set import LabelSet, Mode
+from schemas.rates import Mean, Rate
 from schemas.table import Table
 from schemas.tables import TABLES
 
@@ -24,6 +25,12 @@ what each check found. A wave is held as a whole (exit code 3) where surely more
 the contract (99 % confidence: one bad row of three stops nothing): `deepintuit waves list` shows why, `waves release`
 publishes its good rows, `waves discard` makes its work pending again. `deepintuit quality` tells which checks fail now and
 how that was before.
+
+A model that answers nothing but one label breaks no row's contract. So there are rates of a wave as a whole: fixed limits,
+and limits by the past of who made the rows (the recipe, the scorer with its rule; the 20 newest published waves of 90 days).
+A share is beyond its limit where it surely is (99 %, videos being what is independent), in waves of `waves.min_rows` videos
+at least. A wave that is beyond one is held like the above, or published with a warning. Who releases waves beyond a fixed limit
+says that such are right: from then on their past is the limit.
 
 Spark decides row by row what stands in the column `holds`; Great Expectations runs the same check over the wave, and a wave
 in which the two disagree is not published. `first` and `second` stand for the labels of the task.
@@ -41,6 +48,8 @@ def _section(table: Table) -> str:
     listed = [*by_mode["exclusive"], *(c for c in by_mode["independent"] if c.name not in only["exclusive"])]
     rows = [_row(check, [mode for mode in by_mode if check.name in only[mode]]) for check in listed]
     keys = ", ".join(f"`{column}`" for column in table.key)
+    rates = table.rates(LabelSet(("first", "second"), "exclusive"))
+    asked = [*rates.of_rows, *([rates.refused] if rates.refused else [])]
     return "\n".join(
         [
             f"## {table.name}",
@@ -51,6 +60,9 @@ def _section(table: Table) -> str:
             "|---|---|---|",
             *rows,
             "",
+            *(["| rate of a wave | of | limits | beyond them |", "|---|---|---|---|"] if asked else []),
+            *map(_rate, asked),
+            *([""] if asked else []),
         ]
     )
 
@@ -59,6 +71,18 @@ def _row(check: Check, modes: list[Mode]) -> str:
     sql, said = (part.replace("|", "\\|") for part in (check.sql.replace("`", ""), check.message))
     where = "" if len(modes) > 1 else f" ({modes[0]} labels)"
     return f"| `{check.name}`{where} | `{sql}` | {said} |"
+
+
+def _rate(rate: Rate | Mean) -> str:
+    if isinstance(rate, Mean):
+        limits = f"a {rate.factor:g}th to {rate.factor:g} times its past".replace("a 2th", "half")
+    else:
+        known = [f"{rate.most:g} at most"] if rate.most < 1 else []
+        less = "more or less" if rate.both_ways else "more"
+        known += [f"{rate.rise:g} {less} than its past"] if rate.rise < 1 else []
+        limits = "; ".join(known) + (f"; up to {rate.floor:g} always" if rate.floor else "")
+    does = "the wave is held" if rate.severity == "stop" else "a warning"
+    return f"| `{rate.name}` | {rate.message} | {limits} | {does} |"
 
 
 if __name__ == "__main__":

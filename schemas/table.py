@@ -9,13 +9,15 @@ from typing import Any
 from schemas.checks import Contract
 from schemas.columns import Column
 from schemas.label_set import LabelSet
+from schemas.rates import Rates
 
 
 @dataclass(frozen=True)
 class Table:
     """What a row is, its columns, its key, how it is cut into folders, and what good rows satisfy.
 
-    partition_by: columns whose values name the folders, outermost first. `contract` takes the task's label set.
+    partition_by: columns whose values name the folders, outermost first. `contract` and `rates`, what a wave's rows satisfy
+    together, take the task's label set.
     key_is_local: whether all rows of one key lie in one folder, so that a key is looked for there and nowhere else.
     """
 
@@ -26,6 +28,7 @@ class Table:
     contract: Callable[[LabelSet], Contract]
     partition_by: tuple[str, ...] = ()
     key_is_local: bool = True
+    rates: Callable[[LabelSet], Rates] = lambda labels: Rates()
 
     def json(self) -> dict[str, Any]:
         """The schema in the JSON form that Spark and Delta share."""

@@ -3,6 +3,7 @@
 from schemas.checks import Contract, between, holds, not_null, one_of, some_of
 from schemas.columns import BOOLEAN, DATE, DOUBLE, INT, LONG, STRING, TIMESTAMP, Column, array, mapping
 from schemas.label_set import LabelSet
+from schemas.rates import Mean, Rate, Rates
 from schemas.table import Table
 
 STATUSES = ("ok", "parse_error", "too_long", "generation_error", "decode_error")
@@ -11,6 +12,7 @@ TRANSIENT = ("generation_error",)
 
 
 def contract(labels: LabelSet) -> Contract:
+    listed = ", ".join(f"'{label}'" for label in sorted(labels.slugs))
     told: Contract = (
         (
             holds("label_is_left_out", "label IS NULL", "a label beside labels that are independent"),
@@ -42,8 +44,72 @@ def contract(labels: LabelSet) -> Contract:
             "label_logprobs IS NULL OR forall(map_values(label_logprobs), p -> p < 1e-3)",
             "a label's log-probability is no logarithm of a probability",
         ),
+        holds(
+            "label_logprobs_cover_the_labels",
+            f"label_logprobs IS NULL OR array_sort(map_keys(label_logprobs)) = array({listed})",
+            "log-probabilities of other labels than the task's",
+        ),
         between("tokens", 0),
+        holds(
+            "undecoded_has_no_tokens", "status <> 'decode_error' OR coalesce(tokens, 0) = 0", "tokens without a video"
+        ),
         not_null("ingested_on"),
+    )
+
+
+_DRAWN = "seed IS NOT NULL"  # by a model of ours; what somebody else wrote has a past of its own
+_ANSWERED = f"{_DRAWN} AND status = 'ok'"
+
+_ARGUED = f"{_ANSWERED} AND (observation <> '' OR think <> '')"  # one word may well be said twice
+
+
+def rates(labels: LabelSet) -> Rates:
+    failing = tuple(
+        Rate(
+            f"few_{status}",
+            f"count_if({_DRAWN} AND status = '{status}')",
+            f"count_if({_DRAWN})",
+            f"share of rollouts with the status {status}",
+            most=0.5,
+            rise=0.1,
+            floor=0.05,
+        )
+        for status in STATUSES
+        if status != "ok"
+    )
+    each = ", ".join(f"count_if({_ANSWERED} AND label = '{label}')" for label in labels.slugs)
+    one_label = Rate(
+        "labels_differ",
+        f"greatest({each}, 0)",
+        f"count_if({_ANSWERED} AND label IS NOT NULL)",
+        "share of the most frequent label among answers",
+        most=0.998,
+        rise=0.2,
+        floor=0.9,
+    )
+    asked = f"CASE WHEN {_ARGUED} THEN video_id END"
+    told = f"CASE WHEN {_ARGUED} THEN struct(video_id, input_digest, text) END"
+    return Rates(
+        made_by="recipe_id",
+        of_rows=(
+            *failing,
+            *((one_label,) if not labels.independent and len(labels.slugs) > 1 else ()),
+            Rate(
+                "siblings_differ",
+                f"count_if({_ARGUED}) - count(DISTINCT {told})",
+                f"count_if({_ARGUED}) - count(DISTINCT {asked})",
+                "share of answers that say word for word what another one says of the same video",
+                most=0.995,
+                rise=0.3,
+                floor=0.5,
+            ),
+            Mean(
+                "length_is_usual",
+                f"sum(CASE WHEN {_ANSWERED} THEN tokens ELSE 0 END)",
+                f"count_if({_ANSWERED})",
+                "mean tokens of an answer",
+            ),
+        ),
     )
 
 
@@ -87,4 +153,5 @@ TRACES = Table(
     key=("video_id", "recipe_id", "input_digest", "rollout_index", "attempt"),
     contract=contract,
     partition_by=("recipe_id", "ingested_on"),
+    rates=rates,
 )

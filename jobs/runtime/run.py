@@ -62,8 +62,18 @@ class Run:
             self.record.warn(warning)
         mended = {"waves_recovered": found.settled, "waves_discarded": found.discarded}
         self.record.add({name: count for name, count in mended.items() if count})
-        allowed = self.settings.waves.max_refused
-        self.waves = Waves(self.lake, self._lease, self.job, self.task, self.label_set, allowed, found.held)
+        waves = self.settings.waves
+        self.waves = Waves(
+            self.lake,
+            self._lease,
+            self.job,
+            self.task,
+            self.label_set,
+            waves.max_refused,
+            found.held,
+            waves.min_rows,
+            self.record.warn,
+        )
         return self
 
     def __exit__(

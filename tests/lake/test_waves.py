@@ -11,7 +11,7 @@ import pytest
 from sealed import LABELS, SILENCE, TASK, frame, mended, of_wave, put_down, score_rows, seal, staging
 from things import files_of, rows_of
 
-from lake import commit, recovery, storage, table, waves
+from lake import commit, rates, recovery, storage, table, waves
 from lake.catalog import Lake
 from lake.lease import Lease
 from lake.recovery import recover
@@ -180,7 +180,7 @@ def test_a_kill_inside_the_removal_does_not_bring_a_released_wave_back(lake, mon
     ],
 )
 def test_a_wave_stops_where_chance_does_not_explain_what_broke(broken, rows, stops):
-    assert waves.surely_more(broken, rows, 0.05) == stops
+    assert rates.surely_more(broken, rows, 0.05) == stops
 
 
 def test_one_bad_row_of_three_stops_nothing(lake):

@@ -1,0 +1,259 @@
+"""A wave as a whole: given good rows each, when together they are not what they were before, then the wave is held."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, date, datetime
+
+import pytest
+from sealed import LABELS, SILENCE, TASK, abandon, frame, of_wave
+from things import rows_of
+
+from lake import rates, recovery
+from lake.rates import Seen
+from lake.staging import Manifest, Wave
+from lake.waves import Held, settle
+from lake.write import REFUSED, stage
+from schemas.decisions import DECISIONS
+from schemas.quality import QUALITY
+from schemas.rates import Mean, Rate
+from schemas.traces import TRACES
+from schemas.videos import VIDEOS
+
+VIDEOS_OF_A_WAVE, K = 60, 3
+
+
+def trace(video: int, index: int, **of) -> dict:
+    """A good one: each says something of its own, and what it is turns with the video."""
+    label = LABELS.slugs[video % 3]
+    own = {
+        "video_id": f"v{video:04}",
+        "task": TASK,
+        "recipe_id": "",
+        "input_digest": "0" * 16,
+        "rollout_index": index,
+        "attempt": 0,
+        "status": "ok",
+        "label": label,
+        "labels": [label],
+        "text": f"{video} {index}",
+        "observation": "a digit",
+        "think": "hm",
+        "logprob_sum": -1.0,
+        "tokens": 20,
+        "seed": 1,
+        "ingested_on": date(2026, 1, 2),
+    }
+    return own | of
+
+
+def failed(status: str) -> dict:
+    return {"status": status, "label": None, "labels": None, "observation": None, "think": None}
+
+
+@pytest.fixture
+def maker() -> str:
+    """A recipe without a past."""
+    return secrets.token_hex(8)
+
+
+def wave_of(lake, maker: str, rows: list[dict], table=TRACES) -> Wave:
+    """A sealed wave of a run that is gone, made by one recipe, scorer and rule; each brings videos of its own."""
+    run_id = f"rollout-20260102T030405-{secrets.token_hex(3)}"
+    wave = Wave(lake.root, run_id, "w00001")
+    made = dict.fromkeys(("recipe_id", "scorer_id", "rule_id"), maker)
+    rows = [row | made | {"video_id": f"{run_id}-{row['video_id']}"} for row in rows]
+    staged = stage(wave, table, frame(lake, table, rows))
+    abandon(lake, run_id)
+    wave.seal(Manifest(wave.id, "rollout", TASK, LABELS, 0.05, (staged,), min_rows=50))
+    return wave
+
+
+def traces(videos: int = VIDEOS_OF_A_WAVE, **of) -> list[dict]:
+    """of: what all are, or by a call of their number and index."""
+    return [
+        trace(video, index, **{name: value(video, index) if callable(value) else value for name, value in of.items()})
+        for video in range(videos)
+        for index in range(K)
+    ]
+
+
+POISONED = {
+    "nothing can be read": (
+        [trace(v, i, **failed("parse_error")) for v in range(60) for i in range(K)],
+        "few_parse_error",
+    ),
+    "no file can be decoded": (
+        [trace(v, i, tokens=0, **failed("decode_error")) for v in range(60) for i in range(K)],
+        "few_decode_error",
+    ),
+    "one label alone": (traces(2400, label="rising", labels=["rising"]), "labels_differ"),
+    "siblings that say the same": (traces(1500, text=lambda video, index: str(video)), "siblings_differ"),
+}
+
+
+@pytest.mark.parametrize("case", POISONED, ids=str)
+def test_a_model_gone_wrong_stops_its_wave_without_any_past(lake, maker, case):
+    rows, check = POISONED[case]
+    wave = wave_of(lake, maker, rows)
+    with pytest.raises(Held, match=check):
+        settle(lake, wave)
+    assert of_wave(lake, wave, TRACES) == []
+    (told,) = [row for row in of_wave(lake, wave, QUALITY) if not row["success"]]
+    assert (told["check"], told["about"], told["severity"]) == (check, maker, "stop")
+    found = recovery.recover(lake, SILENCE)  # it stays, and keeps its table closed, until somebody decides
+    assert ("traces", TASK) in found.held and wave.manifest() is not None
+    assert settle(lake, wave, release=True).landed["traces"].rows == len(rows)
+
+
+def test_against_its_own_past_a_smaller_change_is_enough(lake, maker):
+    one_label = traces(label="rising", labels=["rising"])
+    settle(lake, wave_of(lake, maker[::-1], one_label))  # of 60 videos that may be so
+    for _ in range(2):
+        settle(lake, wave_of(lake, maker, traces()))
+    for worse, said in (
+        (traces(tokens=4), "mean tokens of an answer: expected 10 to 40 .before, 20., found 4 .length_is_usual"),
+        (one_label, "most frequent label among answers: expected at most 0.9 .before, 0.333., found 1 .labels_differ"),
+    ):
+        with pytest.raises(Held, match=said):
+            settle(lake, wave_of(lake, maker, worse))
+    some_fail = [row | (failed("parse_error") if row["video_id"][-1] in "123" else {}) for row in traces(200)]
+    with pytest.raises(Held, match="few_parse_error"):
+        settle(lake, wave_of(lake, maker, some_fail))
+
+
+def test_another_recipe_has_a_past_of_its_own(lake, maker):
+    settle(lake, wave_of(lake, maker, traces()))
+    settle(lake, wave_of(lake, maker[::-1], traces(tokens=4)))
+
+
+def test_few_videos_say_nothing_and_one_bad_one_in_many_stops_nothing(lake, maker):
+    settle(lake, wave_of(lake, maker, [trace(v, i, **failed("parse_error")) for v in range(49) for i in range(K)]))
+    settle(
+        lake,
+        wave_of(lake, maker, [row | (failed("parse_error") if row["video_id"] == "v0000" else {}) for row in traces()]),
+    )
+
+
+def test_what_somebody_released_is_right_from_then_on(lake, maker):
+    bad = [trace(v, i, **failed("parse_error")) for v in range(60) for i in range(K)]
+    first = wave_of(lake, maker, bad)
+    with pytest.raises(Held):
+        settle(lake, first)
+    discarded = wave_of(lake, maker, bad)
+    with pytest.raises(Held):
+        settle(lake, discarded)  # what is not published yet is no past
+    discarded.remove()
+    settle(lake, first, release=True)
+    settle(lake, wave_of(lake, maker, bad))
+
+
+def test_a_key_that_comes_twice_counts_as_a_broken_row(lake, maker):
+    rows = traces()
+    wave = wave_of(lake, maker, [*rows, *rows])
+    with pytest.raises(Held, match="180 of 360 rows broke the contract"):
+        settle(lake, wave)
+
+
+def test_files_that_the_stage_refused_count(lake):
+    names = dict.fromkeys(REFUSED)
+    refused = [
+        names
+        | {"video_id": None, "refused_key": f"file:///{n}", "refused_reason": "not_a_video", "refused_message": "-"}
+        for n in range(80)
+    ]
+    good = [
+        names
+        | {
+            "video_id": f"{n:064x}",
+            "uri": f"file:///{n}",
+            "width": 8,
+            "height": 8,
+            "duration_s": 1.0,
+            "ingested_on": date(2026, 1, 2),
+            "ingested_at": datetime.now(UTC),
+        }
+        for n in range(20)
+    ]
+    run_id = f"ingest-20260102T030405-{secrets.token_hex(3)}"
+    wave = Wave(lake.root, run_id, "w00001")
+    columns = ", ".join(
+        [
+            "video_id string, uri string, width int, height int, duration_s double, ingested_on date, ingested_at timestamp"
+        ]
+        + [f"{name} string" for name in REFUSED]
+    )
+    order = [part.split()[0] for part in columns.split(", ")]
+    rows = lake.spark.createDataFrame([tuple(row.get(name) for name in order) for row in good + refused], columns)
+    staged = stage(wave, VIDEOS, rows)
+    abandon(lake, run_id)
+    wave.seal(Manifest(wave.id, "ingest", TASK, LABELS, 0.05, (staged,), min_rows=50))
+    with pytest.raises(Held, match=r"cannot be taken for a video: expected at most 0\.5, found 0\.8"):
+        settle(lake, wave)
+
+
+def test_another_mix_of_decisions_is_a_warning_and_no_stop(lake, maker):
+    def decided(label: str) -> list[dict]:
+        return [
+            {
+                "video_id": f"v{n:04}",
+                "task": TASK,
+                "input_digest": "0" * 16,
+                "label": label,
+                "labels": [label],
+                "top_prob": 0.9,
+                "prediction_set": [label],
+                "abstain": False,
+                "reason": "clear",
+                "decided_at": datetime.now(UTC),
+                "ingested_on": date(2026, 1, 2),
+            }
+            for n in range(100)
+        ]
+
+    assert settle(lake, wave_of(lake, maker, decided("rising"), DECISIONS)).doubts == ()
+    settled = settle(lake, wave_of(lake, maker, decided("falling"), DECISIONS))
+    assert settled.landed["decisions"].rows == 100 and len(settled.doubts) == 2
+    assert "share of decisions with the label falling: expected at most 0.2 (before, 0), found 1" in settled.doubts[0]
+
+
+@pytest.mark.parametrize(
+    ("seen", "past", "holds"),
+    [
+        (Seen(30, 100, 100), None, True),  # at most one half, without a past
+        (Seen(80, 100, 100), None, False),
+        (Seen(80, 100, 3), None, True),  # many rows of three videos
+        (Seen(30, 100, 100), Seen(0, 1000, 0), False),
+        (Seen(12, 100, 100), Seen(0, 1000, 0), True),  # perhaps, not surely, above a tenth
+        (Seen(4, 100, 100), Seen(0, 1000, 0), True),
+        (Seen(48, 100, 100), Seen(450, 1000, 0), True),
+        (Seen(80, 100, 100), Seen(450, 1000, 0), False),  # its past allows no more than the limit
+        (Seen(80, 100, 100), Seen(750, 1000, 0), True),  # but for one that was released
+    ],
+)
+def test_limits_of_a_share(seen, past, holds):
+    rate = Rate("few", "", "", "share", most=0.5, rise=0.1, floor=0.05)
+    assert rates._result("r", rate, seen, past)["success"] is holds
+
+
+@pytest.mark.parametrize(("total", "holds"), [(999, False), (1001, True), (3999, True), (4001, False)])
+def test_limits_of_a_mean(total, holds):
+    assert (
+        rates._result("r", Mean("usual", "", "", "mean"), Seen(total, 100, 100), Seen(2000, 100, 0))["success"] is holds
+    )
+
+
+def test_a_healthy_wave_is_seldom_held_by_chance():
+    """Given waves of a tenth of failures and a past that says so, when ten thousand come, then at most 1 % are held."""
+    import numpy as np
+
+    draws = np.random.default_rng(0).binomial(100, 0.2, 10_000)
+    rate = Rate("few", "", "", "share", most=1.0, rise=0.1, floor=0.05)
+    held = sum(not rates._result("r", rate, Seen(int(n), 100, 100), Seen(100, 1000, 0))["success"] for n in draws)
+    assert held / len(draws) <= 0.015  # at the very limit itself
+
+
+def test_nothing_is_noted_of_waves_that_are_too_small(lake, maker):
+    wave = wave_of(lake, maker, traces(5))
+    settle(lake, wave)
+    assert not [row for row in rows_of(lake.root, QUALITY) if row["wave_id"] == wave.id and row["severity"] != "refuse"]
