@@ -76,6 +76,10 @@ class Decode(Section):
     max_pixels: int = Field(ge=1, description="width x height")
     max_seconds: float = Field(gt=0, le=86400, description="length of a video")
     max_frames: int = Field(ge=1, description="frames decoded per video")
+    max_damage: float = Field(ge=0, le=1, description="share of its frames that may be missing or broken")
+    probe_frames: int = Field(
+        ge=1, description="frames decoded when a video comes, to know how many of them are broken"
+    )
 
 
 class Engine(Section):

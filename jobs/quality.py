@@ -1,8 +1,9 @@
 """quality: what the contracts of the tables found in their newest waves and in the days before, worst first.
 
-    deepintuit quality --conf conf/local.yaml [--days 30] [--strict]
+    deepintuit quality --conf conf/local.yaml [--days 30] [--references] [--max-age HOURS] [--strict]
 
-With --strict the exit code is 3 where a check failed in the newest wave that its table was checked in.
+With --strict the exit code is 3 where a check failed in the newest wave that its table was checked in, where a row refers to
+nothing, and where the newest video is older than --max-age.
 """
 
 from __future__ import annotations
@@ -18,11 +19,18 @@ from pyspark.sql import functions as F
 from jobs.runtime import cli
 from jobs.runtime.run import Run
 from lake import catalog
+from lake.catalog import Lake
 from lake.waves import Held
+from schemas.decisions import DECISIONS
 from schemas.quality import QUALITY
+from schemas.scores import SCORES
+from schemas.tables import BY_NAME, TABLES
+from schemas.traces import TRACES
+from schemas.videos import VIDEOS
 
 IS_A_RUN = False
 TAKES_BUDGET = False
+STAGES = (VIDEOS, TRACES, SCORES, DECISIONS)
 _MOST_NAMED = 3  # in a message; all are in the document
 
 
@@ -37,9 +45,9 @@ def by_check(quality: DataFrame, days: int) -> DataFrame:
         return F.coalesce(F.sum(F.when(when, F.col(column))), F.lit(0))
 
     newest = F.max_by(
-        F.struct("wave_id", "unexpected", "rows", "expected", "success"), F.struct("checked_at", "wave_id")
+        F.struct("wave_id", "unexpected", "rows", "expected", "severity", "success"), F.struct("checked_at", "wave_id")
     )
-    seen = quality.where(age <= length * 2).groupBy("table", "check")
+    seen = quality.where(age <= length * 2).groupBy("table", "check", "about")
     found = seen.agg(
         newest.alias("newest"),
         F.count_if(lately).alias("waves"),
@@ -48,7 +56,9 @@ def by_check(quality: DataFrame, days: int) -> DataFrame:
         (total("unexpected", before) / F.nullif(total("rows", before), F.lit(0))).alias("share_before"),
     )
     share = F.col("newest.unexpected") / F.nullif("newest.rows", F.lit(0))
-    worst = [F.desc_nulls_last(share), F.desc_nulls_last("share"), F.asc("table"), F.asc("check")]
+    grave = F.when(F.col("newest.severity") == "stop", 0).when(F.col("newest.severity") == "refuse", 1).otherwise(2)
+    worst = [F.asc(grave), F.desc_nulls_last(share), F.desc_nulls_last("share")]
+    worst += [F.asc(name) for name in ("table", "check", "about")]
     return found.where("waves > 0").orderBy(F.asc("newest.success"), *worst)
 
 
@@ -58,6 +68,8 @@ def told(row: Any) -> dict[str, Any]:
     return {
         "table": row["table"],
         "check": row["check"],
+        "about": row["about"],
+        "severity": newest["severity"],
         "expected": newest["expected"],
         "newest_wave": {name: newest[name] for name in ("wave_id", "unexpected", "rows")},
         "waves": row["waves"],
@@ -67,33 +79,83 @@ def told(row: Any) -> dict[str, Any]:
     }
 
 
+def lost(lake: Lake, days: int) -> list[dict[str, Any]]:
+    """Of rows of videos that came in these days, those that refer to a row that is not there, by reference."""
+    found = []
+    since = F.date_sub(F.current_date(), days)
+    for table in TABLES:
+        for reference in table.references:
+            columns = list(reference.columns)
+            left = lake.read(table).where(F.col("ingested_on") >= since).select("video_id", *columns)
+            for name in reference.tables:
+                left = left.join(lake.read(BY_NAME[name]).select(*columns).distinct(), columns, "left_anti")
+            count, example = left.agg(F.count("*"), F.min("video_id")).first() or (0, None)
+            if count:
+                place = " or ".join(reference.tables)
+                found.append({"table": table.name, "columns": columns, "in": place, "rows": count, "video_id": example})
+    return found
+
+
+def ages(run: Run) -> dict[str, float | None]:
+    """Hours since each stage last published a wave; None where it never did."""
+    last = F.max("checked_at").alias("last")
+    hours = (F.unix_timestamp(F.current_timestamp()) - F.unix_timestamp("last")) / 3600
+    rows = run.lake.read(QUALITY).groupBy("table").agg(last).select("table", hours.alias("hours")).collect()
+    known = {row["table"]: row["hours"] for row in rows}
+    return {table.name: known.get(table.name) for table in STAGES}
+
+
+def faults_of(
+    failing: list[Any], orphans: list[dict[str, Any]], hours: float | None, max_age: float | None
+) -> list[str]:
+    """What is not as it should be: checks that fail, rows that refer to nothing, the age of the newest wave of videos."""
+    found = []
+    if failing:
+        named = "; ".join(
+            f"{row['table']}.{row['check']}: {row['newest']['unexpected']} of {row['newest']['rows']} rows of wave "
+            f"{row['newest']['wave_id']}"
+            for row in failing[:_MOST_NAMED]
+        )
+        found.append(
+            f"{len(failing)} checks failed in the newest wave of their table ({named}): what was refused is in the table "
+            "quarantine, with reason and message"
+        )
+    found += [
+        f"{of['rows']} rows of {of['table']} refer to nothing in {of['in']}, as of {of['video_id']}" for of in orphans
+    ]
+    if max_age is not None and (hours is None or hours > max_age):
+        age = "none has ever come" if hours is None else f"the newest wave of them is {hours:.1f} hours old"
+        found.append(f"expected videos of the last {max_age:g} hours, but {age}")
+    return found
+
+
 def run(run: Run, arguments: argparse.Namespace) -> None:
     catalog.require(run.lake.root)
     rows = by_check(run.lake.read(QUALITY), arguments.days).collect()
     failing = [row for row in rows if not row["newest"]["success"]]
+    orphans = lost(run.lake, arguments.days) if arguments.references else None
+    hours = ages(run)
     document = {
         "lake": run.lake.root,
         "days": arguments.days,
         "checks": len(rows),
         "failing_now": [told(row) for row in failing],
         "failed_lately": [told(row) for row in rows if row["newest"]["success"] and row["waves_failed"]],
+        "hours_since_a_wave": hours,
+        "refer_to_nothing": orphans,
     }
     print(json.dumps(document, indent=2))
-    if arguments.strict and failing:
-        named = "; ".join(
-            f"{row['table']}.{row['check']}: {row['newest']['unexpected']} of {row['newest']['rows']} rows of wave "
-            f"{row['newest']['wave_id']}"
-            for row in failing[:_MOST_NAMED]
-        )
-        raise Held(
-            f"quality: {len(failing)} checks failed in the newest wave of their table ({named}): what was refused is in the "
-            "table quarantine, with reason and message"
-        )
+    if arguments.strict and (faults := faults_of(failing, orphans or [], hours[VIDEOS.name], arguments.max_age)):
+        raise Held(f"quality: {'; '.join(faults)}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--days", type=cli.positive, default=30, metavar="N", help="how far back (default 30)")
-    parser.add_argument("--strict", action="store_true", help="exit code 3 where a check failed in the newest wave")
+    parser.add_argument(
+        "--references", action="store_true", help="look for rows that refer to nothing; reads these days"
+    )
+    parser.add_argument("--max-age", type=float, metavar="HOURS", help="of the newest wave of videos")
+    parser.add_argument("--strict", action="store_true", help="exit code 3 where any of that is not as it should be")
 
 
 def main() -> int:

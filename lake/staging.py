@@ -57,8 +57,8 @@ class Staged:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a sealed wave holds and what settling it needs; nothing else does. max_refused, min_rows: of the settings;
-    seconds: the write step took."""
+    """What a sealed wave holds and what settling it needs; nothing else does. max_refused, min_rows: of the settings,
+    min_rows None where no rates are asked; seconds: the write step took."""
 
     wave_id: str
     job: str
@@ -69,7 +69,7 @@ class Manifest:
     counts: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
-    min_rows: int = 1
+    min_rows: int | None = 1
 
     @staticmethod
     def parse(value: dict[str, Any]) -> Manifest:

@@ -103,7 +103,8 @@ def audit_output(lake: Lake, wave: Wave, manifest: Manifest, output: Staged) -> 
     wanted = BY_NAME[output.table]
     rows = lake.read_files(wanted, [file.name for file in output.files]) if output.files else None
     kept, results = (output, list[dict[str, Any]]()) if rows is None else _judged(lake, wave, output, rows, contract)
-    results += rates.results(lake.root, wanted, manifest.labels, rows, output, manifest.min_rows)
+    if manifest.min_rows is not None:
+        results += rates.results(lake.root, wanted, manifest.labels, rows, output, manifest.min_rows)
     refusing = {check.name for check in contract} | {TWICE}
     broken = sum(count for reason, count in kept.reasons.items() if reason in refusing)
     return Audited(kept, broken, tuple(results))
@@ -266,8 +267,9 @@ class Waves:
         for wave in staged_waves(self._lake.root, self._lease.run_id):
             wave.remove()
 
-    def make(self, write: Callable[[Wave], Work], versions: dict[str, str]) -> Settled:
-        """All five steps of one more wave. Raises Held, Superseded, storage.StoreError."""
+    def make(self, write: Callable[[Wave], Work], versions: dict[str, str], rated: bool = True) -> Settled:
+        """All five steps of one more wave; rated: whether its rows together have to be as they were before. Raises Held,
+        Superseded, storage.StoreError."""
         self._count += 1
         wave, began = Wave(self._lake.root, self._lease.run_id, wave_name(self._count)), time.monotonic()
         outputs, counts = write(wave)
@@ -285,7 +287,7 @@ class Waves:
                 counts=counts,
                 versions=versions,
                 seconds=time.monotonic() - began,
-                min_rows=self._min_rows,
+                min_rows=self._min_rows if rated else None,
             )
         )
         settled = settle(self._lake, wave)

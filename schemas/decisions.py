@@ -4,7 +4,7 @@ from schemas.checks import Contract, between, holds, not_null, one_of, some_of
 from schemas.columns import BOOLEAN, DATE, DOUBLE, STRING, TIMESTAMP, Column, array
 from schemas.label_set import LabelSet
 from schemas.rates import Rate, Rates
-from schemas.table import Table
+from schemas.table import Reference, Table
 
 REASONS = ("clear", "below_threshold", "review_is_cheaper", "no_usable_trace")
 
@@ -97,4 +97,5 @@ DECISIONS = Table(
     contract=contract,
     partition_by=("scorer_id", "rule_id", "ingested_on"),
     rates=rates,
+    references=(Reference(("video_id", "scorer_id", "input_digest"), ("scores",)),),
 )

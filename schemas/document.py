@@ -10,7 +10,7 @@ from pathlib import Path
 from schemas.checks import Check
 from schemas.label_set import LabelSet, Mode
 from schemas.rates import Mean, Rate
-from schemas.table import Table
+from schemas.table import Reference, Table
 from schemas.tables import TABLES
 
 _MODES: tuple[Mode, ...] = ("exclusive", "independent")
@@ -29,8 +29,10 @@ how that was before.
 A model that answers nothing but one label breaks no row's contract. So there are rates of a wave as a whole: fixed limits,
 and limits by the past of who made the rows (the recipe, the scorer with its rule; the 20 newest published waves of 90 days).
 A share is beyond its limit where it surely is (99 %, videos being what is independent), in waves of `waves.min_rows` videos
-at least. A wave that is beyond one is held like the above, or published with a warning. Who releases waves beyond a fixed limit
-says that such are right: from then on their past is the limit.
+at least. A wave that is beyond one is held like the above, or published with a warning. Who releases waves beyond a fixed
+limit says that such are right: from then on their past is the limit.
+
+What a row refers to is looked for by `deepintuit quality --references`.
 
 Spark decides row by row what stands in the column `holds`; Great Expectations runs the same check over the wave, and a wave
 in which the two disagree is not published. `first` and `second` stand for the labels of the task.
@@ -54,7 +56,7 @@ def _section(table: Table) -> str:
         [
             f"## {table.name}",
             "",
-            f"One row: {table.grain}. Unique: {keys} (`key_twice`).",
+            f"One row: {table.grain}. Unique: {keys} (`key_twice`).{''.join(map(_reference, table.references))}",
             "",
             "| check | holds | a row that fails |",
             "|---|---|---|",
@@ -71,6 +73,11 @@ def _row(check: Check, modes: list[Mode]) -> str:
     sql, said = (part.replace("|", "\\|") for part in (check.sql.replace("`", ""), check.message))
     where = "" if len(modes) > 1 else f" ({modes[0]} labels)"
     return f"| `{check.name}`{where} | `{sql}` | {said} |"
+
+
+def _reference(reference: Reference) -> str:
+    places = " or ".join(f"`{name}`" for name in reference.tables)
+    return f" Its {', '.join(f'`{name}`' for name in reference.columns)} in {places}."
 
 
 def _rate(rate: Rate | Mean) -> str:

@@ -3,7 +3,7 @@
 from schemas.checks import Contract, between, holds, not_null
 from schemas.columns import DATE, DOUBLE, INT, STRING, TIMESTAMP, Column, mapping
 from schemas.label_set import LabelSet
-from schemas.table import Table
+from schemas.table import Reference, Table
 
 
 def contract(labels: LabelSet) -> Contract:
@@ -49,4 +49,5 @@ SCORES = Table(
     key=("video_id", "scorer_id", "input_digest"),
     contract=contract,
     partition_by=("scorer_id", "ingested_on"),
+    references=(Reference(("video_id", "input_digest"), ("traces",)), Reference(("scorer_id",), ("scorers",))),
 )

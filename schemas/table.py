@@ -13,11 +13,19 @@ from schemas.rates import Rates
 
 
 @dataclass(frozen=True)
+class Reference:
+    """Columns of a row whose values are found together in one of these tables."""
+
+    columns: tuple[str, ...]
+    tables: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Table:
     """What a row is, its columns, its key, how it is cut into folders, and what good rows satisfy.
 
     partition_by: columns whose values name the folders, outermost first. `contract` and `rates`, what a wave's rows satisfy
-    together, take the task's label set.
+    together, take the task's label set. references: to rows of other tables, which a wave cannot be held against.
     key_is_local: whether all rows of one key lie in one folder, so that a key is looked for there and nowhere else.
     """
 
@@ -29,6 +37,7 @@ class Table:
     partition_by: tuple[str, ...] = ()
     key_is_local: bool = True
     rates: Callable[[LabelSet], Rates] = lambda labels: Rates()
+    references: tuple[Reference, ...] = ()
 
     def json(self) -> dict[str, Any]:
         """The schema in the JSON form that Spark and Delta share."""

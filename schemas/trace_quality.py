@@ -3,7 +3,7 @@
 from schemas.checks import Contract, between, holds, not_null, one_of
 from schemas.columns import BOOLEAN, DATE, DOUBLE, INT, STRING, TIMESTAMP, Column
 from schemas.label_set import LabelSet
-from schemas.table import Table
+from schemas.table import Reference, Table
 
 JUDGES = ("rule", "model", "nobody")
 
@@ -68,4 +68,5 @@ TRACE_QUALITY = Table(
     key=("video_id", "recipe_id", "input_digest", "rollout_index", "attempt", "judge_id"),
     contract=contract,
     partition_by=("recipe_id", "ingested_on"),
+    references=(Reference(("video_id", "recipe_id", "input_digest", "rollout_index", "attempt"), ("traces",)),),
 )

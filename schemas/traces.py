@@ -4,7 +4,7 @@ from schemas.checks import Contract, between, holds, not_null, one_of, some_of
 from schemas.columns import BOOLEAN, DATE, DOUBLE, INT, LONG, STRING, TIMESTAMP, Column, array, mapping
 from schemas.label_set import LabelSet
 from schemas.rates import Mean, Rate, Rates
-from schemas.table import Table
+from schemas.table import Reference, Table
 
 STATUSES = ("ok", "parse_error", "too_long", "generation_error", "decode_error")
 # Failures that another try may mend; the others would only repeat themselves.
@@ -154,4 +154,5 @@ TRACES = Table(
     contract=contract,
     partition_by=("recipe_id", "ingested_on"),
     rates=rates,
+    references=(Reference(("video_id",), ("videos", "imports")), Reference(("recipe_id",), ("recipes",))),
 )

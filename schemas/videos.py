@@ -20,6 +20,8 @@ def contract(labels: LabelSet) -> Contract:
         between("duration_s", 0, 86400),
         between("fps", 0, 1000),
         between("rotation", -359, 359),
+        not_null("damage"),
+        between("damage", 0, 1),
         not_null("ingested_on"),
     )
 
@@ -40,7 +42,15 @@ VIDEOS = Table(
         Column("height", INT, "pixels, before rotation"),
         Column("fps", DOUBLE, "average frames per second; NULL if unknown"),
         Column("duration_s", DOUBLE, "seconds"),
-        Column("frames", LONG, "frames, as the container says; NULL if it does not"),
+        Column("frames", LONG, "frames whose packets are there"),
+        Column("frames_promised", LONG, "frames that it should have: those, or what its header tells if that is more"),
+        Column(
+            "frames_tried",
+            INT,
+            "frames that were decoded when it came, to see whether they can be: decode.probe_frames",
+        ),
+        Column("frames_decoded", INT, "of these, frames that could be, unbroken"),
+        Column("damage", DOUBLE, "share of its frames that is missing or, by those tried, broken; 0 of a sound file"),
         Column("rotation", INT, "degrees, from the display matrix"),
         Column("has_audio", BOOLEAN, "whether there is an audio stream"),
         Column("wave_id", STRING, "wave that wrote the row"),

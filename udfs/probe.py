@@ -28,6 +28,10 @@ PROBE_COLUMNS = pa.schema(
         ("frames", pa.int64()),
         ("rotation", pa.int32()),
         ("has_audio", pa.bool_()),
+        ("frames_promised", pa.int64()),
+        ("frames_tried", pa.int32()),
+        ("frames_decoded", pa.int32()),
+        ("damage", pa.float64()),
         ("reason", pa.string()),
         ("message", pa.string()),
     ]

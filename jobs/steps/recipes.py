@@ -32,12 +32,16 @@ _FORMS = 64  # tokens around a trace that is told to a model: what comes before 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe, its id, and the folders in which this site keeps the model and the adapter that it names by digest."""
+    """A recipe, its id, and the folders in which this site keeps the model and the adapter that it names by digest.
+
+    is_trial: what comes of it may be as odd as it likes, which is what it is made to see.
+    """
 
     id: str
     json: dict[str, Any]
     model_path: str
     adapter_path: str | None = None
+    is_trial: bool = False
 
     @property
     def reviewed(self) -> str | None:
@@ -200,7 +204,7 @@ def blinded(recipe: Recipe) -> dict[str, Recipe]:
     made = {}
     for name, less in frames.items():
         value = recipe.json | {"frames": recipe.json["frames"] | less}
-        made[name] = replace(recipe, id=identity.digest(value), json=value)
+        made[name] = replace(recipe, id=identity.digest(value), json=value, is_trial=True)
     return made
 
 
@@ -252,6 +256,8 @@ def limits(settings: Settings) -> Limits:
         max_pixels=decode.max_pixels,
         max_seconds=decode.max_seconds,
         max_frames=decode.max_frames,
+        max_damage=decode.max_damage,
+        probe_frames=decode.probe_frames,
     )
 
 

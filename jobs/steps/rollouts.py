@@ -230,7 +230,7 @@ def _make_wave(run: Run, todo: Todo, rows: DataFrame, scope: Scope, done: int) -
         counts = _figures(run.lake.read_files(TRACES, [file.name for file in made.files]), recipe)
         return [replace(made, missing_at=looked_at)], counts | {"engines": engines(task.folder)}
 
-    settled = run.waves.make(write, run.record.versions)
+    settled = run.waves.make(write, run.record.versions, rated=not recipe.is_trial)
     landed = settled.landed[TRACES.name]
     run.record.add({name: count for name, count in settled.counts.items() if name != "videos"})
     run.record.add(

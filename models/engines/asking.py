@@ -97,7 +97,9 @@ class Asking(ABC):
 
     def __init__(self, plan: Asked, engine: Engine, on_decoded: Callable[[], None] = lambda: None) -> None:
         self._asked, self._engine, self._on_decoded = plan, engine, on_decoded
-        self._tasks: dict[str, tuple[Task, float]] = {}  # by key of what is asked; with the seconds of the clip
+        self._tasks: dict[
+            str, tuple[Task, float, str | None]
+        ] = {}  # by key; with seconds of the clip, what was lost of it
         self._refused: deque[tuple[Task, MediaError]] = deque()
         self._videos = self._tokens = 0
 
@@ -126,8 +128,9 @@ class Asking(ABC):
         with DecodePool(work, plan.decoding) as pool:
             decoded = pool.map(noted(tasks), argument=attrgetter("uri", "video_id"))
             for answer in self._answers(self._shown(decoded)):
-                task, seconds = self._tasks[answer.key]
+                task, seconds, lost = self._tasks[answer.key]
                 for row in self._rows_of(task, answer, seconds):
+                    row["error"] = row["error"] or lost
                     done += 1
                     open_rows[answer.key] = open_rows.get(answer.key, len(set(task.missing))) - 1
                     self._tokens += row["tokens"]
@@ -156,7 +159,7 @@ class Asking(ABC):
                 self._refused.append((task, clip))
                 continue
             key = f"{number}:{task.video_id}"
-            self._tasks[key] = task, clip.duration
+            self._tasks[key] = task, clip.duration, _lost(clip)
             yield key, task, clip
 
     def _undecoded(self) -> Iterator[dict]:
@@ -185,6 +188,14 @@ class Asking(ABC):
         self._videos += 1
         if self._asked.on_progress:
             self._asked.on_progress(self._videos, self._tokens)
+
+
+def _lost(clip: Clip) -> str | None:
+    return (
+        f"damaged: {clip.lost} of {len(clip.times)} pictures stand for frames that did not decode"
+        if clip.lost
+        else None
+    )
 
 
 def _decode(decode: Callable, frames: FrameSpec, limits: Limits, what: tuple[str, str]) -> Clip:

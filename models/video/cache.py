@@ -45,7 +45,8 @@ class FrameCache:
         path = self._path(video_id)
         aside = path.with_suffix(f".{os.getpid()}.tmp")
         with aside.open("wb") as file:
-            np.savez(file, pixels=clip.pixels, times=np.array(clip.times, np.float64), duration=clip.duration)
+            times = np.array(clip.times, np.float64)
+            np.savez(file, pixels=clip.pixels, times=times, duration=clip.duration, lost=clip.lost)
         self._bytes += aside.stat().st_size
         aside.replace(path)
         if self._bytes > self.max_bytes:
@@ -67,4 +68,4 @@ class FrameCache:
 
 def _read(path: Path) -> Clip:
     with np.load(path) as held:
-        return Clip(held["pixels"], held["times"].tolist(), float(held["duration"]))
+        return Clip(held["pixels"], held["times"].tolist(), float(held["duration"]), int(held["lost"]))

@@ -11,11 +11,12 @@ import numpy as np
 @dataclass(frozen=True, eq=False)
 class Clip:
     """pixels: uint8 [T, H, W, 3], RGB; times: when each picture comes up, seconds from the video's begin, ascending;
-    duration: of the whole video, seconds."""
+    duration: of the whole video, seconds; lost: pictures that stand for frames that did not decode."""
 
     pixels: np.ndarray
     times: Sequence[float]
     duration: float
+    lost: int = 0
 
     @classmethod
     def even(cls, pixels: np.ndarray, fps: float) -> Clip:

@@ -7,7 +7,7 @@ lies. Frames are addressed by presentation time, never by number.
 from __future__ import annotations
 
 import io
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +28,7 @@ REASONS = (
     "bad_name",  # not UTF-8: no table can name it, nothing can open it
     "unreachable",  # the store did not answer: the file may be fine
     "changed",  # other bytes than those that were ingested under this name
+    "damaged",  # more of its frames are missing or broken than may be
 )
 # What says nothing of the file: it is tried again another time.
 PASSING = ("not_found", "unreachable")
@@ -39,17 +40,24 @@ _CONTAINERS = (
 )
 _STILL_IMAGES = ("image2", "_pipe")  # demuxers of pictures: their names are `image2` or end in `_pipe`
 _MOST_SIDE = 32768  # pixels
+MOST_FPS = 1000.0  # of any camera
+_STRETCHES = 8  # of a long clip that are looked into
 _SEEK_GAP_S = 2.0  # a seek costs about as much as decoding this much video: below it, just decode on
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a decode may cost at most; a file beyond a limit is refused, not shortened."""
+    """What a decode may cost at most; a file beyond a limit is refused, not shortened.
+
+    max_damage: share of a file's frames that may be missing or broken; probe_frames: so many of them are decoded to know.
+    """
 
     max_bytes: int = 512 * 1024 * 1024
     max_pixels: int = 8192 * 4320
     max_seconds: float = 3600.0
     max_frames: int = 250_000
+    max_damage: float = 0.8
+    probe_frames: int = 128
 
 
 class MediaError(Exception):
@@ -86,8 +94,7 @@ class Container:
     def __init__(self, data: bytes, limits: Limits) -> None:
         _check_size(len(data), limits)
         self.data, self.limits = data, limits
-        self.errors = 0
-        self.decoded = 0
+        self.errors = self.decoded = 0
         self._open_stream()
         try:
             self.index = self._list_packets()
@@ -153,15 +160,36 @@ class Container:
         """Frames in presentation order from the keyframe at or before `start` seconds, stepping over broken packets."""
         at = self.index.times[0] if start is None else start
         try:
-            self.container.seek(int(at / float(self.stream.time_base)), stream=self.stream, backward=True)
-        except FFmpegError:  # a raw stream cannot seek: start over
-            self.container.close()
-            self._open_stream()
-        try:
-            for packet in self.container.demux(self.stream):
+            for packet in self._packets_from(at):
                 yield from self._decode_packet(packet)
         except FFmpegError:
             self.errors += 1
+
+    def _packets_from(self, at: float) -> Iterator[av.Packet]:
+        base = float(self.stream.time_base)
+        place = bisect_right(self.index.keyframes, at + 1e-6)
+        key = self.index.keyframes[place - 1] if place else None
+        try:
+            self.container.seek(int(at / base), stream=self.stream, backward=True)
+            packets = self.container.demux(self.stream)
+            first = next(packets, None)
+            is_late = first is None or first.pts is None or (key is not None and first.pts * base > key + 1e-6)
+        except FFmpegError:  # a raw stream cannot seek
+            is_late = True
+        if not is_late:
+            yield first
+            yield from packets
+            return
+        # A stream without an index lands somewhere behind: what lies between would be lost. Read on from the begin.
+        self.container.close()
+        self._open_stream()
+        entry = None if key is None or key == self.index.keyframes[0] else key
+        arrived = entry is None
+        for packet in self.container.demux(self.stream):
+            if entry is not None and packet.is_keyframe and packet.pts is not None:
+                arrived = arrived or packet.pts * base >= entry - 1e-6
+            if arrived:
+                yield packet
 
     def _decode_packet(self, packet: av.Packet) -> Iterator[av.VideoFrame]:
         try:
@@ -198,6 +226,51 @@ class Container:
             else:
                 return
 
+    def promised(self) -> int:
+        """Frames that the file should have: its packets, or what its header tells where that is more.
+
+        Of what a header tells, frames and seconds, the smaller one is taken: a movie counts what its edit list does not show.
+        An AVI counts ticks of its clock.
+        """
+        found, told = len(self.index.times), list[int]()
+        seconds = _told_seconds(self.stream)
+        if self.container.format.name == "avi":
+            seconds = float(self.stream.frames * self.stream.time_base)
+        elif self.stream.frames:
+            told.append(self.stream.frames)
+        if seconds and found / self.index.duration <= MOST_FPS:
+            told.append(round(found * seconds / self.index.duration))
+        return max(found, min([*told, self.limits.max_frames]) if told else 0)
+
+    def examine(self) -> tuple[int, int]:
+        """Frames tried and how many of them decode unbroken: all of a short clip, of a long one stretches behind keyframes
+        that lie evenly in it."""
+        times, most = self.index.times, self.limits.probe_frames
+        if len(times) <= most:
+            good = sum(not frame.is_corrupt for frame in self.decode())
+            return len(times), min(good, len(times))
+        each = -(-most // _STRETCHES)
+        ends = ((len(times) - each) * np.arange(_STRETCHES) // (_STRETCHES - 1)).tolist()
+        keys = self.index.keyframes or [times[0]]
+        starts = {keys[max(bisect_right(keys, times[end] + 1e-6) - 1, 0)] for end in ends}
+        tried = good = 0
+        for start in sorted(starts):
+            own = times[bisect_left(times, start - 1e-6) :][:each]
+            tried += len(own)
+            good += self._good_within(own)
+        return tried, good
+
+    def _good_within(self, own: Sequence[float]) -> int:
+        good = 0
+        for frame in self.decode(own[0]):
+            time = own[0] if frame.pts is None else frame.pts * float(self.stream.time_base)
+            if time > own[-1] + 1e-6:
+                break
+            good += time >= own[0] - 1e-6 and not frame.is_corrupt
+            if good == len(own):
+                break
+        return good
+
     def _entry(self, target: float, now: float | None) -> float | None:
         """The keyframe to enter at for `target`, or None where decoding on from `now` is as cheap."""
         place = bisect_right(self.index.keyframes, target)
@@ -233,6 +306,17 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
                 raise MediaError("decode_error", "no decoder for this video codec")
             return stream
     raise MediaError("no_video_stream", "the file has no video stream")
+
+
+def _told_seconds(stream: av.VideoStream) -> float:
+    """Length of a stream as its container tells it, 0 where it does not: in Matroska it is a note of the muxer's."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    try:
+        hours, minutes, seconds = map(float, stream.metadata.get("DURATION", "").split(":"))
+    except ValueError:
+        return 0.0
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def _is_text(data: bytes) -> bool:

@@ -15,10 +15,9 @@ import numpy as np
 
 from models.video.choose import SAMPLINGS
 from models.video.clip import Clip
-from models.video.container import Container, Limits
+from models.video.container import MOST_FPS, Container, Limits, MediaError
 from models.video.fit import FITS, Fit, rotation
 
-_MOST_FPS = 1000.0
 SHOWN = ("all", "shuffled", "none")
 _FRAMES_PER_STEP = 2  # of both model families: so many frames become one step of tokens
 
@@ -79,7 +78,9 @@ class Probe:
     codec: name of the video codec; width, height: stored size in pixels, before rotation; fps: average frames per
     second, None where the clock runs so that no camera could have made them; duration_s: seconds from the first frame to
     the end of the last; frames: number of video packets; rotation: degrees counter-clockwise by which a frame must be
-    turned to be upright; has_audio: is there an audio stream?
+    turned to be upright; has_audio: is there an audio stream? frames_promised: what the file should have; frames_tried,
+    frames_decoded: how many were decoded to see whether they can be, and could; damage: share of the promised frames that
+    is missing or, by those tried, broken.
     """
 
     codec: str
@@ -90,25 +91,41 @@ class Probe:
     frames: int
     rotation: int
     has_audio: bool
+    frames_promised: int
+    frames_tried: int
+    frames_decoded: int
+    damage: float
 
 
 def probe(data: bytes, limits: Limits) -> Probe:
-    """Measure a clip: list its packets and decode its first frame. Raises MediaError."""
+    """Measure a clip: list its packets and decode some of them. Raises MediaError."""
     with Container(data, limits) as clip:
         first = next(clip.decode(), None)
         if first is None:
             raise clip.nothing_decoded()
         index = clip.index
         fps = len(index.times) / index.duration
+        (tried, good), promised = clip.examine(), clip.promised()
+        damage = 1.0 - len(index.times) / promised * good / tried
+        if damage > limits.max_damage:
+            raise MediaError(
+                "damaged",
+                f"{len(index.times)} of {promised} frames are there, {good} of {tried} that were tried can be decoded: "
+                f"{damage:.0%} is lost, the limit is {limits.max_damage:.0%}",
+            )
         return Probe(
             codec=clip.stream.codec_context.codec.name,
             width=first.width,
             height=first.height,
-            fps=fps if fps <= _MOST_FPS else None,
+            fps=fps if fps <= MOST_FPS else None,
             duration_s=index.duration,
             frames=len(index.times),
             rotation=rotation(first),
             has_audio=len(clip.container.streams.audio) > 0,
+            frames_promised=promised,
+            frames_tried=tried,
+            frames_decoded=good,
+            damage=damage,
         )
 
 
@@ -117,19 +134,23 @@ def sample(data: bytes, spec: FrameSpec, limits: Limits) -> Clip:
 
     Of `spec.shown(duration)` frames uniform sampling takes as number i the one on screen at (i + 0.5) * duration / frames;
     a clip that holds fewer repeats them, with the same time. Long clips are entered at the keyframes before the targets,
-    never decoded whole. Raises MediaError.
+    never decoded whole. Where a frame does not decode another one stands for it; `lost` counts those. Raises MediaError.
     """
     with Container(data, limits) as clip:
         index = clip.index
         shown, chooser = spec.shown(index.duration), SAMPLINGS[spec.sampling]
-        seen = _on_screen(clip, index.on_screen(chooser.candidates * shown), spec.fitting(clip.pixel_aspect))
-        kept = [seen[i] for i in chooser.choose([picture for _, picture in seen], shown, spec.cell)]
+        wanted = index.on_screen(chooser.candidates * shown)
+        seen = _on_screen(clip, wanted, spec.fitting(clip.pixel_aspect))
+        chosen = chooser.choose([picture for _, picture in seen], shown, spec.cell)
+        kept = [seen[i] for i in chosen]
+        slack = 1.5 * index.duration / len(index.times)  # a broken clock is off by less
+        lost = sum(abs(seen[i][0] - wanted[i]) > slack for i in chosen)
         # a broken clock may tell a later time than the packets did
         times = [min(max(time - index.times[0], 0.0), index.duration) for time, _ in kept]
         pictures = np.stack([picture for _, picture in kept])
         if spec.show == "shuffled":
             pictures = pictures[_another_order(len(pictures), zlib.crc32(data))]
-        return Clip(pictures, times, index.duration)
+        return Clip(pictures, times, index.duration, lost)
 
 
 def _another_order(count: int, seed: int) -> np.ndarray:

@@ -92,14 +92,20 @@ class DecodePool:
     def map(
         self, items: Iterable[Item], argument: Callable[[Item], Any] | None = None
     ) -> Iterator[tuple[Item, Result | MediaError]]:
-        """Yield (item, result) in the order of completion; a refused file's result is its MediaError.
+        """Yield (item, result) in the order of completion; a refused file's result is its MediaError. A child that is killed
+        from outside (by a host that is out of memory) says nothing of its file: that comes last, once more, alone.
 
         `items` is pulled only as far ahead as the settings allow. An error of the pool itself, or raised by `items`,
         is raised here.
         """
         waiting: dict[Future, Item] = {}
-        source, ended, broken = iter(items), False, 0
-        while waiting or not ended:
+        suspects: list[Item] = []  # whose decoder was killed from outside; each is tried once more, alone
+        source, ended, broken, alone = iter(items), False, 0, False
+        while waiting or suspects or not ended:
+            if ended and not waiting:
+                alone = True
+                suspect = suspects.pop()
+                waiting[self._schedule(suspect, argument)] = suspect
             room = not ended and len(waiting) < self._settings.workers + self._settings.ahead
             if room:
                 try:
@@ -111,9 +117,13 @@ class DecodePool:
             # With room left what is done is handed on, never waited for: a slow source must not be slowed further.
             done, _ = wait(waiting, timeout=0 if room else _LOOK_S, return_when=FIRST_COMPLETED)
             for future in done:
-                if not isinstance(future.exception(), BrokenProcessPool):
+                if isinstance(future.exception(), BrokenProcessPool):
+                    continue
+                broken = 0
+                if not alone and _is_killed(future.exception()):
+                    suspects.append(waiting.pop(future))
+                else:
                     yield waiting.pop(future), self._outcome(future)
-                    broken = 0
             if not self._pool.active:
                 # A child was killed from outside while it had nothing to do: no file's fault, and the pool takes no more.
                 broken += 1
@@ -139,6 +149,10 @@ class DecodePool:
             return DecoderLost("decoder_timeout", f"killed after {self._settings.timeout_s:g} s without a result")
         except ProcessExpired as error:
             return DecoderLost("decoder_crashed", f"the decoder died with exit code {error.exitcode}")
+
+
+def _is_killed(error: BaseException | None) -> bool:
+    return isinstance(error, ProcessExpired) and error.exitcode in (-signal.SIGKILL, -signal.SIGTERM)
 
 
 def _guarded(work: Callable[[Any], Result], argument: Any) -> Result | MediaError:

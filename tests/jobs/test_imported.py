@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from support import SHARED, Lake
 from synthetic import site
 
+from jobs.quality import lost
 from jobs.runtime.errors import Doubted, UsageError
 from lake.storage import Damaged
 
@@ -208,6 +209,10 @@ def test_every_labelled_video_has_a_probability_that_it_did_not_teach(foreign):
     figures = compared.results["methods"][ids["text"]]
     assert figures["accuracy"]["value"] == pytest.approx(foreign.learned.results["text"]["accuracy"])
     assert figures["nll"]["value"] == pytest.approx(foreign.learned.results["text"]["nll"])
+
+
+def test_every_row_refers_to_rows_that_are_there(foreign):
+    assert lost(foreign.at_hand(), days=10) == []
 
 
 def test_promoted_it_scores_and_decides_every_video_without_any_bytes(foreign):

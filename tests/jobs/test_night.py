@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 import pytest
 from support import PROJECT, Lake, last_json
 
+from jobs.quality import lost
 from jobs.runtime import cli
 from lake.audit import audit
 from lake.log import all_files
@@ -138,6 +139,10 @@ def test_every_wave_was_checked(night):
     checked = {row["wave_id"] for row in night.rows("quality")}
     assert waves <= checked
     assert all(row["success"] for row in night.rows("quality") if row["table"] in ("traces", "scores", "decisions"))
+
+
+def test_every_row_refers_to_rows_that_are_there(night):
+    assert lost(night.at_hand(), days=10) == []
 
 
 def test_nothing_is_left_in_staging(night):

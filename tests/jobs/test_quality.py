@@ -12,6 +12,10 @@ from jobs.runtime import cli
 from lake import commit
 from lake.catalog import create_all
 from schemas.quality import QUALITY
+from schemas.recipes import RECIPES
+from schemas.scorers import SCORERS
+from schemas.scores import SCORES
+from schemas.traces import TRACES
 
 
 def result(wave: int, check: str, unexpected: int, days_ago: float) -> dict:
@@ -19,6 +23,8 @@ def result(wave: int, check: str, unexpected: int, days_ago: float) -> dict:
         "wave_id": f"w{wave}",
         "table": "traces",
         "check": check,
+        "about": "",
+        "severity": "refuse",
         "success": unexpected == 0,
         "unexpected": unexpected,
         "rows": 100,
@@ -73,10 +79,46 @@ def test_of_days_without_a_wave_nothing_is_known(checked, capsys):
     assert own(document["failing_now"])[0] == ("rises", 3, pytest.approx(0.14), None)
 
 
+def test_what_stops_a_wave_comes_before_what_refuses_rows(checked, capsys):
+    rate = result(3, "rate", 1, 1) | {"severity": "stop", "about": "r"}
+    commit.note_once(QUALITY, str(checked.root), [rate], "rate", "ingest-20260102T030405-abcdef.w00002")
+    _, document, _ = quality(checked, capsys, "--days", "7")
+    first = document["failing_now"][0]
+    assert (first["check"], first["about"], first["severity"]) == ("rate", "r", "stop")
+
+
+def test_rows_that_refer_to_nothing_are_counted(checked, capsys):
+    def score(video: str, scorer: str, days_ago: float = 0) -> dict:
+        day = datetime.now(UTC).date() - timedelta(days=days_ago)
+        return {"video_id": video, "scorer_id": scorer, "input_digest": "0", "ingested_on": day}
+
+    root, wave = str(checked.root), "score-20260102T030405-abcdef.w00001"
+    commit.note_once(SCORERS, root, [{"scorer_id": "known"}], "scorer", wave)
+    traced = {"video_id": "a", "input_digest": "0", "recipe_id": "r", "ingested_on": datetime.now(UTC).date()}
+    commit.note_once(TRACES, root, [traced], "trace", wave)
+    commit.note_once(RECIPES, root, [{"recipe_id": "r"}], "recipe", wave)
+    scores = [score("a", "known"), score("b", "known"), score("c", "nobody"), score("d", "nobody", 100)]
+    commit.note_once(SCORES, root, scores, "scores", wave)
+    code, document, said = quality(checked, capsys, "--references", "--strict")
+    assert [(row["table"], row["columns"], row["rows"]) for row in document["refer_to_nothing"]] == [
+        ("traces", ["video_id"], 1),
+        ("scores", ["video_id", "input_digest"], 2),
+        ("scores", ["scorer_id"], 1),
+    ]
+    assert code == 3 and "2 rows of scores refer to nothing in traces, as of b" in said
+
+
+def test_a_lake_where_nothing_arrives_is_told(checked, capsys):
+    code, document, said = quality(checked, capsys, "--strict", "--max-age", "24")
+    assert code == 3 and document["hours_since_a_wave"]["videos"] is None
+    assert "expected videos of the last 24 hours, but none has ever come" in said
+
+
 def test_strict_ends_a_pipeline(checked, capsys):
     code, document, said = quality(checked, capsys, "--strict")
-    assert code == 3 and len(document["failing_now"]) == 2
+    assert code == 3 and len(document["failing_now"]) == 3
     (line,) = said.splitlines()
     assert line.startswith(
-        "deepintuit: quality: 2 checks failed in the newest wave of their table (traces.rises: 30 of 100"
+        "deepintuit: quality: 3 checks failed in the newest wave of their table (traces.rate: 1 of 100 rows of wave w3; "
+        "traces.rises: 30 of 100"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pytest
@@ -133,6 +134,13 @@ def test_few_videos_say_nothing_and_one_bad_one_in_many_stops_nothing(lake, make
         lake,
         wave_of(lake, maker, [row | (failed("parse_error") if row["video_id"] == "v0000" else {}) for row in traces()]),
     )
+
+
+def test_a_trial_may_be_as_odd_as_it_likes(lake, maker):
+    wave = wave_of(lake, maker, traces(label="rising", labels=["rising"], tokens=1))
+    wave.seal(replace(wave.manifest(), min_rows=None))
+    settle(lake, wave)
+    assert {row["severity"] for row in of_wave(lake, wave, QUALITY)} == {"refuse"}
 
 
 def test_what_somebody_released_is_right_from_then_on(lake, maker):

@@ -10,7 +10,7 @@ from models.video.container import Limits
 from models.video.frames import FrameSpec, sample
 
 SPEC, LIMITS = FrameSpec(count=4, max_pixels=28 * 28, fps=100.0, cell=14, fit="square"), Limits()
-ONE = 4 * 28 * 28 * 3 + 1024  # bytes of one entry: pictures, four times and the .npz headers
+ONE = 4 * 28 * 28 * 3 + 1300  # bytes of one entry: pictures, four times and the .npz headers
 
 
 @pytest.fixture(scope="module")

@@ -87,6 +87,7 @@ def test_where_the_end_does_not_decode_the_last_picture_stays_with_its_time():
     clip = sample(bytes(data), SPEC, LIMITS)
     assert clip.duration == pytest.approx(2.0)
     assert shown(clip)[-1] == 29 and clip.times[-3:] == pytest.approx([1.16] * 3)
+    assert clip.lost == 3
 
 
 SHAPES = {  # stored size, pixel aspect, degrees, the grid of 28 x 28 cells within 448 x 448 pixels: columns x rows

@@ -22,6 +22,13 @@ def misbehave(what):
     """Runs in the child."""
     if what == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
+    if what == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if isinstance(what, Path):  # killed by a host that is out of memory, but not again
+        if not what.exists():
+            what.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return multiprocessing.current_process().name
     if what == "hang":
         time.sleep(600)
     if what == "gorge":
@@ -51,6 +58,16 @@ def test_a_lost_child_costs_one_item():
     assert str(found["bug"]) == "KeyError: 'oops'"
     assert "exit code -11" in str(found["crash"])
     assert all(found[item] == item for item in "abcdefg")
+
+
+def test_a_child_killed_from_outside_says_nothing_of_its_file_until_it_dies_alone(tmp_path):
+    items = [tmp_path / "a", "killed", tmp_path / "b", *"cdefgh"]
+    with DecodePool(misbehave, QUICK) as pool:
+        order = [item for item, result in pool.map(items)]
+        found = dict(pool.map(items))
+    assert sorted(map(str, order)) == sorted(map(str, items)) and set(order[:6]) == set("cdefgh")
+    assert found["killed"].reason == "decoder_crashed" and "exit code -9" in str(found["killed"])
+    assert not isinstance(found[tmp_path / "a"], MediaError) and not isinstance(found[tmp_path / "b"], MediaError)
 
 
 @pytest.mark.parametrize("noticed", [False, True])
