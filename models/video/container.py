@@ -129,21 +129,18 @@ class Container:
         times: list[float] = []
         keys: list[float] = []
         spans: list[float] = []
-        try:
-            for packet in self.container.demux(self.stream):
-                if packet.size == 0 or packet.is_discard:
-                    continue
-                stamp = packet.pts if packet.pts is not None else packet.dts
-                if stamp is None:  # a raw stream has no clock: its nominal rate is all there is
-                    stamp = len(times) / float(self.stream.guessed_rate or 25) / base
-                times.append(stamp * base)
-                spans.append((packet.duration or 0) * base)
-                if packet.is_keyframe:
-                    keys.append(stamp * base)
-                if len(times) > self.limits.max_frames:
-                    raise MediaError("too_long", f"more than {self.limits.max_frames} frames")
-        except FFmpegError:
-            self.errors += 1
+        for packet in self._demux():
+            if packet.size == 0 or packet.is_discard:
+                continue
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            if stamp is None:  # a raw stream has no clock: its nominal rate is all there is
+                stamp = len(times) / float(self.stream.guessed_rate or 25) / base
+            times.append(stamp * base)
+            spans.append((packet.duration or 0) * base)
+            if packet.is_keyframe:
+                keys.append(stamp * base)
+            if len(times) > self.limits.max_frames:
+                raise MediaError("too_long", f"more than {self.limits.max_frames} frames")
         if not times:
             raise MediaError("no_frames", "the video stream holds no packets")
         last = int(np.argmax(times))
@@ -159,10 +156,14 @@ class Container:
     def decode(self, start: float | None = None) -> Iterator[av.VideoFrame]:
         """Frames in presentation order from the keyframe at or before `start` seconds, stepping over broken packets."""
         at = self.index.times[0] if start is None else start
+        for packet in self._packets_from(at):
+            yield from self._decode_packet(packet)
+
+    def _demux(self) -> Iterator[av.Packet]:
+        """Packets until the container ends or breaks off."""
         try:
-            for packet in self._packets_from(at):
-                yield from self._decode_packet(packet)
-        except FFmpegError:
+            yield from self.container.demux(self.stream)
+        except (FFmpegError, IndexError):  # PyAV does not know a stream that a broken container begins in its middle
             self.errors += 1
 
     def _packets_from(self, at: float) -> Iterator[av.Packet]:
@@ -171,7 +172,7 @@ class Container:
         key = self.index.keyframes[place - 1] if place else None
         try:
             self.container.seek(int(at / base), stream=self.stream, backward=True)
-            packets = self.container.demux(self.stream)
+            packets = self._demux()
             first = next(packets, None)
             is_late = first is None or first.pts is None or (key is not None and first.pts * base > key + 1e-6)
         except FFmpegError:  # a raw stream cannot seek
@@ -185,7 +186,7 @@ class Container:
         self._open_stream()
         entry = None if key is None or key == self.index.keyframes[0] else key
         arrived = entry is None
-        for packet in self.container.demux(self.stream):
+        for packet in self._demux():
             if entry is not None and packet.is_keyframe and packet.pts is not None:
                 arrived = arrived or packet.pts * base >= entry - 1e-6
             if arrived:
@@ -229,8 +230,8 @@ class Container:
     def promised(self) -> int:
         """Frames that the file should have: its packets, or what its header tells where that is more.
 
-        Of what a header tells, frames and seconds, the smaller one is taken: a movie counts what its edit list does not show.
-        An AVI counts ticks of its clock.
+        Of what a header tells, frames and seconds, the smaller one is taken: a movie counts also what its edit list does not
+        show. An AVI counts ticks of its clock.
         """
         found, told = len(self.index.times), list[int]()
         seconds = _told_seconds(self.stream)
