@@ -48,9 +48,10 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     else:
         left = serve(run, scorer, found.scope).days
     days = [day.isoformat() for day in left]
+    owed = shadowing.owe(run, found.scope)
     run.lake.registry.note_scored(run.task, scorer.id, found.videos_version, found.texts_version, days)
-    if found.scope is not None and found.scope.count:  # after what the next night begins from is noted
-        shadowing.follow(run, scorer, found.scope)
+    if owed or (found.scope is not None and found.scope.count):  # after what the next night begins from is noted
+        shadowing.follow(run, scorer, found.scope, owed)
 
 
 def estimate(run: Run, arguments: argparse.Namespace) -> None:

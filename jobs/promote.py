@@ -24,7 +24,7 @@ TAKES_BUDGET = False
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
     manifest = run.lake.registry.calibrator(run.task, arguments.calibrator)
-    before = {pair["calibrator_id"] for pair in run.lake.registry.promotions(run.task)}
+    before = {pair["calibrator_id"] for pair in run.lake.registry.promotions(run.task, whole=False)}
     if (why := promotion.doubt(run, manifest)) and manifest["calibrator_id"] not in before:
         if not arguments.force:
             raise Doubted(

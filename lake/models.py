@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lake import storage
 
+_LONG_AGO_S = 3600.0
 _MANIFEST, _NAMES, _TRAINED_ON = "manifest.json", "names", "trained_on.txt"
 
 
@@ -32,16 +35,21 @@ class Models:
         """Register the model in a local folder under manifest["model_id"], and give it a name that an older one may have.
 
         One that is known already stays as it is, and so does a name that a newer one has: doing it again changes nothing,
-        and mends what was cut short. Raises StoreError, and nothing is registered then.
+        and mends what was cut short since. Raises StoreError, and nothing is registered then.
         """
         model_id = manifest["model_id"]
-        if self.manifest(task, model_id) is None:
-            folder = self.folder(task, model_id)
-            for path in sorted(path for path in local.rglob("*") if path.is_file()):
-                self._copy(path, storage.join(folder, *path.relative_to(local).parts))
+        folder = self.folder(task, model_id)
+        for path in sorted(path for path in local.rglob("*") if path.is_file()):
+            uri = storage.join(folder, *path.relative_to(local).parts)
+            if _size(uri) != path.stat().st_size:
+                self._copy(path, uri)
+        if self.known(task, model_id) is None:
             storage.write(storage.join(folder, _TRAINED_ON), "".join(f"{id}\n" for id in trained_on).encode())
             storage.write(storage.join(folder, _MANIFEST), _json(manifest))
-        holder = self.manifest(task, self._named(task, alias) or model_id)
+        _sweep(folder)
+        holder = None
+        with suppress(storage.Damaged):  # a name that was cut short is what this mends
+            holder = self.known(task, self._named(task, alias) or model_id)
         if holder is None or holder["created_at"] <= manifest["created_at"]:
             storage.write(self._name(task, alias), _json({"model_id": model_id}))
 
@@ -57,6 +65,12 @@ class Models:
             return None
         model_id = self._named(task, name) or name
         return self.folder(task, model_id) if self.manifest(task, model_id) else None
+
+    def known(self, task: str, model_id: str) -> dict[str, Any] | None:
+        """The same as `manifest`, for who is about to register it: None also where what is there was cut short."""
+        with suppress(storage.Damaged):
+            return self.manifest(task, model_id)
+        return None
 
     def manifest(self, task: str, model_id: str) -> dict[str, Any] | None:
         """What is known of a model; None where none of that id is registered."""
@@ -97,6 +111,24 @@ def _read(uri: str) -> Any:
         return storage.read_json(uri)
     except FileNotFoundError:
         return None
+    except storage.Damaged as error:
+        raise storage.Damaged(f"{error}: the command that trained it, given the same --out, writes it anew") from None
+
+
+def _size(uri: str) -> int | None:
+    try:
+        return storage.entry(uri).size
+    except FileNotFoundError:
+        return None
+
+
+def _sweep(folder: str) -> None:
+    """Drop what copies that were killed have left; one that is still at work has written lately."""
+    local = storage.local_path(folder)
+    for path in local.rglob(".*") if local else ():
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _LONG_AGO_S:
+                path.unlink()
 
 
 def _json(value: Any) -> bytes:

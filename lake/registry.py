@@ -21,6 +21,10 @@ from typing import Any
 
 from lake import storage
 
+_OF_PROMOTED = (
+    "`deepintuit promote --calibrator ID`, of the calibrator and with the decide settings that it is about, writes it anew; "
+    "or delete it, and what was decided by them is no longer among what ever was live"
+)
 _OF_LIVE = {"scorer_id", "rule_id"}  # what any reader of it needs
 
 
@@ -109,10 +113,15 @@ class Registry:
             former = self._live(task) or {}
             if ids := {name: former[name] for name in sorted(_OF_LIVE & former.keys())}:
                 live = live | {"before": ids}
+            if former:
+                self._note_promoted(task, former)  # perhaps it was cut
         # Noted first: what is live is always among what ever was.
-        name = f"{live['scorer_id']}.{live['rule_id']}.json"
-        self._write(storage.join(self._root, task, "promoted", name), live)
+        self._note_promoted(task, live)
         self._write(storage.join(self._root, task, "live.json"), live)
+
+    def _note_promoted(self, task: str, versions: dict[str, Any]) -> None:
+        name = f"{versions['scorer_id']}.{versions['rule_id']}.json"
+        self._write(storage.join(self._root, task, "promoted", name), versions)
 
     def live(self, task: str) -> dict[str, Any]:
         """The live versions. Raises RegistryError before the first promote."""
@@ -126,7 +135,8 @@ class Registry:
     def before(self, task: str) -> dict[str, Any] | None:
         """The versions that were live before those that are, as they were promoted; None where there were none. Where nobody
         can tell any more, those that were promoted last."""
-        earlier = {(pair["scorer_id"], pair["rule_id"]): pair for pair in self.promotions(task) if not pair["is_live"]}
+        ever = self.promotions(task, whole=False)
+        earlier = {(pair["scorer_id"], pair["rule_id"]): pair for pair in ever if not pair["is_live"]}
         with suppress(storage.Damaged):
             ids = (self._live(task) or {}).get("before")
             return earlier.get((ids["scorer_id"], ids["rule_id"])) if ids else None
@@ -144,20 +154,44 @@ class Registry:
         else:
             self._write(uri, versions)
 
-    def promotions(self, task: str | None = None) -> list[dict[str, Any]]:
-        """Every pair of versions that is or was live, of one task or of all, with `is_live`."""
+    def promotions(self, task: str | None = None, whole: bool = True) -> list[dict[str, Any]]:
+        """Every pair of versions that is or was live, of one task or of all, with `is_live`.
+
+        Raises storage.Damaged for one that was cut short; where the list need not be whole, those are left out.
+        """
         found = []
         for name in storage.children(self._root) if task is None else [task]:
             live = None
             with suppress(storage.Damaged):  # told where it is asked for; what ever was live is known all the same
                 live = self._live(name)
             for file in storage.children(storage.join(self._root, name, "promoted")):
-                remedy = "`deepintuit promote --calibrator ID` writes that of a calibrator anew"
-                pair = self._read(storage.join(self._root, name, "promoted", file), remedy)
                 ids = ("scorer_id", "rule_id")
+                uri = storage.join(self._root, name, "promoted", file)
+                try:
+                    pair = self._read(uri, _OF_PROMOTED)
+                except storage.Damaged:
+                    if live is not None and file == f"{live['scorer_id']}.{live['rule_id']}.json":
+                        pair = live  # says the same
+                    elif whole:
+                        raise
+                    else:
+                        continue
                 same = live is not None and pair is not None and all(pair[key] == live[key] for key in ids)
                 found += [pair | {"is_live": same}] if pair else []
         return found
+
+    def shadow_owes(self, task: str) -> list[str]:
+        """Days of videos that the shadow may not have scored, as a night died over it."""
+        with suppress(storage.Damaged):  # a note lost costs those scores
+            return (self._read(storage.join(self._root, task, "shadow_owes.json")) or {"days": []})["days"]
+        return []
+
+    def note_shadow_owes(self, task: str, days: Iterable[str]) -> None:
+        uri, days = storage.join(self._root, task, "shadow_owes.json"), sorted(days)
+        if days:
+            self._write(uri, {"days": days})
+        else:
+            storage.delete(uri)
 
     def scored_up_to(self, task: str, scorer_id: str | None = None) -> Scored:
         """What the night noted that came furthest, whichever scorer was live; of texts what was noted under this one.

@@ -45,7 +45,8 @@ def model_digest(folder: str) -> str:
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"model folder {Path(folder).resolve()}: no such folder")
-    files = sorted({path for pattern in MODEL_FILES for path in Path(folder).glob(pattern)})
+    found = {path for pattern in MODEL_FILES for path in Path(folder).glob(pattern)}
+    files = sorted(path for path in found if path.name[0] != ".")  # a copy that was killed leaves hidden ones
     if not any(path.suffix == ".safetensors" for path in files):
         within = Path(folder) / "model"
         perhaps = f"; perhaps {within}" if within.is_dir() else ""  # where a training leaves its own

@@ -120,11 +120,13 @@ def plan(run: Run, recipe: Recipe, k: int, scope: Scope) -> Todo:
     return Todo(recipe, k, rows, videos, rollouts or 0, planned_at)
 
 
-def roll_out(run: Run, recipe: Recipe, k: int, scope: Scope, then: Then | None = None) -> None:
+def roll_out(
+    run: Run, recipe: Recipe, k: int, scope: Scope, then: Then | None = None, later: Sequence[Recipe] = ()
+) -> None:
     """Make the missing rollouts of a scope. Starts no engine if none is missing.
 
-    then: called with the videos of each wave once its traces are published, and the files with these.
-    Raises EnginesDie.
+    then: called with the videos of each wave once its traces are published, and the files with these; later: what it rolls
+    out of them, whose models are checked before the first wave is made. Raises EnginesDie.
     """
     if recipe.imported:
         raise UsageError(
@@ -142,7 +144,8 @@ def roll_out(run: Run, recipe: Recipe, k: int, scope: Scope, then: Then | None =
     if todo.videos:
         run.waves.must_be_open(TRACES)
         session.check_slots(run.lake.spark.sparkContext.getConf(), run.settings.engine.gpus)
-        recipes.check_model(recipe)
+        for each in (recipe, *later):
+            recipes.check_model(each)
         recipes.check_served(recipe, run.settings)
         run.register(RECIPES, recipe.id, recipe.json)
         _make_waves(run, _within_budget(run, todo), then)

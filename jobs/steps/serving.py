@@ -59,7 +59,7 @@ def bring(run: Run, scorer: Scorer, taken: Scope) -> None:
     decided before the next begins, and takes no part in it."""
     left = taken
     for number, (recipe, k) in enumerate(scorer.plan):
-        roll_out(run, recipe, k, left, then=partial(_follow, run, scorer))
+        roll_out(run, recipe, k, left, partial(_follow, run, scorer), later=scorer.recipes[1:])
         # Those whose traces were there already, in part or all of them.
         left = scope.fix(run, f"rest-{number}", left.without(scorers.decided_by(run, scorer)))
         if left.count:

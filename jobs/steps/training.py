@@ -216,12 +216,16 @@ def _other_lessons(training: Training) -> str:
 def training_id(run: Run, folder: Path, told: dict[str, Fact]) -> str:
     """Names a training: the id of the run that began it in this folder, over these data and with these settings."""
     path, about = folder / "training_ids.json", identity.digest(told)
-    known = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        known = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError:
+        raise UsageError(
+            f"{path}: expected a JSON document, found one that was cut short: delete it, and the same command goes on; its "
+            "figures are then noted under another id"
+        ) from None
     if about not in known:
         known[about] = run.record.run_id
-        aside = path.with_suffix(".part")
-        aside.write_text(json.dumps(known, indent=1))
-        aside.replace(path)
+        storage.write(str(path), json.dumps(known, indent=1).encode())
     return known[about]
 
 
@@ -265,9 +269,9 @@ def register(
     last = {name: value for name, _, value in figures}
     run.record.versions |= {"model_id": model_id, "parent": str(told["start"])}
     run.record.results[stage] = {"model_id": model_id, "folder": models.folder(run.task, model_id), "last": last}
-    known = models.manifest(run.task, model_id)
+    known = models.known(run.task, model_id)
     if known is not None:
-        models.save(run.task, model, known, ids, alias)  # a run that was killed may not have come to the name
+        models.save(run.task, model, known, ids, alias)  # mends what was cut, and gives a name that a kill left out
         run.record.say(f"model {model_id} is registered already")
         return
     manifest = {

@@ -172,10 +172,19 @@ def check_facts(folder: Path, facts: Mapping[str, Fact]) -> None:
     if not _complete(folder) or not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(f".{os.getpid()}")
-        aside.write_text(json.dumps(dict(facts), indent=2, sort_keys=True))
+        with aside.open("w") as file:
+            json.dump(dict(facts), file, indent=2, sort_keys=True)
+            file.flush()
+            os.fsync(file.fileno())  # else a loss of power leaves the name without the words
         aside.replace(path)
         return
-    then = json.loads(path.read_text())
+    try:
+        then = json.loads(path.read_text())
+    except ValueError:
+        raise ResumeError(
+            f"{path}: expected a JSON document that tells what the checkpoints are about, found one that was cut short: "
+            "delete it where they are of these very settings and data, else begin in another folder"
+        ) from None
     if then.get("stage") != facts.get("stage"):
         raise ResumeError(
             f"{folder}: the checkpoints there are of the stage {then.get('stage')}, expected {facts.get('stage')}: begin in "

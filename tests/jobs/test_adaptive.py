@@ -34,10 +34,10 @@ def traces_of(lake) -> Counter:
 
 
 def test_a_night_that_dies_between_two_steps_goes_on_where_it_was(adaptive, monkeypatch):
-    def dies(run, recipe, k, left, then=None):
+    def dies(run, recipe, k, left, then=None, later=()):
         if k == 4:
             raise RuntimeError("the machine is gone")
-        whole(run, recipe, k, left, then)
+        whole(run, recipe, k, left, then, later)
 
     whole = serving.roll_out
     monkeypatch.setattr(serving, "roll_out", dies)
@@ -101,5 +101,26 @@ def test_a_shadow_scores_beside_the_live_versions_and_fails_alone(adaptive, clip
     night = adaptive.job("nightly", source=str(clip_factory("dev", 4)))
     assert night.counts["videos_scored"] == 2 and "shadow_scores" not in night.counts
     assert "the shadow failed, the live versions did not: a gate stopped it" in capsys.readouterr().err
+
+
+def test_a_night_that_dies_over_its_shadow_leaves_it_to_the_next(adaptive, clip_factory, monkeypatch):
+    class Killed(BaseException):
+        """As a SIGKILL: nothing catches it."""
+
+    def dying(run, scorer, scope):
+        if scorer.id == shadow:
+            raise Killed
+        whole(run, scorer, scope)
+
+    shadow, whole = adaptive.at_hand().registry.shadow("handwriting")["scorer_id"], shadowing.bring
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(shadowing, "bring", dying)
+        adaptive.job("nightly", source=str(clip_factory("dev", 6)))
+    night = adaptive.job("nightly")
+    assert night.counts["videos_in_scope"] == 0 and night.counts["shadow_decisions"] >= 2
+    decided = {row["video_id"] for row in adaptive.rows("decisions") if row["scorer_id"] == shadow}
+    live = {row["video_id"] for row in adaptive.rows("decisions") if row["scorer_id"] == night.versions["scorer_id"]}
+    assert live == decided
+    assert "shadow_decisions" not in adaptive.job("nightly").counts
     adaptive.job("shadow", none=True)
     assert adaptive.at_hand().registry.shadow("handwriting") is None

@@ -51,6 +51,33 @@ def test_half_of_what_is_live_is_one_line_and_what_was_promoted_last_can_be_gone
     assert registry.live(TASK)["scorer_id"] == "s3"
 
 
+def test_half_a_note_of_what_was_promoted_is_mended_or_told(registry, anywhere):
+    def cut(number: int) -> str:
+        uri = storage.join(anywhere, "registry", TASK, "promoted", f"s{number}.r{number}.json")
+        storage.write(uri, storage.read_bytes(uri)[:20])
+        return uri
+
+    cut(3)  # live.json says the same
+    assert {pair["scorer_id"] for pair in registry.promotions(TASK)} == {"s1", "s2", "s3"}
+    cut(1)
+    with pytest.raises(storage.Damaged, match=r"s1.r1.json: expected .*writes it anew; or delete it"):
+        registry.promotions(TASK)
+    # What mends it works over it.
+    assert {pair["scorer_id"] for pair in registry.promotions(TASK, whole=False)} == {"s2", "s3"}
+    assert registry.before(TASK)["scorer_id"] == "s2"
+    registry.promote(TASK, versions(1))
+    assert {pair["scorer_id"] for pair in registry.promotions(TASK)} == {"s1", "s2", "s3"}
+
+
+def test_what_is_owed_to_a_shadow_is_kept_until_it_is_paid(registry, anywhere):
+    assert registry.shadow_owes(TASK) == []
+    registry.note_shadow_owes(TASK, {"2026-03-02", "2026-03-01"})
+    assert registry.shadow_owes(TASK) == ["2026-03-01", "2026-03-02"]
+    registry.note_shadow_owes(TASK, ())
+    registry.note_shadow_owes(TASK, ())
+    assert registry.shadow_owes(TASK) == []
+
+
 def test_a_shadow_is_cast_and_taken_away(registry):
     assert registry.shadow(TASK) is None
     registry.cast_shadow(TASK, versions(1))
