@@ -27,6 +27,7 @@ from lake.write import stage
 from models.engines.reviews import ReviewPlan
 from models.engines.rollouts import Plan
 from models.language.review import SAID
+from schemas.files import FILES
 from schemas.quarantine import QUARANTINE
 from schemas.recipes import RECIPES
 from schemas.runs import RUNS
@@ -90,6 +91,21 @@ def with_reviewed(run: Run, recipe: Recipe, k: int, scope: Scope, rows: DataFram
     traces = scope.of(run.lake.read(TRACES).where(F.col("recipe_id") == reviewed))
     whole = traced(traces, [(reviewed, k)], run.settings.waves.max_attempts, SAID)
     return rows.join(whole.select(*KEY, "traces"), list(KEY))
+
+
+def by_other_names(rows: DataFrame, files: DataFrame) -> DataFrame:
+    """`pending` rows with, of a video that is tried again, the next one of its other names as `uri`: where the same bytes
+    lie under several names, one of them may still be there. files: rows of that table."""
+    others = (
+        files.where("status = 'ok'")
+        .join(rows.where("attempt > 0").select("video_id", F.col("uri").alias("first")).distinct(), "video_id")
+        .where("uri <> first")
+        .groupBy("video_id")
+        .agg(F.array_sort(F.collect_set("uri")).alias("others"))
+    )
+    other = F.expr("others[(attempt - 1) % size(others)]")
+    named = F.when((F.col("attempt") > 0) & F.col("others").isNotNull(), other).otherwise(F.col("uri"))
+    return rows.join(others, "video_id", "left").withColumn("uri", named).drop("others")
 
 
 def trace_rows(made: DataFrame, task: str, recipe_id: str) -> DataFrame:
@@ -226,6 +242,8 @@ def _make_wave(run: Run, todo: Todo, rows: DataFrame, scope: Scope, done: int) -
         )
         # Fixed before the model runs, so that a half of it stays the same half.
         asked = with_reviewed(run, recipe, todo.k, scope, rows) if recipe.reviewed else rows
+        if not rows.where("attempt > 0").isEmpty():
+            asked = by_other_names(asked, run.lake.read(FILES))
         asked.write.parquet(wave.path("todo"))
         fixed = run.lake.spark.read.parquet(wave.path("todo"))
         with Watch(run.record, task.folder, done, todo.videos, "starting engines"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 from support import Lake
@@ -66,3 +68,28 @@ def test_engines_that_die_over_everything_are_no_videos_fault(lake, monkeypatch)
             lake.job("rollout")
     assert [row["status"] for row in lake.rows("traces")] == ["generation_error"] * 4
     assert lake.job("rollout").counts["status_ok"] == 16
+
+
+def test_where_the_first_name_is_gone_the_same_bytes_are_read_under_another(spark, clip_factory, tmp_path):
+    """Given a video under two names, when the first of them vanishes, then the next try reads the second."""
+    folder = tmp_path / "clips"
+    shutil.copytree(clip_factory("refine", 2), folder)
+    first = min(folder.glob("*.mp4"))
+    twin = folder / "zz-twin.mp4"
+    twin.write_bytes(first.read_bytes())
+    lake = Lake(tmp_path / "lake", "engine.per_cluster=1", f"engine.kind={null_engine.KIND}", "rollout.n=2")
+    assert lake.job("ingest", source=str(folder)).counts["duplicates"] == 1
+    seen = {row["video_id"]: row["uri"] for row in lake.rows("videos")}
+    (video,) = {row["video_id"] for row in lake.rows("files") if row["uri"].endswith(twin.name)}
+    Path(seen[video].removeprefix("file://")).unlink()
+    lake.job("rollout")
+    assert {(row["status"], row["attempt"]) for row in lake.rows("traces") if row["video_id"] == video} == {
+        ("generation_error", 0)
+    }
+    again = lake.job("rollout")
+    assert again.counts["traces"] == 2
+    by_attempt = {
+        (row["attempt"], row["rollout_index"]): row["error"] for row in lake.rows("traces") if row["video_id"] == video
+    }
+    assert set(by_attempt) == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert "not_found" in by_attempt[0, 0] and by_attempt[1, 0] is None
