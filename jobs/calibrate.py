@@ -70,7 +70,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     examples = voting.examples
     run.record.add({"videos_train": len(examples), "clusters_train": len(np.unique(examples.cluster))})
     if not len(examples):
-        raise UsageError(_nothing(recipe, k))
+        raise UsageError(_nothing(run, recipe, k))
     datasets = {VOTE: check(run, given.rows, k)}
     say_traces(run, examples, given.plain)
     vote = crossfit.cross_fit(examples, voting.fit, run.labels)
@@ -117,11 +117,13 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     say(run, found, {name: len(of.examples) for name, of in tried.items()}, best, folds)
 
 
-def _nothing(recipe: Recipe, k: int) -> str:
+def _nothing(run: Run, recipe: Recipe, k: int) -> str:
     rolled = "" if recipe.imported else " and `deepintuit rollout --split calibrate`"
+    others = [] if recipe.imported else imports.known(run)
     return (
         f"calibrate: no labelled video of the split calibrate has its {k} traces under recipe {recipe.id}; run `deepintuit "
         f"ingest --labels FILE --split calibrate`{rolled} first"
+        + (f"; for imported traces give --traces, one of {', '.join(others)}" if others else "")
     )
 
 

@@ -28,6 +28,7 @@ from lake.waves import Settled, Work
 from lake.write import stage
 from schemas.facets import FACETS
 from schemas.files import FILES
+from schemas.imports import IMPORTS
 from schemas.labels import LABELS
 from schemas.quarantine import QUARANTINE
 from schemas.splits import SPLITS, STAGES
@@ -63,7 +64,10 @@ def read_labels(run: Run, path: str, statements: DataFrame) -> None:
 def _say(run: Run, name: str, settled: Settled) -> None:
     """What became of the rows of a labels file."""
     labels, splits = settled.landed[LABELS.name], settled.landed[SPLITS.name]
-    waiting = run.lake.read_files(LABELS, labels.files).where(F.col("video_id").startswith("ext:"))
+    # What other systems' traces are about needs no bytes.
+    known = run.lake.read(IMPORTS).select("video_id")
+    unseen = run.lake.read_files(LABELS, labels.files).where(F.col("video_id").startswith("ext:"))
+    waiting = unseen.join(known, "video_id", "left_anti")
     counts = {
         "label_rows": labels.rows + labels.known + settled.refused(LABELS),
         "labels_new": labels.rows,

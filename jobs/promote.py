@@ -32,6 +32,11 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
             )
         run.record.warn(f"promoted by --force: {why}")
     scorer = rules.registered(run, manifest)
+    if rules.leaves_all_to_people(scorer.rule) and not arguments.force:
+        raise Doubted(
+            f"calibrator {manifest['calibrator_id']}: by decide.precision {run.settings.decide.precision:g} no label would "
+            "ever be given, people would decide all; ask for less, label more, or --force"
+        )
     live = scorer.versions | {
         "task": run.task,
         "rule": scorer.rule,

@@ -8,7 +8,7 @@ from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import Column, DataFrame, Row, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -224,8 +224,7 @@ def named(run: Run, rows: DataFrame, recipe: Recipe) -> DataFrame:
 
 def recipe(run: Run, recipe_id: str) -> Recipe:
     """An import's recipe by its id. Raises UsageError where there is none, and where it was read for other labels."""
-    mine = run.lake.read(RECIPES).where(F.col("task") == run.task).orderBy(F.desc("created_at"))
-    known = mine.where(F.get_json_object("json", "$.origin") == "imported").collect()
+    known = _imported(run)
     found = next((json.loads(row["json"]) for row in known if row["recipe_id"] == recipe_id), None)
     if found is None:
         raise UsageError(
@@ -238,6 +237,16 @@ def recipe(run: Run, recipe_id: str) -> Recipe:
             f"read for {_listed(found['labels'])}: import them again"
         )
     return Recipe(recipe_id, found, "")
+
+
+def known(run: Run) -> list[str]:
+    """Ids of the recipes of this task's imports, newest first."""
+    return [row["recipe_id"] for row in _imported(run)]
+
+
+def _imported(run: Run) -> list[Row]:
+    mine = run.lake.read(RECIPES).where(F.col("task") == run.task).orderBy(F.desc("created_at"))
+    return mine.where(F.get_json_object("json", "$.origin") == "imported").collect()
 
 
 def _listed(names: Sequence[str]) -> str:

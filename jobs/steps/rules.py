@@ -62,6 +62,12 @@ def of_settings(run: Run, manifest: dict[str, Any]) -> Rule:
     return rule
 
 
+def leaves_all_to_people(rule: Rule) -> bool:
+    """Whether no label can be probable enough under a rule of precision."""
+    at_least = rule.get("at_least") or {}
+    return bool(at_least) and all(least > 1 for least in at_least.values())
+
+
 def costs_of(run: Run) -> dict[str, dict[str, float]]:
     """What giving a label costs: right label -> label given -> cost. Raises UsageError for a label that is none."""
     given, labels = run.settings.decide.costs, run.labels

@@ -231,7 +231,8 @@ def test_promoted_it_scores_and_decides_every_video_without_any_bytes(foreign):
 def test_labels_that_say_nothing_do_not_promote(foreign, tmp_path):
     mixed = [truth(number) for number in range(VIDEOS)]
     random.Random(0).shuffle(mixed)
-    foreign.job("ingest", labels=write_labels(tmp_path / "mixed.csv", mixed.__getitem__), split="calibrate")
+    labelled = foreign.job("ingest", labels=write_labels(tmp_path / "mixed.csv", mixed.__getitem__), split="calibrate")
+    assert labelled.counts["labels_new"] == VIDEOS and labelled.counts["labels_without_video"] == 0
     try:
         found = foreign.job("calibrate", traces=foreign.recipe)
         for kind in ("text", "vote"):
@@ -239,6 +240,17 @@ def test_labels_that_say_nothing_do_not_promote(foreign, tmp_path):
                 foreign.job("promote", calibrator=found.results[kind]["calibrator_id"])
     finally:
         foreign.job("ingest", labels=write_labels(tmp_path / "right.csv"), split="calibrate")
+
+
+def test_a_precision_that_no_label_reaches_is_not_promoted(foreign):
+    text = foreign.learned.results["text"]["calibrator_id"]
+    with pytest.raises(Doubted, match=r"by decide.precision 0\.9999 no label would ever be given"):
+        foreign.job("promote", "decide.by=precision", "decide.precision=0.9999", calibrator=text)
+
+
+def test_who_forgets_to_say_whose_traces_is_told_which_there_are(foreign):
+    with pytest.raises(UsageError, match=f"for imported traces give --traces, one of .*{foreign.recipe}"):
+        foreign.job("calibrate")
 
 
 def test_what_loses_more_than_the_live_one_is_refused(foreign):
