@@ -43,7 +43,7 @@ CODECS = {  # codec: container
 LIMITS = Limits(max_bytes=1 << 24, max_pixels=1 << 22, max_seconds=600, max_frames=20_000)
 SPEC = FrameSpec(count=8, max_pixels=32 * 32, fps=4.0, cell=8)
 BOUNDS = DecodeSettings(workers=2, timeout_s=20.0, memory_bytes=1 << 30, ahead=8)
-_FRAMES, _SIZE = 40, (96, 64)
+_FRAMES, _SIZE = 140, (96, 64)  # more than a probe decodes whole
 _SLACK_S = 5.0  # a child that is over its time is killed about so much later
 
 
@@ -64,6 +64,8 @@ def encoded(codec: str) -> bytes:
         stream.width, stream.height = _SIZE
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.gop_size = 12
+        if codec in ("libx264", "libx265", "mpeg2video", "mpeg4"):
+            stream.codec_context.max_b_frames = 2
         for k in range(_FRAMES):
             out.mux(stream.encode(av.VideoFrame.from_ndarray(np.roll(base, 2 * k, axis=1), format="rgb24")))
         out.mux(stream.encode())

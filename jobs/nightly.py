@@ -40,6 +40,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     found = news(run, scorer)
     if found.returned is not None:
         note_returned(run, scorer.recipe, found.returned)
+    owed = shadowing.owe(run, found.scope)  # before the first of them is decided: the next night would not look at it
     if found.scope is None or not found.scope.count:
         run.record.versions |= scorer.versions
         run.record.add(dict.fromkeys(("videos_in_scope", "videos_scored", "rollouts", "engines"), 0))
@@ -48,7 +49,6 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     else:
         left = serve(run, scorer, found.scope).days
     days = [day.isoformat() for day in left]
-    owed = shadowing.owe(run, found.scope)
     run.lake.registry.note_scored(run.task, scorer.id, found.videos_version, found.texts_version, days)
     if owed or (found.scope is not None and found.scope.count):  # after what the next night begins from is noted
         shadowing.follow(run, scorer, found.scope, owed)

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ from typing import Any
 
 from lake import storage
 
-_LONG_AGO_S = 3600.0
+_LONG_AGO_S, _LEFT_OVER = 3600.0, re.compile(r"\.[0-9a-f]{12}\.")  # see storage.scratch
 _MANIFEST, _NAMES, _TRAINED_ON = "manifest.json", "names", "trained_on.txt"
 
 
@@ -127,7 +128,7 @@ def _sweep(folder: str) -> None:
     local = storage.local_path(folder)
     for path in local.rglob(".*") if local else ():
         with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > _LONG_AGO_S:
+            if _LEFT_OVER.match(path.name) and time.time() - path.stat().st_mtime > _LONG_AGO_S:
                 path.unlink()
 
 

@@ -6,7 +6,6 @@ the number of independent trials, as the rollouts of one video say much the same
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,10 +15,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lake import table
-from lake.staging import Staged
 from schemas.label_set import LabelSet
 from schemas.quality import QUALITY
-from schemas.rates import Mean, Rate
+from schemas.rates import Mean, Rate, Rates, Severity
 from schemas.runs import RUNS
 from schemas.table import Table
 
@@ -40,6 +38,14 @@ class Seen:
         return self.part / self.whole if self.whole else 0.0
 
 
+@dataclass(frozen=True)
+class Past:
+    """value: of all waves together; released: those of waves that a gate had stopped and somebody has released."""
+
+    value: float
+    released: tuple[float, ...] = ()
+
+
 def surely_more(part: int, whole: int, allowed: float) -> bool:
     """Whether more than this share of trials like these comes out so, with 99 % confidence: one of three says little, a
     tenth of five thousand is no chance."""
@@ -50,92 +56,91 @@ def surely_more(part: int, whole: int, allowed: float) -> bool:
     return bool(beta.ppf(_DOUBT, part, whole - part + 1) > allowed)
 
 
-def results(
-    root: str, wanted: Table, labels: LabelSet, staged: DataFrame | None, output: Staged, min_rows: int
-) -> list[dict[str, Any]]:
-    """A row of the table quality for each rate of each maker in a wave that has as many videos as min_rows, or more.
-
-    staged: the wave's rows; None where it has none.
-    """
+def results(root: str, wanted: Table, labels: LabelSet, staged: DataFrame, min_rows: int) -> list[dict[str, Any]]:
+    """A row of the table quality for each rate of each maker in a wave of staged rows, of min_rows videos or more."""
     asked = wanted.rates(labels)
-    seen: dict[tuple[str, Rate | Mean], Seen] = {}
-    if asked.of_rows and staged is not None:
-        seen |= _of_rows(staged, asked.made_by, asked.of_rows)
-    if asked.refused:
-        seen["", asked.refused] = Seen(sum(output.reasons.values()), output.rows, output.rows)
-    enough = {key: of for key, of in seen.items() if min(of.units, of.whole) >= min_rows}
+    if not asked.of_rows:
+        return []
+    enough = {key: of for key, of in _seen(staged, asked).items() if min(of.units, of.whole) >= min_rows}
     past = _past(root, wanted, {rate.name for _, rate in enough}) if enough else {}
     return [_result(maker, rate, of, past.get((maker, rate.name))) for (maker, rate), of in enough.items()]
 
 
-def _of_rows(staged: DataFrame, made_by: str, rates: Iterable[Rate | Mean]) -> dict[tuple[str, Rate | Mean], Seen]:
-    parts = [F.expr(rate.part).alias(f"{rate.name}/part") for rate in rates]
-    wholes = [F.expr(rate.whole).alias(f"{rate.name}/whole") for rate in rates]
-    videos = F.count_distinct("video_id").alias("videos")
-    made = staged.withColumn("_maker", F.expr(made_by)).where("_maker IS NOT NULL")
-    rows = made.groupBy("_maker").agg(videos, *parts, *wholes).collect()
+def _seen(staged: DataFrame, asked: Rates) -> dict[tuple[str, Rate | Mean], Seen]:
+    """By maker and rate."""
+    parts = [F.expr(rate.part).alias(f"{rate.name}/part") for rate in asked.of_rows]
+    wholes = [F.expr(rate.whole).alias(f"{rate.name}/whole") for rate in asked.of_rows]
+    among = {rate.among for rate in asked.of_rows}
+    units = [F.expr(f"count(DISTINCT CASE WHEN {rows} THEN {asked.unit} END)").alias(f"units/{rows}") for rows in among]
+    made = staged.withColumn("_maker", F.expr(asked.made_by)).where("_maker IS NOT NULL")
     return {
         (row["_maker"], rate): Seen(
-            int(row[f"{rate.name}/part"] or 0), int(row[f"{rate.name}/whole"] or 0), int(row["videos"])
+            int(row[f"{rate.name}/part"] or 0), int(row[f"{rate.name}/whole"] or 0), int(row[f"units/{rate.among}"])
         )
-        for row in rows
-        for rate in rates
+        for row in made.groupBy("_maker").agg(*units, *parts, *wholes).collect()
+        for rate in asked.of_rows
     }
 
 
-def _past(root: str, wanted: Table, names: set[str]) -> dict[tuple[str, str], Seen]:
-    """What the newest published waves of each maker came to, together, by (maker, rate)."""
+def _past(root: str, wanted: Table, names: set[str]) -> dict[tuple[str, str], Past]:
+    """What the newest published waves of each maker came to, by (maker, rate)."""
     since = datetime.now(UTC) - _DAYS
     mine = (
         (pc.field("table") == wanted.name) & pc.field("check").isin(sorted(names)) & (pc.field("checked_at") >= since)
     )
-    columns = ["wave_id", "check", "about", "unexpected", "rows", "checked_at"]
+    columns = ["wave_id", "check", "about", "success", "unexpected", "rows", "checked_at"]
     found = table.open_table(QUALITY, root).to_pyarrow_dataset().to_table(columns=columns, filter=mine).to_pylist()
     if not found:
         return {}
     lately = (pc.field("at") >= since) & pc.starts_with(pc.field("event"), "wave ")
     events = table.open_table(RUNS, root).to_pyarrow_dataset().to_table(columns=["run_id", "event"], filter=lately)
     published = {f"{row['run_id']}.{row['event'].removeprefix('wave ')}" for row in events.to_pylist()}
-    past: dict[tuple[str, str], list[Seen]] = {}
+    by_key: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in sorted(found, key=lambda row: row["checked_at"], reverse=True):
-        if row["wave_id"] in published:
-            past.setdefault((row["about"], row["check"]), []).append(Seen(row["unexpected"], row["rows"], 0))
-    return {
-        key: Seen(sum(of.part for of in seen[:_WAVES]), sum(of.whole for of in seen[:_WAVES]), 0)
-        for key, seen in past.items()
-    }
+        if row["wave_id"] in published and row["rows"]:
+            by_key.setdefault((row["about"], row["check"]), []).append(row)
+    return {key: _told(rows[:_WAVES]) for key, rows in by_key.items()}
 
 
-def _result(maker: str, rate: Rate | Mean, seen: Seen, past: Seen | None) -> dict[str, Any]:
-    holds, expected = _mean(rate, seen, past) if isinstance(rate, Mean) else _share(rate, seen, past)
+def _told(rows: list[dict[str, Any]]) -> Past:
+    total = sum(row["unexpected"] for row in rows) / sum(row["rows"] for row in rows)
+    return Past(total, tuple(row["unexpected"] / row["rows"] for row in rows if not row["success"]))
+
+
+def _result(maker: str, rate: Rate | Mean, seen: Seen, past: Past | None) -> dict[str, Any]:
+    severity, expected = _mean(rate, seen, past) if isinstance(rate, Mean) else _share(rate, seen, past)
+    before = "" if past is None else f" (before, {past.value:.4g})"
     return {
         "check": rate.name,
         "about": maker,
-        "severity": rate.severity,
-        "success": holds,
+        "severity": severity or rate.severity,
+        "success": severity is None,
         "unexpected": seen.part,
         "rows": seen.whole,
-        "expected": f"{rate.message}: {expected}, found {seen.value:.3g}",
+        "expected": f"{rate.message}: expected {expected}{before}, found {seen.value:.4g} ({seen.part:,} / {seen.whole:,}"
+        + (f" of {seen.units:,} videos)" if seen.units < seen.whole else ")"),
     }
 
 
-def _share(rate: Rate, seen: Seen, past: Seen | None) -> tuple[bool, str]:
-    """Whether the share is not surely beyond its limits, and these."""
+def _share(rate: Rate, seen: Seen, past: Past | None) -> tuple[Severity | None, str]:
+    """What is to be done about a share, None where it is not surely beyond a limit; and the limits."""
     trials = min(seen.units, seen.whole)
-    most, least = rate.most, 0.0
-    if past and past.whole:
-        grown = max(rate.floor, past.value + rate.rise)
-        # Whoever released waves beyond the limit has said that such are right.
-        most = grown if past.value > rate.most else min(rate.most, grown)
-        least = past.value - rate.rise if rate.both_ways else 0.0
-    few = surely_more(round((1 - seen.value) * trials), trials, 1 - least) if least > 0 else False
-    told = f"at most {most:.3g}" if least <= 0 else f"{least:.3g} to {most:.3g}"
-    before = f" (before, {past.value:.3g})" if past and past.whole else ""
-    return not few and not surely_more(round(seen.value * trials), trials, most), f"expected {told}{before}"
+    # Whoever released waves beyond a limit has said that such are right.
+    accepted = max(past.released, default=0.0) if past else 0.0
+    most = max(rate.most, accepted)
+    usual = max(rate.floor, past.value + rate.rise, accepted) if past else 1.0
+    least = past.value - rate.rise if past and rate.both_ways else 0.0
+    least = min([least, *past.released]) if past else 0.0
+    told = f"at most {min(most, usual):.4g}" if least <= 0 else f"{least:.4g} to {min(most, usual):.4g}"
+    high = round(seen.value * trials)
+    if surely_more(high, trials, most):
+        return rate.severity, told
+    few = least > 0 and surely_more(trials - high, trials, 1 - least)
+    return (rate.of_past if few or surely_more(high, trials, usual) else None), told
 
 
-def _mean(rate: Mean, seen: Seen, past: Seen | None) -> tuple[bool, str]:
+def _mean(rate: Mean, seen: Seen, past: Past | None) -> tuple[Severity | None, str]:
     if not past or not past.value:
-        return True, "nothing known of before"
-    low, high = past.value / rate.factor, past.value * rate.factor
-    return low <= seen.value <= high, f"expected {low:.3g} to {high:.3g} (before, {past.value:.3g})"
+        return None, "anything, as nothing is known of before"
+    low, high = min([past.value / rate.factor, *past.released]), max([past.value * rate.factor, *past.released])
+    return (None if low <= seen.value <= high else rate.severity), f"{low:.4g} to {high:.4g}"

@@ -69,7 +69,7 @@ class Manifest:
     counts: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
-    min_rows: int | None = 1
+    min_rows: int | None = None
 
     @staticmethod
     def parse(value: dict[str, Any]) -> Manifest:

@@ -103,8 +103,8 @@ def audit_output(lake: Lake, wave: Wave, manifest: Manifest, output: Staged) -> 
     wanted = BY_NAME[output.table]
     rows = lake.read_files(wanted, [file.name for file in output.files]) if output.files else None
     kept, results = (output, list[dict[str, Any]]()) if rows is None else _judged(lake, wave, output, rows, contract)
-    if manifest.min_rows is not None:
-        results += rates.results(lake.root, wanted, manifest.labels, rows, output, manifest.min_rows)
+    if rows is not None and manifest.min_rows is not None:
+        results += rates.results(lake.root, wanted, manifest.labels, rows, manifest.min_rows)
     refusing = {check.name for check in contract} | {TWICE}
     broken = sum(count for reason, count in kept.reasons.items() if reason in refusing)
     return Audited(kept, broken, tuple(results))

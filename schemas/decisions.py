@@ -50,7 +50,7 @@ def rates(labels: LabelSet) -> Rates:
     return Rates(
         made_by="concat_ws('/', scorer_id, rule_id)",
         of_rows=tuple(
-            Rate(name, f"count_if({what})", "count(*)", told, rise=0.2, both_ways=True, severity="warn")
+            Rate(name, f"count_if({what})", "count(*)", told, rise=0.2, both_ways=True, severity="warn", of_past="warn")
             for name, (what, told) in shares.items()
         ),
     )

@@ -29,8 +29,11 @@ how that was before.
 A model that answers nothing but one label breaks no row's contract. So there are rates of a wave as a whole: fixed limits,
 and limits by the past of who made the rows (the recipe, the scorer with its rule; the 20 newest published waves of 90 days).
 A share is beyond its limit where it surely is (99 %, videos being what is independent), in waves of `waves.min_rows` videos
-at least. A wave that is beyond one is held like the above, or published with a warning. Who releases waves beyond a fixed
-limit says that such are right: from then on their past is the limit.
+at least. A wave that is beyond one is held like the above, or published with a warning. Who releases a wave that was held
+says that such are right: as long as it is among the 20, what is no further off is not held again.
+
+What rates do not see: waves that are smaller than `waves.min_rows`, one after the other; a drift so slow that each wave is
+like the 20 before it, up to the fixed limits; in tasks of independent labels a model that always names the same ones.
 
 What a row refers to is looked for by `deepintuit quality --references`.
 
@@ -51,7 +54,7 @@ def _section(table: Table) -> str:
     rows = [_row(check, [mode for mode in by_mode if check.name in only[mode]]) for check in listed]
     keys = ", ".join(f"`{column}`" for column in table.key)
     rates = table.rates(LabelSet(("first", "second"), "exclusive"))
-    asked = [*rates.of_rows, *([rates.refused] if rates.refused else [])]
+    asked = rates.of_rows
     return "\n".join(
         [
             f"## {table.name}",
@@ -86,7 +89,8 @@ def _rate(rate: Rate | Mean) -> str:
     else:
         known = [f"{rate.most:g} at most"] if rate.most < 1 else []
         less = "more or less" if rate.both_ways else "more"
-        known += [f"{rate.rise:g} {less} than its past"] if rate.rise < 1 else []
+        warned = " (a warning)" if rate.of_past != rate.severity else ""
+        known += [f"{rate.rise:g} {less} than its past{warned}"] if rate.rise < 1 else []
         limits = "; ".join(known) + (f"; up to {rate.floor:g} always" if rate.floor else "")
     does = "the wave is held" if rate.severity == "stop" else "a warning"
     return f"| `{rate.name}` | {rate.message} | {limits} | {does} |"

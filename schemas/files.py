@@ -3,6 +3,7 @@
 from schemas.checks import Contract, holds, not_null, one_of
 from schemas.columns import LONG, STRING, TIMESTAMP, Column
 from schemas.label_set import LabelSet
+from schemas.rates import Rates, share
 from schemas.table import Table
 
 
@@ -19,6 +20,16 @@ def contract(labels: LabelSet) -> Contract:
         ),
     )
 
+
+_REFUSED = share(
+    "few_are_refused",
+    "status = 'refused'",
+    "share of files read that cannot be taken for a video",
+    "TRUE",
+    most=0.5,
+    rise=0.3,
+    floor=0.2,
+)
 
 FILES = Table(
     name="files",
@@ -38,4 +49,5 @@ FILES = Table(
     ),
     key=("uri", "etag"),
     contract=contract,
+    rates=lambda labels: Rates(made_by="source", of_rows=(_REFUSED,), unit="uri"),
 )

@@ -14,41 +14,52 @@ Severity = Literal["stop", "warn"]
 
 @dataclass(frozen=True)
 class Rate:
-    """part, whole: SQL aggregates over the rows of one maker: how many count, out of how many.
+    """part, whole: SQL aggregates over the rows of one maker: how many count, out of how many. among: the rows that the
+    whole is made of, in SQL, whose videos are what is independent.
 
     name: what good waves satisfy. most: the share that is not exceeded, unless somebody has released waves that did; rise:
     how far above its past share it may be; floor: the share up to which nothing is said. both_ways: whether it may not fall
-    so far either.
+    so far either. severity, of_past: what exceeding `most`, and what being unlike the past, does.
     """
 
     name: str
     part: str
     whole: str
     message: str
+    among: str = "TRUE"
     most: float = 1.0
     rise: float = 1.0
     floor: float = 0.0
     both_ways: bool = False
     severity: Severity = "stop"
+    of_past: Severity = "stop"
 
 
 @dataclass(frozen=True)
 class Mean:
-    """part, whole: SQL aggregates whose ratio is the mean. factor: how many times its past mean it may be, or that it."""
+    """part, whole: SQL aggregates whose ratio is the mean, over the rows `among`. factor: how many times its past mean it
+    may be, or that it."""
 
     name: str
     part: str
     whole: str
     message: str
+    among: str = "TRUE"
     factor: float = 2.0
     severity: Severity = "stop"
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What is asked of a table's waves. made_by: who made a row, in SQL, whose past it is held against;
-    of_rows: over its rows; refused: over those that the stage itself did not take, whoever made them."""
+    """What is asked of a table's waves. made_by: who made a row, in SQL, whose past it is held against; unit: the column of
+    what is independent."""
 
     made_by: str = ""
     of_rows: tuple[Rate | Mean, ...] = ()
-    refused: Rate | None = None
+    unit: str = "video_id"
+
+
+def share(name: str, condition: str, message: str, among: str, **limits: float) -> Rate:
+    """Of the rows `among`, those that meet a condition."""
+    counted = f"count_if(({among}) AND ({condition}))"
+    return Rate(name, counted, f"count_if({among})", message, among, **limits)  # type: ignore[arg-type]

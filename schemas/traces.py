@@ -1,9 +1,11 @@
 """traces: one rollout a row. A rollout that failed is a row with a status, never a gap."""
 
+from dataclasses import replace
+
 from schemas.checks import Contract, between, holds, not_null, one_of, some_of
 from schemas.columns import BOOLEAN, DATE, DOUBLE, INT, LONG, STRING, TIMESTAMP, Column, array, mapping
 from schemas.label_set import LabelSet
-from schemas.rates import Mean, Rate, Rates
+from schemas.rates import Mean, Rate, Rates, Severity, share
 from schemas.table import Reference, Table
 
 STATUSES = ("ok", "parse_error", "too_long", "generation_error", "decode_error")
@@ -57,48 +59,46 @@ def contract(labels: LabelSet) -> Contract:
     )
 
 
-_DRAWN = "seed IS NOT NULL"  # by a model of ours; what somebody else wrote has a past of its own
+# By a model of ours, at its first try: what somebody else wrote is judged by nobody, and what is tried again is not usual.
+_DRAWN = "seed IS NOT NULL AND attempt = 0"
 _ANSWERED = f"{_DRAWN} AND status = 'ok'"
-
 _ARGUED = f"{_ANSWERED} AND (observation <> '' OR think <> '')"  # one word may well be said twice
 
 
 def rates(labels: LabelSet) -> Rates:
-    failing = tuple(
-        Rate(
-            f"few_{status}",
-            f"count_if({_DRAWN} AND status = '{status}')",
-            f"count_if({_DRAWN})",
-            f"share of rollouts with the status {status}",
-            most=0.5,
-            rise=0.1,
-            floor=0.05,
+    def failing(status: str, severity: Severity) -> Rate:
+        told, few = f"share of rollouts with the status {status}", {"most": 0.5, "rise": 0.1, "floor": 0.05}
+        return replace(
+            share(f"few_{status}", f"status = '{status}'", told, _DRAWN, **few), severity=severity, of_past=severity
         )
-        for status in STATUSES
-        if status != "ok"
-    )
+
     each = ", ".join(f"count_if({_ANSWERED} AND label = '{label}')" for label in labels.slugs)
     one_label = Rate(
         "labels_differ",
         f"greatest({each}, 0)",
-        f"count_if({_ANSWERED} AND label IS NOT NULL)",
+        f"count_if({_ANSWERED})",
         "share of the most frequent label among answers",
+        _ANSWERED,
         most=0.998,
         rise=0.2,
         floor=0.9,
+        of_past="warn",  # one split may be balanced and a night not
     )
-    asked = f"CASE WHEN {_ARGUED} THEN video_id END"
-    told = f"CASE WHEN {_ARGUED} THEN struct(video_id, input_digest, text) END"
+    told = f"CASE WHEN {_ARGUED} THEN struct(video_id, input_digest, xxhash64(text)) END"
     return Rates(
         made_by="recipe_id",
         of_rows=(
-            *failing,
+            failing("parse_error", "stop"),
+            failing("too_long", "stop"),
+            failing("decode_error", "stop"),
+            failing("generation_error", "warn"),  # a store or an engine that was away: they are tried again
             *((one_label,) if not labels.independent and len(labels.slugs) > 1 else ()),
             Rate(
                 "siblings_differ",
                 f"count_if({_ARGUED}) - count(DISTINCT {told})",
-                f"count_if({_ARGUED}) - count(DISTINCT {asked})",
+                f"count_if({_ARGUED}) - count(DISTINCT CASE WHEN {_ARGUED} THEN video_id END)",
                 "share of answers that say word for word what another one says of the same video",
+                _ARGUED,
                 most=0.995,
                 rise=0.3,
                 floor=0.5,
@@ -108,6 +108,7 @@ def rates(labels: LabelSet) -> Rates:
                 f"sum(CASE WHEN {_ANSWERED} THEN tokens ELSE 0 END)",
                 f"count_if({_ANSWERED})",
                 "mean tokens of an answer",
+                _ANSWERED,
             ),
         ),
     )

@@ -3,7 +3,6 @@
 from schemas.checks import Contract, between, matches, not_null
 from schemas.columns import BOOLEAN, DATE, DOUBLE, INT, LONG, STRING, TIMESTAMP, Column
 from schemas.label_set import LabelSet
-from schemas.rates import Rate, Rates
 from schemas.table import Table
 
 
@@ -25,10 +24,6 @@ def contract(labels: LabelSet) -> Contract:
         not_null("ingested_on"),
     )
 
-
-_REFUSED = Rate(
-    "few_files_refused", "", "", "share of new files that cannot be taken for a video", most=0.5, rise=0.3, floor=0.2
-)
 
 VIDEOS = Table(
     name="videos",
@@ -60,6 +55,5 @@ VIDEOS = Table(
     key=("video_id",),
     contract=contract,
     partition_by=("ingested_on",),
-    rates=lambda labels: Rates(refused=_REFUSED),
     key_is_local=False,  # the same content may come again on another day
 )

@@ -94,18 +94,24 @@ def with_reviewed(run: Run, recipe: Recipe, k: int, scope: Scope, rows: DataFram
 
 
 def by_other_names(rows: DataFrame, files: DataFrame) -> DataFrame:
-    """`pending` rows with, of a video that is tried again, the next one of its other names as `uri`: where the same bytes
-    lie under several names, one of them may still be there. files: rows of that table."""
-    others = (
-        files.where("status = 'ok'")
-        .join(rows.where("attempt > 0").select("video_id", F.col("uri").alias("first")).distinct(), "video_id")
-        .where("uri <> first")
-        .groupBy("video_id")
-        .agg(F.array_sort(F.collect_set("uri")).alias("others"))
+    """`pending` rows with, of a video that is tried again, the next one of its names as `uri`, its first one in its turn:
+    where the same bytes lie under several names, one of them may still be there. files: rows of that table."""
+    again = rows.where("attempt > 0").select("video_id", F.col("uri").alias("first")).distinct()
+    ever = files.join(F.broadcast(again), "video_id", "left_semi").select("uri").distinct()
+    newest = (
+        files.join(F.broadcast(ever), "uri", "left_semi")
+        .groupBy("uri")
+        .agg(F.max_by("video_id", "seen_at").alias("video_id"))
     )
-    other = F.expr("others[(attempt - 1) % size(others)]")
-    named = F.when((F.col("attempt") > 0) & F.col("others").isNotNull(), other).otherwise(F.col("uri"))
-    return rows.join(others, "video_id", "left").withColumn("uri", named).drop("others")
+    others = (
+        newest.join(again, "video_id")
+        .where("uri <> first")
+        .groupBy("video_id", "first")
+        .agg(F.array_sort(F.collect_set("uri")).alias("others"))
+        .select("video_id", F.concat(F.array("first"), "others").alias("names"))
+    )
+    other = F.when(F.col("attempt") > 0, F.expr("names[attempt % size(names)]"))
+    return rows.join(others, "video_id", "left").withColumn("uri", F.coalesce(other, "uri")).drop("names")
 
 
 def trace_rows(made: DataFrame, task: str, recipe_id: str) -> DataFrame:

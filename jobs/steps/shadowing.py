@@ -14,10 +14,18 @@ from jobs.steps.scorers import Scorer
 from jobs.steps.scoring import register
 from jobs.steps.serving import bring
 from lake.commit import Fenced
+from lake.storage import Damaged
 from lake.waves import Held, Superseded
 from schemas.videos import VIDEOS
 
 _COUNTED = ("rollouts", "traces", "reviews", "scores", "decisions", "engines", "lacking")
+
+
+def has_shadow(run: Run) -> bool:
+    try:
+        return run.lake.registry.shadow(run.task) is not None
+    except Damaged:  # told when it is to score
+        return True
 
 
 def owe(run: Run, served: Scope | None) -> list[date]:
@@ -25,7 +33,7 @@ def owe(run: Run, served: Scope | None) -> list[date]:
     nights which died owe it already."""
     registry = run.lake.registry
     owed = registry.shadow_owes(run.task)
-    if served is not None and served.count:
+    if served is not None and served.count and (owed or has_shadow(run)):
         registry.note_shadow_owes(run.task, {*owed, *(day.isoformat() for day in served.days)})
     return [date.fromisoformat(day) for day in owed]
 
@@ -54,7 +62,8 @@ def follow(run: Run, live: Scorer, served: Scope | None, owed: Sequence[date] = 
         made = {name: run.record.counts.get(name, 0) - counts.get(name, 0) for name in _COUNTED}
         run.record.counts = counts | {f"shadow_{name}": count for name, count in made.items() if count}
         run.record.versions, run.record.deferred = results, deferred
-    run.lake.registry.note_shadow_owes(run.task, ())
+    if owed or has_shadow(run):
+        run.lake.registry.note_shadow_owes(run.task, ())
 
 
 def _asked(run: Run, shadow: Scorer, live: Scorer, served: Scope | None, owed: Sequence[date]) -> Scope:

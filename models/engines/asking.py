@@ -165,8 +165,10 @@ class Asking(ABC):
     def _undecoded(self) -> Iterator[dict]:
         while self._refused:
             task, error = self._refused.popleft()
+            # A later try may have read another name of it, which holds something else by now.
+            passing = error.reason in PASSING or (error.reason == "changed" and task.attempt > 0)
             for index in sorted(set(task.missing)):
-                status = "generation_error" if error.reason in PASSING else "decode_error"
+                status = "generation_error" if passing else "decode_error"
                 yield self._blank(task, index) | {"status": status, "error": f"{error.reason}: {error}"}
             self._progress()
 

@@ -7,7 +7,7 @@ lies. Frames are addressed by presentation time, never by number.
 from __future__ import annotations
 
 import io
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -125,7 +125,7 @@ class Container:
 
     def _list_packets(self) -> Index:
         """Read all packets without decoding. A container that breaks off midway counts as far as it goes."""
-        base = float(self.stream.time_base)
+        base, has_clock = float(self.stream.time_base), False
         times: list[float] = []
         keys: list[float] = []
         spans: list[float] = []
@@ -133,6 +133,7 @@ class Container:
             if packet.size == 0 or packet.is_discard:
                 continue
             stamp = packet.pts if packet.pts is not None else packet.dts
+            has_clock = has_clock or stamp is not None
             if stamp is None:  # a raw stream has no clock: its nominal rate is all there is
                 stamp = len(times) / float(self.stream.guessed_rate or 25) / base
             times.append(stamp * base)
@@ -151,7 +152,8 @@ class Container:
             duration = interval * len(times) or 1 / 25
         if duration > self.limits.max_seconds:
             raise MediaError("too_long", f"{duration:.1f} s of video, the limit is {self.limits.max_seconds:.1f} s")
-        return Index(sorted(times), sorted(keys), duration)
+        # Without a clock no frame can be told from another one but by counting them from the begin.
+        return Index(sorted(times), sorted(keys) if has_clock else [], duration)
 
     def decode(self, start: float | None = None) -> Iterator[av.VideoFrame]:
         """Frames in presentation order from the keyframe at or before `start` seconds, stepping over broken packets."""
@@ -167,30 +169,35 @@ class Container:
             self.errors += 1
 
     def _packets_from(self, at: float) -> Iterator[av.Packet]:
-        base = float(self.stream.time_base)
+        """Packets from the keyframe at or before a time on."""
         place = bisect_right(self.index.keyframes, at + 1e-6)
         key = self.index.keyframes[place - 1] if place else None
-        try:
-            self.container.seek(int(at / base), stream=self.stream, backward=True)
-            packets = self._demux()
-            first = next(packets, None)
-            is_late = first is None or first.pts is None or (key is not None and first.pts * base > key + 1e-6)
-        except FFmpegError:  # a raw stream cannot seek
-            is_late = True
-        if not is_late:
-            yield first
-            yield from packets
-            return
+        if key is not None:
+            try:
+                self.container.seek(int(key / float(self.stream.time_base)), stream=self.stream, backward=True)
+                early, packets = [], self._demux()
+                for packet in packets:
+                    early.append(packet)
+                    if packet.is_keyframe:
+                        break
+                if early and early[-1].is_keyframe and self._begins_by(early[-1], key):
+                    yield from early
+                    yield from packets
+                    return
+            except FFmpegError:
+                pass
         # A stream without an index lands somewhere behind: what lies between would be lost. Read on from the begin.
         self.container.close()
         self._open_stream()
-        entry = None if key is None or key == self.index.keyframes[0] else key
-        arrived = entry is None
+        arrived = key is None or key == self.index.keyframes[0]
         for packet in self._demux():
-            if entry is not None and packet.is_keyframe and packet.pts is not None:
-                arrived = arrived or packet.pts * base >= entry - 1e-6
+            if key is not None and not arrived:
+                arrived = packet.is_keyframe and packet.pts is not None and not self._begins_by(packet, key, -2e-6)
             if arrived:
                 yield packet
+
+    def _begins_by(self, packet: av.Packet, time: float, slack: float = 1e-6) -> bool:
+        return packet.pts is not None and packet.pts * float(self.stream.time_base) <= time + slack
 
     def _decode_packet(self, packet: av.Packet) -> Iterator[av.VideoFrame]:
         try:
@@ -230,47 +237,71 @@ class Container:
     def promised(self) -> int:
         """Frames that the file should have: its packets, or what its header tells where that is more.
 
-        Of what a header tells, frames and seconds, the smaller one is taken: a movie counts also what its edit list does not
-        show. An AVI counts ticks of its clock.
+        Of what a movie tells, frames and seconds, the smaller one is taken: it counts also what its edit list does not show.
+        An AVI counts ticks of its clock. In Matroska it is a note of the muxer's. Others have no such header.
         """
-        found, told = len(self.index.times), list[int]()
-        seconds = _told_seconds(self.stream)
-        if self.container.format.name == "avi":
-            seconds = float(self.stream.frames * self.stream.time_base)
-        elif self.stream.frames:
-            told.append(self.stream.frames)
-        if seconds and found / self.index.duration <= MOST_FPS:
-            told.append(round(found * seconds / self.index.duration))
-        return max(found, min([*told, self.limits.max_frames]) if told else 0)
+        found, duration = len(self.index.times), self.index.duration
+        told = self._told_seconds()
+        if not told or found / duration > MOST_FPS:
+            return found
+        frames = round(found * told / duration)
+        if self.container.format.name.startswith("mov"):
+            frames = min(frames, self.stream.frames)
+        return max(found, min(frames, self.limits.max_frames))
+
+    def _told_seconds(self) -> float:
+        """Length of the video as its container tells it, 0 where it does not."""
+        name, stream = self.container.format.name, self.stream
+        if name == "avi":
+            return float(stream.frames * stream.time_base)
+        if name.startswith("mov"):
+            return float((stream.duration or 0) * stream.time_base)
+        try:
+            hours, minutes, seconds = map(float, stream.metadata.get("DURATION", "").split(":"))
+        except ValueError:
+            return 0.0
+        return 3600 * hours + 60 * minutes + seconds - max(self.index.times[0], 0.0)  # it tells when the video ends
 
     def examine(self) -> tuple[int, int]:
         """Frames tried and how many of them decode unbroken: all of a short clip, of a long one stretches behind keyframes
-        that lie evenly in it."""
-        times, most = self.index.times, self.limits.probe_frames
-        if len(times) <= most:
-            good = sum(not frame.is_corrupt for frame in self.decode())
-            return len(times), min(good, len(times))
-        each = -(-most // _STRETCHES)
-        ends = ((len(times) - each) * np.arange(_STRETCHES) // (_STRETCHES - 1)).tolist()
-        keys = self.index.keyframes or [times[0]]
-        starts = {keys[max(bisect_right(keys, times[end] + 1e-6) - 1, 0)] for end in ends}
-        tried = good = 0
-        for start in sorted(starts):
-            own = times[bisect_left(times, start - 1e-6) :][:each]
-            tried += len(own)
-            good += self._good_within(own)
-        return tried, good
+        that lie evenly in it. Packets are counted in the order of the file: clocks run back, two fields make one frame."""
+        most, total = self.limits.probe_frames, len(self.index.times)
+        self.container.close()
+        self._open_stream()
+        room = -(-most // _STRETCHES) if total > most else total
+        starts = [place * (total - room) // (_STRETCHES - 1) for place in range(_STRETCHES)] if total > most else [0]
+        tried = bad = frames = left = 0
+        first: int | None = None
 
-    def _good_within(self, own: Sequence[float]) -> int:
-        good = 0
-        for frame in self.decode(own[0]):
-            time = own[0] if frame.pts is None else frame.pts * float(self.stream.time_base)
-            if time > own[-1] + 1e-6:
-                break
-            good += time >= own[0] - 1e-6 and not frame.is_corrupt
-            if good == len(own):
-                break
-        return good
+        def feed(packet: av.Packet | None) -> None:
+            nonlocal frames, bad
+            came, broken = self._tried(packet, first)
+            frames, bad = frames + came, bad + broken
+
+        for number, packet in enumerate(packet for packet in self._demux() if packet.size):
+            if not left and starts and number >= starts[0] and (packet.is_keyframe or number == 0):
+                starts = [start for start in starts if start > number]
+                # What fewer keyframes leave undone is made up for.
+                left, first = max(room, most - tried - room * len(starts)), packet.pts
+                self.stream.codec_context.flush_buffers()
+            if left:
+                feed(packet)
+                tried, left = tried + 1, left - 1
+                if not left:
+                    feed(None)
+        if left:
+            feed(None)
+        return tried, max(tried - max(bad, tried - 2 * frames), 0)
+
+    def _tried(self, packet: av.Packet | None, first: int | None) -> tuple[int, int]:
+        """Frames that come of a packet, and how many broken ones, a packet that gives none counted; None: what the decoder
+        still holds. Frames before the keyframe that was entered at lean on what was not read."""
+        try:
+            frames = self.stream.codec_context.decode(packet)
+        except (FFmpegError, EOFError):
+            return 0, int(packet is not None)
+        shown = [frame for frame in frames if first is None or frame.pts is None or frame.pts >= first]
+        return len(frames), sum(frame.is_corrupt for frame in shown)
 
     def _entry(self, target: float, now: float | None) -> float | None:
         """The keyframe to enter at for `target`, or None where decoding on from `now` is as cheap."""
@@ -307,17 +338,6 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
                 raise MediaError("decode_error", "no decoder for this video codec")
             return stream
     raise MediaError("no_video_stream", "the file has no video stream")
-
-
-def _told_seconds(stream: av.VideoStream) -> float:
-    """Length of a stream as its container tells it, 0 where it does not: in Matroska it is a note of the muxer's."""
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    try:
-        hours, minutes, seconds = map(float, stream.metadata.get("DURATION", "").split(":"))
-    except ValueError:
-        return 0.0
-    return 3600 * hours + 60 * minutes + seconds
 
 
 def _is_text(data: bytes) -> bool:

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import av
 import pytest
 from support import Lake
 
@@ -93,3 +94,28 @@ def test_where_the_first_name_is_gone_the_same_bytes_are_read_under_another(spar
     }
     assert set(by_attempt) == {(0, 0), (0, 1), (1, 0), (1, 1)}
     assert "not_found" in by_attempt[0, 0] and by_attempt[1, 0] is None
+
+
+def test_a_video_that_is_damaged_is_marked_and_so_are_its_traces(spark, clip_factory, tmp_path):
+    folder = tmp_path / "clips"
+    shutil.copytree(clip_factory("refine", 1), folder)
+    (sound,) = folder.glob("*.mp4")
+    data = bytearray(sound.read_bytes())
+    with av.open(str(sound)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    for packet in packets[len(packets) // 2 :]:
+        at = data.index(packet)
+        data[at : at + len(packet)] = bytes(len(packet))
+    (folder / "damaged.mp4").write_bytes(bytes(data))
+    lake = Lake(tmp_path / "lake", "engine.per_cluster=1", f"engine.kind={null_engine.KIND}", "rollout.n=1")
+    lake.job("ingest", source=str(folder))
+    damage = {Path(row["uri"]).name: row["damage"] for row in lake.rows("videos")}
+    assert damage[sound.name] == 0 and 0.3 < damage["damaged.mp4"] < 0.7
+    lake.job("rollout")
+    names = {row["video_id"]: Path(row["uri"]).name for row in lake.rows("videos")}
+    errors = {names[row["video_id"]]: row["error"] for row in lake.rows("traces")}
+    assert errors[sound.name] is None and errors["damaged.mp4"].startswith("damaged: ")
+    strict = Lake(tmp_path / "strict", "decode.max_damage=0.1")
+    assert strict.job("ingest", source=str(folder)).counts["quarantined"] == 1
+    (row,) = strict.rows("quarantine")
+    assert row["reason"] == "damaged" and "is lost, the limit is 10%" in row["message"]

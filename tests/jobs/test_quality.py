@@ -114,11 +114,20 @@ def test_a_lake_where_nothing_arrives_is_told(checked, capsys):
     assert "expected videos of the last 24 hours, but none has ever come" in said
 
 
+def test_a_warning_ends_no_pipeline(spark, tmp_path, capsys):
+    lake = Lake(tmp_path / "lake")
+    create_all(str(lake.root))
+    warned = result(3, "drift", 1, 1) | {"severity": "warn"}
+    commit.note_once(QUALITY, str(lake.root), [warned], "rate", "ingest-20260102T030405-abcdef.w00002")
+    code, document, _ = quality(lake, capsys, "--strict")
+    assert code == 0 and document["failing_now"][0]["check"] == "drift"
+
+
 def test_strict_ends_a_pipeline(checked, capsys):
     code, document, said = quality(checked, capsys, "--strict")
     assert code == 3 and len(document["failing_now"]) == 3
     (line,) = said.splitlines()
     assert line.startswith(
-        "deepintuit: quality: 3 checks failed in the newest wave of their table (traces.rate: 1 of 100 rows of wave w3; "
+        "deepintuit: quality: 3 checks failed in the newest wave of their table (traces.rate of r, wave w3: rate holds; "
         "traces.rises: 30 of 100"
     )
