@@ -63,7 +63,7 @@ def encoded(codec: str) -> bytes:
         stream = out.add_stream(codec, rate=25)
         stream.width, stream.height = _SIZE
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        stream.codec_context.gop_size = 12
+        stream.codec_context.gop_size, stream.codec_context.thread_count = 12, 1
         if codec in ("libx264", "libx265", "mpeg2video", "mpeg4"):
             stream.codec_context.max_b_frames = 2
         for k in range(_FRAMES):
