@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,10 @@ class Case:
     data: bytes
 
 
+@cache
 def encoded(codec: str) -> bytes:
-    """A clip of noise that moves, with keyframes and, where the codec has them, frames that lean on others."""
+    """A clip of noise that moves, with keyframes and, where the codec has them, frames that lean on others. Made once, as
+    encoders do not promise the same bytes again."""
     buffer, base = io.BytesIO(), np.random.default_rng(0).integers(0, 255, (_SIZE[1], _SIZE[0], 3), dtype=np.uint8)
     with av.open(buffer, "w", format=CODECS[codec], options={"fflags": "+bitexact"}) as out:  # else a number by lot
         stream = out.add_stream(codec, rate=25)
@@ -126,7 +129,7 @@ MUTATIONS: dict[str, Callable[[bytearray, random.Random, list[bytes]], bytes]] =
 
 
 def cases(count: int, seed: int) -> Iterator[Case]:
-    """The same ones for a seed; one in eight is mutated twice."""
+    """The same ones for a seed, in one process; one in eight is mutated twice."""
     files = {codec: encoded(codec) for codec in CODECS}
     others, rng = list(files.values()), random.Random(seed)
     for _ in range(count):
