@@ -195,6 +195,7 @@ def _videos(night: Night, rng: np.random.Generator) -> pa.Table:
             "frames": rng.integers(125, 1500, n),
             "rotation": pa.repeat(pa.scalar(0, pa.int32()), n),
             "has_audio": rng.random(n) < 0.7,
+            "damage": np.zeros(n),
             "ingested_at": _times(night, n),
             "ingested_on": pa.repeat(pa.scalar(night.day, pa.date32()), n),
         }

@@ -54,7 +54,7 @@ def video_id(name: str) -> str:
 def videos(names: list[str]) -> dict[str, list[dict]]:
     """Files of these names and their videos."""
     common = {"source": "files", "etag": "1", "status": "ok", "seen_at": NOW, "size": 1, "modified_at": NOW}
-    shape = {"size": 1, "width": 64, "height": 64, "duration_s": 1.0, "fps": 8.0, "rotation": 0}
+    shape = {"size": 1, "width": 64, "height": 64, "duration_s": 1.0, "fps": 8.0, "rotation": 0, "damage": 0.0}
     return {
         "files": [{"uri": f"/{name}", "external_id": name, "video_id": video_id(name)} | common for name in names],
         "videos": [

@@ -135,6 +135,20 @@ def test_reading_beside_watching_scores_also_what_cannot_be_watched(watched):
     assert set(decided) == set(scores) and scores[lost]["rollouts_ok"] <= K
 
 
+def test_a_reviewer_that_was_cut_is_told_before_any_engine_starts_and_mended_by_its_training(watched, clip_factory):
+    manifest = watched.at_hand().registry.calibrator("handwriting", watched.run.results["vlm"]["calibrator_id"])
+    weights = Path(manifest["model_path"]) / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    before = len(watched.rows("traces"))
+    with pytest.raises(UsageError, match="expected the model"):
+        watched.job("nightly", source=str(clip_factory("dev", 2)))
+    assert len(watched.rows("traces")) == before  # no rollout was made for nothing
+    watched.job("calibrate", out=watched.out)
+    assert weights.read_bytes() == whole
+    assert watched.job("nightly").counts["videos_scored"] == 2
+
+
 def test_it_can_learn_adapters_alone(watched):
     lora = "calibrate.vlm.lora={rank: 2, alpha: 4}"
     done = watched.job("calibrate", lora, out=watched.root.parent / "adapted")
