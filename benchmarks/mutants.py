@@ -581,7 +581,7 @@ FAULTS = (
     Fault(
         "a clip of ten frames a millisecond holds its wave",
         "models/video/frames.py",
-        "fps if fps <= _MOST_FPS else None",
+        "fps if fps <= MOST_FPS else None",
         "fps",
         "tests/models/video/test_frames.py -k no_camera",
     ),
