@@ -147,7 +147,7 @@ def test_a_calibrator_keeps_to_the_rule_that_it_learned_from(rows):
 
 def test_an_unknown_kind_is_refused(rows):
     raw = fit(*rows)
-    with pytest.raises(ValueError, match="expected adaptive, linear, text, vlm or vote, found 'tree'"):
+    with pytest.raises(ValueError, match="expected adaptive, both, linear, text, vlm or vote, found 'tree'"):
         load(manifest(raw, "r", 4) | {"kind": "tree"}, weights(raw))
 
 
