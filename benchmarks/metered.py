@@ -50,9 +50,9 @@ def jvm_mb() -> float:
 def counted(make: Any, noted: list[dict[str, Any]]) -> Any:
     """`Waves.make` that also notes what each wave cost."""
 
-    def run(self: waves.Waves, *arguments: Any) -> waves.Settled:
+    def run(self: waves.Waves, *arguments: Any, **named: Any) -> waves.Settled:
         jobs, queries, began = spark_jobs(), actions(), time.monotonic()
-        settled = make(self, *arguments)
+        settled = make(self, *arguments, **named)
         noted.append(
             {
                 "tables": list(settled.landed),
