@@ -88,7 +88,7 @@ def _past(root: str, wanted: Table, names: set[str]) -> dict[tuple[str, str], Pa
     mine = (
         (pc.field("table") == wanted.name) & pc.field("check").isin(sorted(names)) & (pc.field("checked_at") >= since)
     )
-    columns = ["wave_id", "check", "about", "success", "unexpected", "rows", "checked_at"]
+    columns = ["wave_id", "check", "about", "severity", "success", "unexpected", "rows", "checked_at"]
     found = table.open_table(QUALITY, root).to_pyarrow_dataset().to_table(columns=columns, filter=mine).to_pylist()
     if not found:
         return {}
@@ -104,7 +104,8 @@ def _past(root: str, wanted: Table, names: set[str]) -> dict[tuple[str, str], Pa
 
 def _told(rows: list[dict[str, Any]]) -> Past:
     total = sum(row["unexpected"] for row in rows) / sum(row["rows"] for row in rows)
-    return Past(total, tuple(row["unexpected"] / row["rows"] for row in rows if not row["success"]))
+    stopped = [row for row in rows if not row["success"] and row["severity"] == "stop"]  # and published all the same
+    return Past(total, tuple(row["unexpected"] / row["rows"] for row in stopped))
 
 
 def _result(maker: str, rate: Rate | Mean, seen: Seen, past: Past | None) -> dict[str, Any]:

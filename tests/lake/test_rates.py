@@ -162,6 +162,16 @@ def test_a_stream_that_is_less_balanced_than_what_came_before_is_a_warning(lake,
     assert [doubt.rpartition("(")[2] for doubt in settled.doubts] == ["labels_differ)"]
 
 
+def test_a_wave_that_nobody_released_moves_no_limit(lake, maker):
+    """Given a small wave that was published with a warning, when a large one is as bad, then it is stopped all the same."""
+    settle(lake, wave_of(lake, maker, traces()))
+    for _ in range(2):  # a second one is told as well
+        assert settle(lake, wave_of(lake, maker, traces(label="rising", labels=["rising"]))).doubts
+        settle(lake, wave_of(lake, maker, traces(300)))
+    with pytest.raises(Held, match="labels_differ"):
+        settle(lake, wave_of(lake, maker, traces(2400, label="rising", labels=["rising"])))
+
+
 def test_what_is_tried_again_and_a_store_that_was_away_stop_nothing(lake, maker):
     away = [trace(v, i, **failed("generation_error")) for v in range(60) for i in range(K)]
     assert "few_generation_error" in settle(lake, wave_of(lake, maker, away)).doubts[0]
