@@ -100,9 +100,9 @@ def lost(lake: Lake, days: int) -> list[dict[str, Any]]:
     return found
 
 
-def ages(run: Run) -> dict[str, float | None]:
+def ages(lake: Lake) -> dict[str, float | None]:
     """Hours since each stage last published a wave; None where it never did."""
-    waves = run.lake.read(RUNS).where(F.col("event").startswith("wave "))
+    waves = lake.read(RUNS).where(F.col("event").startswith("wave "))
     last = [
         F.max(F.when(F.col("counts")[f"{table.name}_landed"] > 0, F.col("at"))).alias(table.name) for table in STAGES
     ]
@@ -145,7 +145,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     rows = by_check(run.lake.read(QUALITY), arguments.days).collect()
     failing = [row for row in rows if not row["newest"]["success"]]
     orphans = lost(run.lake, arguments.days) if arguments.references else None
-    hours = ages(run)
+    hours = ages(run.lake)
     document = {
         "lake": run.lake.root,
         "days": arguments.days,

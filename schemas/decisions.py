@@ -3,7 +3,7 @@
 from schemas.checks import Contract, between, holds, not_null, one_of, some_of
 from schemas.columns import BOOLEAN, DATE, DOUBLE, STRING, TIMESTAMP, Column, array
 from schemas.label_set import LabelSet
-from schemas.rates import Rate, Rates
+from schemas.rates import Rates, share
 from schemas.table import Reference, Table
 
 REASONS = ("clear", "below_threshold", "review_is_cheaper", "no_usable_trace")
@@ -50,8 +50,7 @@ def rates(labels: LabelSet) -> Rates:
     return Rates(
         made_by="concat_ws('/', scorer_id, rule_id)",
         of_rows=tuple(
-            Rate(name, f"count_if({what})", "count(*)", told, rise=0.2, both_ways=True, severity="warn", of_past="warn")
-            for name, (what, told) in shares.items()
+            share(name, what, told, rise=0.2, both_ways=True, severity="warn") for name, (what, told) in shares.items()
         ),
     )
 

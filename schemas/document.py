@@ -53,8 +53,7 @@ def _section(table: Table) -> str:
     listed = [*by_mode["exclusive"], *(c for c in by_mode["independent"] if c.name not in only["exclusive"])]
     rows = [_row(check, [mode for mode in by_mode if check.name in only[mode]]) for check in listed]
     keys = ", ".join(f"`{column}`" for column in table.key)
-    rates = table.rates(LabelSet(("first", "second"), "exclusive"))
-    asked = rates.of_rows
+    asked = table.rates(LabelSet(("first", "second"), "exclusive")).of_rows
     return "\n".join(
         [
             f"## {table.name}",
@@ -85,7 +84,7 @@ def _reference(reference: Reference) -> str:
 
 def _rate(rate: Rate | Mean) -> str:
     if isinstance(rate, Mean):
-        limits = f"a {rate.factor:g}th to {rate.factor:g} times its past".replace("a 2th", "half")
+        limits = f"{1 / rate.factor:g} to {rate.factor:g} times its past"
     else:
         known = [f"{rate.most:g} at most"] if rate.most < 1 else []
         less = "more or less" if rate.both_ways else "more"

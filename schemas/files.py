@@ -25,7 +25,6 @@ _REFUSED = share(
     "few_are_refused",
     "status = 'refused'",
     "share of files read that cannot be taken for a video",
-    "TRUE",
     most=0.5,
     rise=0.3,
     floor=0.2,

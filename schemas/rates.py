@@ -59,7 +59,20 @@ class Rates:
     unit: str = "video_id"
 
 
-def share(name: str, condition: str, message: str, among: str, **limits: float) -> Rate:
-    """Of the rows `among`, those that meet a condition."""
+def share(
+    name: str,
+    condition: str,
+    message: str,
+    among: str = "TRUE",
+    *,
+    most: float = 1.0,
+    rise: float = 1.0,
+    floor: float = 0.0,
+    both_ways: bool = False,
+    severity: Severity = "stop",
+) -> Rate:
+    """Of the rows `among`, those that meet a condition; what exceeding either limit does is the same."""
     counted = f"count_if(({among}) AND ({condition}))"
-    return Rate(name, counted, f"count_if({among})", message, among, **limits)  # type: ignore[arg-type]
+    return Rate(
+        name, counted, f"count_if({among})", message, among, most, rise, floor, both_ways, severity, of_past=severity
+    )

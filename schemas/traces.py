@@ -1,7 +1,5 @@
 """traces: one rollout a row. A rollout that failed is a row with a status, never a gap."""
 
-from dataclasses import replace
-
 from schemas.checks import Contract, between, holds, not_null, one_of, some_of
 from schemas.columns import BOOLEAN, DATE, DOUBLE, INT, LONG, STRING, TIMESTAMP, Column, array, mapping
 from schemas.label_set import LabelSet
@@ -67,10 +65,8 @@ _ARGUED = f"{_ANSWERED} AND (observation <> '' OR think <> '')"  # one word may 
 
 def rates(labels: LabelSet) -> Rates:
     def failing(status: str, severity: Severity) -> Rate:
-        told, few = f"share of rollouts with the status {status}", {"most": 0.5, "rise": 0.1, "floor": 0.05}
-        return replace(
-            share(f"few_{status}", f"status = '{status}'", told, _DRAWN, **few), severity=severity, of_past=severity
-        )
+        condition, told = f"status = '{status}'", f"share of rollouts with the status {status}"
+        return share(f"few_{status}", condition, told, _DRAWN, most=0.5, rise=0.1, floor=0.05, severity=severity)
 
     each = ", ".join(f"count_if({_ANSWERED} AND label = '{label}')" for label in labels.slugs)
     one_label = Rate(

@@ -21,19 +21,12 @@ from schemas.videos import VIDEOS
 _COUNTED = ("rollouts", "traces", "reviews", "scores", "decisions", "engines", "lacking")
 
 
-def has_shadow(run: Run) -> bool:
-    try:
-        return run.lake.registry.shadow(run.task) is not None
-    except Damaged:  # told when it is to score
-        return True
-
-
 def owe(run: Run, served: Scope | None) -> list[date]:
     """Note the days of what a night has served, until the shadow has followed: the night may die before. Returns those that
     nights which died owe it already."""
     registry = run.lake.registry
     owed = registry.shadow_owes(run.task)
-    if served is not None and served.count and (owed or has_shadow(run)):
+    if served is not None and served.count and (owed or _has_shadow(run)):
         registry.note_shadow_owes(run.task, {*owed, *(day.isoformat() for day in served.days)})
     return [date.fromisoformat(day) for day in owed]
 
@@ -62,7 +55,7 @@ def follow(run: Run, live: Scorer, served: Scope | None, owed: Sequence[date] = 
         made = {name: run.record.counts.get(name, 0) - counts.get(name, 0) for name in _COUNTED}
         run.record.counts = counts | {f"shadow_{name}": count for name, count in made.items() if count}
         run.record.versions, run.record.deferred = results, deferred
-    if owed or has_shadow(run):
+    if owed or _has_shadow(run):
         run.lake.registry.note_shadow_owes(run.task, ())
 
 
@@ -83,3 +76,10 @@ def _score(run: Run, shadow: Scorer, mine: Scope) -> None:
     if lacking := mine.without(scorers.decided_by(run, shadow)).count():
         run.record.add({"lacking": lacking})
         run.record.warn(f"the shadow has no decision on {lacking:,} of {mine.count:,} videos")
+
+
+def _has_shadow(run: Run) -> bool:
+    try:
+        return run.lake.registry.shadow(run.task) is not None
+    except Damaged:  # told when it is to score
+        return True
