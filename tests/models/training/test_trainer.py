@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from models.training.objectives import next_token_logprobs, sft_loss_sum
-from models.training.trainer import ResumeError, TrainSpec, train
+from models.training.trainer import FACTS, ResumeError, TrainSpec, train
 
 SPEC = TrainSpec(steps=12, learning_rate=0.05, warmup=3, checkpoint_every=4)
 
@@ -164,6 +164,17 @@ def test_a_checkpoint_that_was_cut_names_itself_and_without_it_the_one_before_go
     )
     assert min(steps) == 6
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), model.parameters(), strict=True))
+
+
+def test_half_of_what_tells_what_checkpoints_are_about_is_one_line_and_deleting_it_goes_on(tmp_path):
+    train(make_model(), lambda step: [draw(step)], loss_sum, SPEC, tmp_path, facts={"rate": 1})
+    facts = tmp_path / FACTS
+    facts.write_bytes(facts.read_bytes()[:5])
+    with pytest.raises(ResumeError, match=re.escape(f"{facts}: expected a JSON document")) as told:
+        train(make_model(), lambda step: [draw(step)], loss_sum, SPEC, tmp_path, facts={"rate": 1})
+    assert "\n" not in str(told.value) and "delete it" in str(told.value)
+    facts.unlink()
+    train(make_model(), lambda step: [draw(step)], loss_sum, SPEC, tmp_path, facts={"rate": 1})
 
 
 def test_facts_of_a_run_that_never_reached_a_checkpoint_bind_nobody(tmp_path):

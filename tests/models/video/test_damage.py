@@ -24,46 +24,44 @@ def noise(k: int) -> np.ndarray:
     return np.random.default_rng(k).integers(0, 255, (48, 64, 3), dtype=np.uint8)
 
 
+def grey(k: int) -> np.ndarray:
+    return np.full((48, 64, 3), 10 + k % 200, np.uint8)
+
+
+def write(
+    place, codec: str, frames: int, begins: int = 0, picture=noise, gop: int = 10, fmt=None, **options: str
+) -> None:
+    """A clip of 25 frames a second, whose clock begins so many frames late; before 0, frames are not shown."""
+    flags = {"movflags": options.pop("movflags")} if "movflags" in options else {}
+    with av.open(place, "w", format=fmt, options=flags) as out:
+        stream = out.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.gop_size = gop
+        for k in range(frames):
+            frame = av.VideoFrame.from_ndarray(picture(k), format="rgb24")
+            frame.pts, frame.time_base = k + begins, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+
+
 def index_first(before: int = 0) -> bytes:
     """An MP4 that tells its index before its pictures; before: frames that its edit list does not show."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:  # the index is moved by reading the file again
         path = Path(folder) / "clip.mp4"
-        with av.open(str(path), "w", options={"movflags": "faststart"}) as out:
-            stream = out.add_stream("libx264", rate=25, options={"crf": "1", "bf": "0"})
-            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-            stream.codec_context.gop_size = 10
-            for k in range(50):
-                frame = av.VideoFrame.from_ndarray(noise(k), format="rgb24")
-                frame.pts, frame.time_base = k - before, Fraction(1, 25)
-                out.mux(stream.encode(frame))
-            out.mux(stream.encode())
+        write(str(path), "libx264", 50, -before, movflags="faststart", crf="1", bf="0")
         return path.read_bytes()
 
 
 def avi() -> bytes:
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="avi") as out:
-        stream = out.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.codec_context.gop_size = 10
-        for k in range(50):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(noise(k), format="rgb24")))
-        out.mux(stream.encode())
+    write(buffer, "mpeg4", 50, fmt="avi")
     return buffer.getvalue()
 
 
-def moving(fmt: str, codec: str, frames: int, late: float = 0.0, **options: str) -> bytes:
-    """A long clip of noise, whose clock begins late."""
+def moving(fmt: str, codec: str, frames: int, late: int = 0, **options: str) -> bytes:
+    """A long clip, whose clock begins so many seconds late."""
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format=fmt) as out:
-        stream = out.add_stream(codec, rate=25, options=options)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.codec_context.gop_size = 25
-        for k in range(frames):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 10 + k % 200, np.uint8), format="rgb24")
-            frame.pts, frame.time_base = k + int(late * 25), Fraction(1, 25)
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode())
+    write(buffer, codec, frames, 25 * late, grey, 25, fmt, **options)
     return buffer.getvalue()
 
 
