@@ -121,7 +121,7 @@ def _named(row: Any) -> str:
 
 
 def faults_of(
-    failing: list[Any], orphans: list[dict[str, Any]], hours: float | None, max_age: float | None
+    failing: list[Any], orphans: list[dict[str, Any]], hours: float | None, max_age: int | None
 ) -> list[str]:
     """What is not as it should be: checks that fail, rows that refer to nothing, the age of the newest wave of videos."""
     found = []
@@ -136,7 +136,7 @@ def faults_of(
     ]
     if max_age is not None and (hours is None or hours > max_age):
         age = "none has ever come" if hours is None else f"the newest wave of them is {hours:.1f} hours old"
-        found.append(f"expected videos of the last {max_age:g} hours, but {age}")
+        found.append(f"expected videos of the last {max_age} hours, but {age}")
     return found
 
 
@@ -166,7 +166,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--references", action="store_true", help="look for rows that refer to nothing; reads these days"
     )
-    parser.add_argument("--max-age", type=float, metavar="HOURS", help="of the newest wave of videos")
+    parser.add_argument("--max-age", type=cli.positive, metavar="HOURS", help="of the newest wave of videos")
     parser.add_argument("--strict", action="store_true", help="exit code 3 where any of that is not as it should be")
 
 
