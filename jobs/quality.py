@@ -120,9 +120,7 @@ def _named(row: Any) -> str:
     return f"{what} of {row['about']}, wave {newest['wave_id']}: {newest['expected']}"
 
 
-def faults_of(
-    failing: list[Any], orphans: list[dict[str, Any]], hours: float | None, max_age: int | None
-) -> list[str]:
+def faults_of(failing: list[Any], orphans: list[dict[str, Any]], hours: float | None, max_age: int | None) -> list[str]:
     """What is not as it should be: checks that fail, rows that refer to nothing, the age of the newest wave of videos."""
     found = []
     if failing:
