@@ -1,7 +1,7 @@
 """A wave as a whole, held against the past of who made it (see schemas/rates.py).
 
 A share is too large where it surely is: by the lower end of its interval (Clopper and Pearson 1934, 99 %), with videos for
-the number of independent trials, as the rollouts of one video say much the same.
+the number of independent trials, as the rollouts of one video say much the same. Waves of few videos are judged together.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from schemas.runs import RUNS
 from schemas.table import Table
 
 _DOUBT = 0.01
-_WAVES, _DAYS = 20, timedelta(days=90)  # of the past, of which the newest count
+_WAVES, _DAYS = 20, timedelta(days=90)  # of the past, of which the newest count, and the first ones
+_VANISHED = 10  # a share that may not fall either is gone at so small a part of what it was
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,27 @@ class Seen:
     def value(self) -> float:
         return self.part / self.whole if self.whole else 0.0
 
+    @property
+    def trials(self) -> int:
+        return min(self.units, self.whole)
+
+    def __add__(self, other: Seen) -> Seen:
+        return Seen(self.part + other.part, self.whole + other.whole, self.units + other.units)
+
+
+NOTHING = Seen(0, 0, 0)
+
 
 @dataclass(frozen=True)
 class Past:
-    """value: of all waves together; released: those of waves that a gate had stopped and somebody has released."""
+    """What the published waves of one maker came to. newest: the last ones together; released: those among them that a gate
+    had stopped. first: those with which it began, or began again when such a one was released; None as long as that is among
+    the newest. few: the last ones together, as far as they were too small to be judged by themselves."""
 
-    value: float
+    newest: float | None = None
+    first: float | None = None
     released: tuple[float, ...] = ()
+    few: Seen = NOTHING
 
 
 def surely_more(part: int, whole: int, allowed: float) -> bool:
@@ -57,13 +72,20 @@ def surely_more(part: int, whole: int, allowed: float) -> bool:
 
 
 def results(root: str, wanted: Table, labels: LabelSet, staged: DataFrame, min_rows: int) -> list[dict[str, Any]]:
-    """A row of the table quality for each rate of each maker in a wave of staged rows, of min_rows videos or more."""
+    """A row of the table quality for each rate of each maker in a wave of staged rows.
+
+    min_rows: videos that it takes to judge; a wave of fewer is judged together with those right before it.
+    """
     asked = wanted.rates(labels)
     if not asked.of_rows:
         return []
-    enough = {key: of for key, of in _seen(staged, asked).items() if min(of.units, of.whole) >= min_rows}
-    past = _past(root, wanted, {rate.name for _, rate in enough}) if enough else {}
-    return [_result(maker, rate, of, past.get((maker, rate.name))) for (maker, rate), of in enough.items()]
+    seen = _seen(staged, asked)
+    past = _past(root, wanted, {maker for maker, _ in seen}, min_rows)
+    return [
+        _result(maker, rate, of, past.get((maker, rate.name), Past()), min_rows)
+        for (maker, rate), of in seen.items()
+        if of.whole
+    ]
 
 
 def _seen(staged: DataFrame, asked: Rates) -> dict[tuple[str, Rate | Mean], Seen]:
@@ -82,13 +104,13 @@ def _seen(staged: DataFrame, asked: Rates) -> dict[tuple[str, Rate | Mean], Seen
     }
 
 
-def _past(root: str, wanted: Table, names: set[str]) -> dict[tuple[str, str], Past]:
-    """What the newest published waves of each maker came to, by (maker, rate)."""
+def _past(root: str, wanted: Table, makers: set[str], min_rows: int) -> dict[tuple[str, str], Past]:
+    """What the published waves of these makers came to, by (maker, rate)."""
     since = datetime.now(UTC) - _DAYS
     mine = (
-        (pc.field("table") == wanted.name) & pc.field("check").isin(sorted(names)) & (pc.field("checked_at") >= since)
+        (pc.field("table") == wanted.name) & pc.field("about").isin(sorted(makers)) & (pc.field("checked_at") >= since)
     )
-    columns = ["wave_id", "check", "about", "severity", "success", "unexpected", "rows", "checked_at"]
+    columns = ["wave_id", "check", "about", "severity", "success", "unexpected", "rows", "units", "checked_at"]
     found = table.open_table(QUALITY, root).to_pyarrow_dataset().to_table(columns=columns, filter=mine).to_pylist()
     if not found:
         return {}
@@ -97,51 +119,103 @@ def _past(root: str, wanted: Table, names: set[str]) -> dict[tuple[str, str], Pa
     published = {f"{row['run_id']}.{row['event'].removeprefix('wave ')}" for row in events.to_pylist()}
     by_key: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in sorted(found, key=lambda row: row["checked_at"], reverse=True):
-        if row["wave_id"] in published and row["rows"]:
+        if row["wave_id"] in published:
             by_key.setdefault((row["about"], row["check"]), []).append(row)
-    return {key: _told(rows[:_WAVES]) for key, rows in by_key.items()}
+    return {key: _told(rows, min_rows) for key, rows in by_key.items()}
 
 
-def _told(rows: list[dict[str, Any]]) -> Past:
-    total = sum(row["unexpected"] for row in rows) / sum(row["rows"] for row in rows)
-    stopped = [row for row in rows if not row["success"] and row["severity"] == "stop"]  # and published all the same
-    return Past(total, tuple(row["unexpected"] / row["rows"] for row in stopped))
+def _told(rows: list[dict[str, Any]], min_rows: int) -> Past:
+    """rows: of one rate, the newest first."""
+    seen = [Seen(row["unexpected"], row["rows"], row["units"]) for row in rows]
+    stopped = [place for place, row in enumerate(rows) if not row["success"] and row["severity"] == "stop"]
+    lately = [place for place in stopped if place < _WAVES]
+    since = seen[: stopped[0] + 1] if stopped else seen
+    return Past(
+        newest=_enough(seen, min_rows),
+        first=None if lately else _enough(since[::-1], min_rows),
+        released=tuple(_judged(seen[place], _few(seen[place + 1 :], min_rows), min_rows).value for place in lately),
+        few=_few(seen, min_rows),
+    )
 
 
-def _result(maker: str, rate: Rate | Mean, seen: Seen, past: Past | None) -> dict[str, Any]:
-    severity, expected = _mean(rate, seen, past) if isinstance(rate, Mean) else _share(rate, seen, past)
-    before = "" if past is None else f" (before, {past.value:.4g})"
+def _enough(seen: list[Seen], min_rows: int) -> float | None:
+    """The value of the first _WAVES waves, and of as many more as it takes to say anything; None where they do not."""
+    total = NOTHING
+    for count, one in enumerate(seen):
+        if count >= _WAVES and total.trials >= min_rows:
+            break
+        total += one
+    return total.value if total.trials >= min_rows else None
+
+
+def _judged(own: Seen, few: Seen, min_rows: int) -> Seen:
+    """What a wave is judged by: its own rows, or where those say too little those of the small ones before it, too."""
+    return own if own.trials >= min_rows else own + few
+
+
+def _few(seen: list[Seen], min_rows: int) -> Seen:
+    """The first waves that are too small to be judged by themselves, together, as far as it takes."""
+    total = NOTHING
+    for one in seen:
+        if one.trials >= min_rows or total.trials >= min_rows:
+            break
+        total += one
+    return total
+
+
+def _result(maker: str, rate: Rate | Mean, own: Seen, past: Past, min_rows: int) -> dict[str, Any]:
+    judged = _judged(own, past.few, min_rows)
+    severity, expected = None, f"nothing yet of fewer than {min_rows} videos"
+    if judged.trials >= min_rows:
+        severity, expected = (
+            _mean(rate, own, judged, past) if isinstance(rate, Mean) else _share(rate, own, judged, past)
+        )
+    before = "" if past.newest is None else f" (before, {past.newest:.4g})"
+    of_videos = f" of {judged.units:,} videos" if judged.units < judged.whole else ""
+    together = ", with the small waves before it" if judged is not own else ""
     return {
         "check": rate.name,
         "about": maker,
         "severity": severity or rate.severity,
         "success": severity is None,
-        "unexpected": seen.part,
-        "rows": seen.whole,
-        "expected": f"{rate.message}: expected {expected}{before}, found {seen.value:.4g} ({seen.part:,} / {seen.whole:,}"
-        + (f" of {seen.units:,} videos)" if seen.units < seen.whole else ")"),
+        "unexpected": own.part,
+        "rows": own.whole,
+        "units": own.units,
+        "expected": f"{rate.message}: expected {expected}{before}, found {judged.value:.4g} "
+        f"({judged.part:,} / {judged.whole:,}{of_videos}{together})",
     }
 
 
-def _share(rate: Rate, seen: Seen, past: Past | None) -> tuple[Severity | None, str]:
-    """What is to be done about a share, None where it is not surely beyond a limit; and the limits."""
-    trials = min(seen.units, seen.whole)
+def _share(rate: Rate, own: Seen, judged: Seen, past: Past) -> tuple[Severity | None, str]:
+    """What is to be done about a share, None where it is not surely beyond a limit; and the limits.
+
+    A small wave that is within them by itself does not answer for those before it.
+    """
+    known = [value for value in (past.newest, past.first) if value is not None]
     # Whoever released waves beyond a limit has said that such are right.
-    accepted = max(past.released, default=0.0) if past else 0.0
+    accepted = max(past.released, default=0.0)
     most = max(rate.most, accepted)
-    usual = max(rate.floor, past.value + rate.rise, accepted) if past else 1.0
-    least = past.value - rate.rise if past and rate.both_ways else 0.0
-    least = min([least, *past.released]) if past else 0.0
+    usual = max(rate.floor, min(known) + rate.rise, accepted) if known else 1.0
+    least = 0.0
+    if known and rate.both_ways:
+        least = min(max(max(known) - rate.rise, max(known) / _VANISHED), *known, *past.released)
+    trials, part = judged.trials, round(judged.value * judged.trials)
+
+    def above(limit: float) -> bool:
+        return own.value > limit and surely_more(part, trials, limit)
+
     told = f"at most {min(most, usual):.4g}" if least <= 0 else f"{least:.4g} to {min(most, usual):.4g}"
-    high = round(seen.value * trials)
-    if surely_more(high, trials, most):
+    if above(most):
         return rate.severity, told
-    few = least > 0 and surely_more(trials - high, trials, 1 - least)
-    return (rate.of_past if few or surely_more(high, trials, usual) else None), told
+    below = own.value < least and surely_more(trials - part, trials, 1 - least)
+    return (rate.of_past if below or above(usual) else None), told
 
 
-def _mean(rate: Mean, seen: Seen, past: Past | None) -> tuple[Severity | None, str]:
-    if not past or not past.value:
+def _mean(rate: Mean, own: Seen, judged: Seen, past: Past) -> tuple[Severity | None, str]:
+    known = [value for value in (past.newest, past.first) if value]
+    if not known:
         return None, "anything, as nothing is known of before"
-    low, high = min([past.value / rate.factor, *past.released]), max([past.value * rate.factor, *past.released])
-    return (None if low <= seen.value <= high else rate.severity), f"{low:.4g} to {high:.4g}"
+    low = min(max(known) / rate.factor, *known, *past.released)
+    high = max(min(known) * rate.factor, *known, *past.released)
+    usual = any(low <= seen.value <= high for seen in (own, judged))
+    return (None if usual else rate.severity), f"{low:.4g} to {high:.4g}"

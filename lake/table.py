@@ -17,7 +17,7 @@ from pyspark.sql.types import StructType
 from lake import storage
 from schemas.table import Table
 
-SCHEMA_VERSION = "7"
+SCHEMA_VERSION = "8"
 VERSION_PROPERTY = "deepintuit.schemaVersion"
 _PROPERTIES = {
     VERSION_PROPERTY: SCHEMA_VERSION,

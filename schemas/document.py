@@ -28,12 +28,14 @@ how that was before.
 
 A model that answers nothing but one label breaks no row's contract. So there are rates of a wave as a whole: fixed limits,
 and limits by the past of who made the rows (the recipe, the scorer with its rule; the 20 newest published waves of 90 days).
-A share is beyond its limit where it surely is (99 %, videos being what is independent), in waves of `waves.min_rows` videos
-at least. A wave that is beyond one is held like the above, or published with a warning. Who releases a wave that was held
-says that such are right: as long as it is among the 20, what is no further off is not held again.
+A share is beyond its limit where it surely is (99 %, videos being what is independent). A wave of fewer videos than
+`waves.min_rows` is judged together with the small ones right before it, and held only if it is itself beyond the limit. A
+wave that is beyond one is held like the above, or published with a warning. So that no drift is too slow to be seen, the
+past is also the first 20 waves of the 90 days. Who releases a wave that was held says that such are right: as long as it is
+among the 20, what is no further off is not held again, and later it is with this wave that the past begins.
 
-What rates do not see: waves that are smaller than `waves.min_rows`, one after the other; a drift so slow that each wave is
-like the 20 before it, up to the fixed limits; in tasks of independent labels a model that always names the same ones.
+What rates do not see: a drift that takes longer than 90 days, up to the fixed limits; a model of a new recipe that is wrong
+within the fixed limits from its first wave.
 
 What a row refers to is looked for by `deepintuit quality --references`.
 
@@ -53,7 +55,9 @@ def _section(table: Table) -> str:
     listed = [*by_mode["exclusive"], *(c for c in by_mode["independent"] if c.name not in only["exclusive"])]
     rows = [_row(check, [mode for mode in by_mode if check.name in only[mode]]) for check in listed]
     keys = ", ".join(f"`{column}`" for column in table.key)
-    asked = table.rates(LabelSet(("first", "second"), "exclusive")).of_rows
+    by_rates = {mode: table.rates(LabelSet(("first", "second"), mode)).of_rows for mode in _MODES}
+    names = {mode: {rate.name for rate in rates} for mode, rates in by_rates.items()}
+    asked = [*by_rates["exclusive"], *(r for r in by_rates["independent"] if r.name not in names["exclusive"])]
     return "\n".join(
         [
             f"## {table.name}",
@@ -65,7 +69,7 @@ def _section(table: Table) -> str:
             *rows,
             "",
             *(["| rate of a wave | of | limits | beyond them |", "|---|---|---|---|"] if asked else []),
-            *map(_rate, asked),
+            *(_rate(rate, [mode for mode in _MODES if rate.name in names[mode]]) for rate in asked),
             *([""] if asked else []),
         ]
     )
@@ -73,8 +77,7 @@ def _section(table: Table) -> str:
 
 def _row(check: Check, modes: list[Mode]) -> str:
     sql, said = (part.replace("|", "\\|") for part in (check.sql.replace("`", ""), check.message))
-    where = "" if len(modes) > 1 else f" ({modes[0]} labels)"
-    return f"| `{check.name}`{where} | `{sql}` | {said} |"
+    return f"| `{check.name}`{_only(modes)} | `{sql}` | {said} |"
 
 
 def _reference(reference: Reference) -> str:
@@ -82,17 +85,21 @@ def _reference(reference: Reference) -> str:
     return f" Its {', '.join(f'`{name}`' for name in reference.columns)} in {places}."
 
 
-def _rate(rate: Rate | Mean) -> str:
+def _rate(rate: Rate | Mean, modes: list[Mode]) -> str:
     if isinstance(rate, Mean):
         limits = f"{1 / rate.factor:g} to {rate.factor:g} times its past"
     else:
         known = [f"{rate.most:g} at most"] if rate.most < 1 else []
-        less = "more or less" if rate.both_ways else "more"
+        less, vanished = ("more or less", ", nor a tenth of it") if rate.both_ways else ("more", "")
         warned = " (a warning)" if rate.of_past != rate.severity else ""
-        known += [f"{rate.rise:g} {less} than its past{warned}"] if rate.rise < 1 else []
+        known += [f"{rate.rise:g} {less} than its past{vanished}{warned}"] if rate.rise < 1 else []
         limits = "; ".join(known) + (f"; up to {rate.floor:g} always" if rate.floor else "")
     does = "the wave is held" if rate.severity == "stop" else "a warning"
-    return f"| `{rate.name}` | {rate.message} | {limits} | {does} |"
+    return f"| `{rate.name}`{_only(modes)} | {rate.message} | {limits} | {does} |"
+
+
+def _only(modes: list[Mode]) -> str:
+    return "" if len(modes) > 1 else f" ({modes[0]} labels)"
 
 
 if __name__ == "__main__":

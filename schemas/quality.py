@@ -32,6 +32,7 @@ QUALITY = Table(
         Column("success", BOOLEAN, "whether every row did; of a rate, whether it is within its limits"),
         Column("unexpected", LONG, "rows that did not; of a rate what it counts: rows, or the total of a mean"),
         Column("rows", LONG, "rows looked at"),
+        Column("units", LONG, "of a rate: what is independent among these rows, videos as a rule"),
         Column("expected", STRING, "what every row has to satisfy; of a rate its limits, and what was found"),
         Column("checked_at", TIMESTAMP, "UTC"),
     ),

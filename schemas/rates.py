@@ -19,7 +19,7 @@ class Rate:
 
     name: what good waves satisfy. most: the share that is not exceeded, unless somebody has released waves that did; rise:
     how far above its past share it may be; floor: the share up to which nothing is said. both_ways: whether it may not fall
-    so far either. severity, of_past: what exceeding `most`, and what being unlike the past, does.
+    so far either, nor to a tenth. severity, of_past: what exceeding `most`, and what being unlike the past, does.
     """
 
     name: str

@@ -68,17 +68,26 @@ def rates(labels: LabelSet) -> Rates:
         condition, told = f"status = '{status}'", f"share of rollouts with the status {status}"
         return share(f"few_{status}", condition, told, _DRAWN, most=0.5, rise=0.1, floor=0.05, severity=severity)
 
-    each = ", ".join(f"count_if({_ANSWERED} AND label = '{label}')" for label in labels.slugs)
+    naming = f"{_ANSWERED} AND size(labels) > 0"
+    each = ", ".join(f"count_if({_ANSWERED} AND array_contains(labels, '{label}'))" for label in labels.slugs)
     one_label = Rate(
         "labels_differ",
         f"greatest({each}, 0)",
-        f"count_if({_ANSWERED})",
-        "share of the most frequent label among answers",
-        _ANSWERED,
-        most=0.998,
+        f"count_if({naming})",
+        "share of the most frequent label among answers that name any",
+        naming,
+        most=1.0 if labels.independent else 0.998,  # one that applies to all is no fault where labels exclude nothing
         rise=0.2,
         floor=0.9,
         of_past="warn",  # one split may be balanced and a night not
+    )
+    any_label = share(
+        "labels_are_named",
+        "size(labels) > 0",
+        "share of answers that name any label",
+        _ANSWERED,
+        rise=0.5,
+        both_ways=True,
     )
     told = f"CASE WHEN {_ARGUED} THEN struct(video_id, input_digest, xxhash64(text)) END"
     return Rates(
@@ -88,7 +97,8 @@ def rates(labels: LabelSet) -> Rates:
             failing("too_long", "stop"),
             failing("decode_error", "stop"),
             failing("generation_error", "warn"),  # a store or an engine that was away: they are tried again
-            *((one_label,) if not labels.independent and len(labels.slugs) > 1 else ()),
+            *((one_label,) if len(labels.slugs) > 1 else ()),
+            *((any_label,) if labels.independent else ()),
             Rate(
                 "siblings_differ",
                 f"count_if({_ARGUED}) - count(DISTINCT {told})",

@@ -8,7 +8,6 @@ from datetime import UTC, date, datetime
 
 import pytest
 from sealed import LABELS, SILENCE, TASK, abandon, frame, of_wave
-from things import rows_of
 
 from lake import rates, recovery
 from lake.rates import Past, Seen
@@ -17,11 +16,13 @@ from lake.waves import Held, settle
 from lake.write import stage
 from schemas.decisions import DECISIONS
 from schemas.files import FILES
+from schemas.label_set import LabelSet
 from schemas.quality import QUALITY
 from schemas.rates import Mean, Rate
 from schemas.traces import TRACES
 
 VIDEOS_OF_A_WAVE, K = 60, 3
+INDEPENDENT = LabelSet(LABELS.slugs, "independent")
 
 
 def trace(video: int, index: int, **of) -> dict:
@@ -58,7 +59,7 @@ def maker() -> str:
     return secrets.token_hex(8)
 
 
-def wave_of(lake, maker: str, rows: list[dict], table=TRACES) -> Wave:
+def wave_of(lake, maker: str, rows: list[dict], table=TRACES, labels: LabelSet = LABELS) -> Wave:
     """A sealed wave of a run that is gone, made by one recipe, scorer and rule; each brings videos of its own."""
     run_id = f"rollout-20260102T030405-{secrets.token_hex(3)}"
     wave = Wave(lake.root, run_id, "w00001")
@@ -66,7 +67,7 @@ def wave_of(lake, maker: str, rows: list[dict], table=TRACES) -> Wave:
     rows = [row | made | {"video_id": f"{run_id}-{row['video_id']}"} for row in rows]
     staged = stage(wave, table, frame(lake, table, rows))
     abandon(lake, run_id)
-    wave.seal(Manifest(wave.id, "rollout", TASK, LABELS, 0.05, (staged,), min_rows=50))
+    wave.seal(Manifest(wave.id, "rollout", TASK, labels, 0.05, (staged,), min_rows=50))
     return wave
 
 
@@ -182,8 +183,8 @@ def test_what_is_tried_again_and_a_store_that_was_away_stop_nothing(lake, maker)
 def test_rollouts_of_one_video_are_no_independent_ones():
     """Given 80 answers of ten videos among a hundred, then it is of ten that something is known."""
     rate = Rate("few", "", "", "share", most=0.5)
-    assert rates._result("r", rate, Seen(64, 80, 10), None)["success"]
-    assert not rates._result("r", rate, Seen(64, 80, 80), None)["success"]
+    assert rates._result("r", rate, Seen(64, 80, 10), Past(), 1)["success"]
+    assert not rates._result("r", rate, Seen(64, 80, 80), Past(), 1)["success"]
 
 
 def test_a_key_that_comes_twice_counts_as_a_broken_row(lake, maker):
@@ -252,18 +253,18 @@ def test_another_mix_of_decisions_is_a_warning_and_no_stop(lake, maker):
         (Seen(4, 100, 100), Past(0.0), True),
         (Seen(48, 100, 100), Past(0.45), True),
         (Seen(80, 100, 100), Past(0.45), False),  # its past allows no more than the limit
-        (Seen(80, 100, 100), Past(0.01, (0.75,)), True),  # but for one that was released
-        (Seen(95, 100, 100), Past(0.01, (0.75,)), False),
+        (Seen(80, 100, 100), Past(0.01, released=(0.75,)), True),  # but for one that was released
+        (Seen(95, 100, 100), Past(0.01, released=(0.75,)), False),
     ],
 )
 def test_limits_of_a_share(seen, past, holds):
     rate = Rate("few", "", "", "share", most=0.5, rise=0.1, floor=0.05)
-    assert rates._result("r", rate, seen, past)["success"] is holds
+    assert rates._result("r", rate, seen, past or Past(), 1)["success"] is holds
 
 
 @pytest.mark.parametrize(("total", "holds"), [(999, False), (1001, True), (3999, True), (4001, False)])
 def test_limits_of_a_mean(total, holds):
-    assert rates._result("r", Mean("usual", "", "", "mean"), Seen(total, 100, 100), Past(20.0))["success"] is holds
+    assert rates._result("r", Mean("usual", "", "", "mean"), Seen(total, 100, 100), Past(20.0), 1)["success"] is holds
 
 
 def test_a_healthy_wave_is_seldom_held_by_chance():
@@ -272,11 +273,75 @@ def test_a_healthy_wave_is_seldom_held_by_chance():
 
     draws = np.random.default_rng(0).binomial(100, 0.2, 10_000)
     rate = Rate("few", "", "", "share", most=1.0, rise=0.1, floor=0.05)
-    held = sum(not rates._result("r", rate, Seen(int(n), 100, 100), Past(0.1))["success"] for n in draws)
+    held = sum(not rates._result("r", rate, Seen(int(n), 100, 100), Past(0.1), 1)["success"] for n in draws)
     assert held / len(draws) <= 0.015  # at the very limit itself
 
 
-def test_nothing_is_noted_of_waves_that_are_too_small(lake, maker):
-    wave = wave_of(lake, maker, traces(5))
-    settle(lake, wave)
-    assert not [row for row in rows_of(lake.root, QUALITY) if row["wave_id"] == wave.id and row["severity"] != "refuse"]
+def test_small_waves_are_judged_together(lake, maker):
+    """Given waves of ten videos that cannot be read, one after the other, then the sixth is held; a good one is not."""
+    bad = [trace(v, i, **failed("parse_error")) for v in range(10) for i in range(K)]
+    for _ in range(4):
+        assert settle(lake, wave_of(lake, maker, bad)).doubts == ()
+    settle(lake, wave_of(lake, maker, traces(5)))
+    with pytest.raises(Held, match=r"found 0.9091 \(150 / 165 of 55 videos, with the small waves before it\)"):
+        settle(lake, wave_of(lake, maker, bad))
+    settle(lake, wave_of(lake, maker, traces(10)))
+
+
+def test_no_drift_is_too_slow():
+    """Given answers that grow by a hundredth from wave to wave, when they are twice as long as once, then one is held."""
+    rate, waves, length = Mean("length", "", "", "mean tokens of an answer"), list[dict](), 1000
+    while length < 5000:
+        result = rates._result("r", rate, Seen(length * 100, 100, 100), rates._told(waves, 50), 50)
+        if not result["success"]:
+            break
+        waves.insert(0, result)
+        length = round(length * 1.01)
+    mean = sum(wave["unexpected"] for wave in waves[-20:]) / 2000
+    assert len(waves) > 60 and waves[0]["unexpected"] / 100 <= 2 * mean < length
+
+
+def test_where_labels_exclude_nothing_naming_none_any_more_or_always_one_is_seen(lake, maker):
+    """Given a task of independent labels of which few videos have any, when a model names none, or names one of all."""
+    names = list(LABELS.slugs[:2])
+
+    def rows(*, rare: int) -> list[dict]:
+        return traces(
+            800, label=None, labels=lambda video, index: [names[video // rare % 2]] if video % rare == 0 else []
+        )
+
+    for _ in range(2):
+        settle(lake, wave_of(lake, maker, rows(rare=5), labels=INDEPENDENT))
+    with pytest.raises(Held, match="labels_are_named"):
+        settle(lake, wave_of(lake, maker, traces(800, label=None, labels=[]), labels=INDEPENDENT))
+    settle(lake, wave_of(lake, maker, rows(rare=5), labels=INDEPENDENT))
+    with pytest.raises(Held, match="labels_are_named"):
+        settle(lake, wave_of(lake, maker, traces(800, label=None, labels=names[:1]), labels=INDEPENDENT))
+    some = traces(800, label=None, labels=lambda video, index: names[:1] if video % 4 == 0 else [])
+    assert "labels_differ" in settle(lake, wave_of(lake, maker, some, labels=INDEPENDENT)).doubts[0]
+
+
+@pytest.mark.parametrize(
+    ("past", "told"),
+    [
+        (Past(), "at most 0.5"),
+        (Past(newest=0.2), "at most 0.3"),
+        (Past(newest=0.2, first=0.1), "at most 0.2"),  # what has crept up does not count
+        (Past(newest=0.2, released=(0.4,)), "at most 0.4"),
+    ],
+)
+def test_the_past_is_the_newest_waves_and_the_first_ones(past, told):
+    rate = Rate("few", "", "", "share", most=0.5, rise=0.1, floor=0.05)
+    assert f"expected {told}" in rates._result("r", rate, Seen(1, 100, 100), past, 50)["expected"]
+
+
+def test_what_a_release_has_accepted_is_where_the_past_begins_anew():
+    """Given twenty waves, one that was released, and twenty more like it, then it is from that one on that drift is told."""
+
+    def row(part: int, success: bool = True) -> dict:
+        return {"unexpected": part, "rows": 100, "units": 100, "success": success, "severity": "stop"}
+
+    old, released, later = [row(1)] * 20, row(40, success=False), [row(39)] * 20
+    assert rates._told([*later[:5], released, *old], 50).released == (0.4,)
+    assert rates._told([*later[:5], released, *old], 50).first is None
+    assert rates._told([*later, released, *old], 50) == Past(newest=0.39, first=(40 + 19 * 39) / 2000)
