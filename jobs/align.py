@@ -61,7 +61,8 @@ def lessons(traces: DataFrame, videos: DataFrame, labels: DataFrame, recipe_id: 
 
 
 def answers(videos: DataFrame, labels: DataFrame, independent: bool) -> DataFrame:
-    """What is taught without traces: video_id, uri, text, which is the answer alone. Arguments as of `lessons`."""
+    """What is taught without traces: video_id, uri, text, which is the answer alone. Arguments as of `lessons`; labels: that
+    the task has."""
     named = F.concat_ws(", ", "labels")
     said = F.when(named != "", named).otherwise(NONE) if independent else F.col("label")
     told = labels.where("labels IS NOT NULL").select(
@@ -80,7 +81,9 @@ def taught(run: Run, recipe: Recipe | None) -> DataFrame:
     asked = (
         lessons(mine.within(run.lake.read(TRACES)), mine.videos, labels, recipe.id)
         if recipe
-        else answers(mine.videos, labels, run.label_set.independent).withColumn("about", F.lit(NO_INPUT))
+        else answers(mine.videos, training.of_task(run, labels), run.label_set.independent).withColumn(
+            "about", F.lit(NO_INPUT)
+        )
     )
     told = asked.join(labels.select("video_id", "labels"), "video_id", "left")
     shown = with_inputs(run, list(run.settings.rollout.texts.items()), told)
@@ -118,6 +121,7 @@ def train(run: Run, arguments: argparse.Namespace, out: Path) -> None:
     start = training.model_folder(run, "--start", arguments.start) if arguments.start else base(run, out, seed)
     run.record.add({"seconds_base": round(time.monotonic() - began)})
     training.check_start(run, start)
+    training.check_lessons(run, "align", found)
     training.check_disjoint(run, "align", found.ids(), start)
     began = time.monotonic()
     spec = TrainSpec(

@@ -81,9 +81,8 @@ def labelled(run: Run) -> DataFrame:
     """The labelled videos of the split refine: columns of lessons.COLUMNS, without a text to learn."""
     mine = scope.of_split(run, "refine")
     labels = run.lake.view("current_labels").where(F.col("task") == run.task)
-    # A label that the task has given up teaches nothing; nor does, as NULL, one that nobody gave.
-    ours = labels.where(F.size(F.array_except("labels", F.array(*map(F.lit, run.labels)))) == 0)
-    asked = mine.videos.select("video_id", "uri").join(ours.select("video_id", "labels"), "video_id")
+    ours = training.of_task(run, labels).select("video_id", "labels")
+    asked = mine.videos.select("video_id", "uri").join(ours, "video_id")
     shown = with_inputs(run, list(run.settings.rollout.texts.items()), asked)
     return shown.select(
         "video_id", "uri", F.col("input_text").alias("said"), F.lit(None).cast("string").alias("text"), "labels"
@@ -110,6 +109,7 @@ def train(run: Run, arguments: argparse.Namespace, out: Path) -> None:
     run.record.add({"lessons": len(lessons)})
     if not len(lessons):
         raise UsageError("refine: no labelled video in the split refine: ingest some with --split refine")
+    training.check_lessons(run, "refine", lessons)
     training.check_disjoint(run, "refine", lessons.ids(), start)
     learned = chosen.model_dump(exclude=COSTS_ONLY) | drawn_by(run)
     told = training.facts(run, "refine", start, lessons, arguments.seed, learned)

@@ -31,10 +31,12 @@ def audit(staged: DataFrame, contract: Contract, key: tuple[str, ...]) -> Audit:
     """Judge staged rows and run the contract's expectations over them.
 
     `staged` must be read from files, not from a plan that runs a model: it is read several times. Of several good rows with
-    one key one is kept, always the same. A row that fails several checks has the first one's reason and counts for each.
+    one key one is kept, always the same; where a key is () all are. A row that fails several checks has the first one's
+    reason and counts for each.
     Raises CheckError where Great Expectations says otherwise.
     """
-    judged = _name_once(staged.select("*", "_metadata.file_name", _refusal(contract).alias("_refusal")), key)
+    judged = staged.select("*", "_metadata.file_name", _refusal(contract).alias("_refusal"))
+    judged = _name_once(judged, key) if key else judged
     judged = judged.select(
         *staged.columns,
         "file_name",
@@ -51,8 +53,9 @@ def audit(staged: DataFrame, contract: Contract, key: tuple[str, ...]) -> Audit:
     for result in results:
         if result["success"] != agreed[result["check"]]:
             raise CheckError(f"Great Expectations says the opposite of {result}: the two forms of this check differ")
-    twice = sum(count for (_, reason), count in refused.items() if reason == TWICE)
-    results.append(_result(f"{'_and_'.join(key)}_is_unique", twice, rows, "no key twice"))
+    if key:
+        twice = sum(count for (_, reason), count in refused.items() if reason == TWICE)
+        results.append(_result(f"{'_and_'.join(key)}_is_unique", twice, rows, "no key twice"))
     return Audit(judged, rows, refused, results)
 
 

@@ -94,6 +94,9 @@ def _roll_forward(lake: Lake, wave: Wave, found: Recovered) -> None:
         return
     except Held:
         faults = wave.faults()
+        if not faults:  # an expendable one, which is gone
+            found.discarded += 1
+            return
     except Fenced:  # `maintain` has taken its files for nobody's
         wave.remove()
         found.discarded += 1

@@ -58,7 +58,8 @@ class Staged:
 @dataclass(frozen=True)
 class Manifest:
     """What a sealed wave holds and what settling it needs; nothing else does. max_refused, min_rows: of the settings,
-    min_rows None where no rates are asked; seconds: the write step took."""
+    min_rows None where no rates are asked; seconds: the write step took; expendable: dropped where a gate stops it, as
+    nobody waits for it."""
 
     wave_id: str
     job: str
@@ -70,6 +71,7 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     min_rows: int | None = None
+    expendable: bool = False
 
     @staticmethod
     def parse(value: dict[str, Any]) -> Manifest:

@@ -13,7 +13,8 @@ running the model; one that was not sealed is dropped and its work is pending ag
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -26,7 +27,7 @@ from lake.audit import TWICE, audit
 from lake.catalog import Lake
 from lake.lease import Lease
 from lake.names import wave_name
-from lake.staging import Audited, Manifest, Staged, Wave, staged_waves
+from lake.staging import Audited, Manifest, Staged, Wave
 from lake.write import stage
 from schemas.checks import Contract
 from schemas.label_set import LabelSet
@@ -148,8 +149,8 @@ def check_files(root: str, wave: Wave, output: Staged) -> None:
 
 
 def gate(lake: Lake, wave: Wave, manifest: Manifest, audited: dict[str, Audited]) -> None:
-    """Raises Held, and leaves the reason beside the wave, where surely too many rows broke their contract, or where its rows
-    together are not what they should be."""
+    """Raises Held where surely too many rows broke their contract, or where its rows together are not what they should be.
+    The reason stays beside the wave, for a person to decide; of an expendable one nothing stays."""
     faults = [
         f"{name}: {found.broken} of {found.staged.rows} rows broke the contract, more than {manifest.max_refused:.0%} "
         f"({'; '.join(e['check'] for e in found.results if not e['success'] and e['severity'] == 'refuse')})"
@@ -159,6 +160,9 @@ def gate(lake: Lake, wave: Wave, manifest: Manifest, audited: dict[str, Audited]
     faults += _failed(audited, "stop")
     if faults:
         note_quality(lake, wave, audited)
+        if manifest.expendable:
+            wave.remove()
+            raise Held(f"{held_message(wave, faults)}; it was dropped")
         faults.append(f"look at it with `deepintuit waves list`, then {wave.remedy}")
         wave.hold(faults)
         raise Held(held_message(wave, faults))
@@ -254,7 +258,7 @@ class Waves:
     ) -> None:
         self._lake, self._lease, self._held, self._count = lake, lease, held, 0
         self._job, self._task, self._labels, self._warn = job, task, labels, warn
-        self._max_refused, self._min_rows = max_refused, min_rows
+        self._max_refused, self._min_rows, self._expendable = max_refused, min_rows, False
 
     def must_be_open(self, *tables: Table) -> None:
         """Raises Held where a wave that a gate stopped waits to enter one of these tables."""
@@ -262,10 +266,15 @@ class Waves:
             if message := self._held.get((wanted.name, self._task)):
                 raise Held(message)
 
-    def discard_held(self) -> None:
-        """Drop this run's waves that a gate stopped: nobody has to decide about them, and they block nothing."""
-        for wave in staged_waves(self._lake.root, self._lease.run_id):
-            wave.remove()
+    @contextmanager
+    def expendable(self) -> Iterator[None]:
+        """What is made meanwhile is dropped where a gate stops it, even by the run that finds it when this one has died:
+        nobody has to decide about it, and it blocks nothing."""
+        self._expendable = True
+        try:
+            yield
+        finally:
+            self._expendable = False
 
     def make(self, write: Callable[[Wave], Work], versions: dict[str, str], rated: bool = True) -> Settled:
         """All five steps of one more wave; rated: whether its rows together have to be as they were before. Raises Held,
@@ -288,6 +297,7 @@ class Waves:
                 versions=versions,
                 seconds=time.monotonic() - began,
                 min_rows=self._min_rows if rated else None,
+                expendable=self._expendable,
             )
         )
         settled = settle(self._lake, wave)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 from scipy.sparse import csr_matrix
 
-from jobs.runtime.errors import Doubted
 from jobs.runtime.run import Run
+from jobs.steps.boundary import hold
 from lake import parquet
-from lake.audit import audit
 from models.calibration.crossfit import Examples
 from models.calibration.features import FeatureSpec
 from schemas import examples
@@ -45,25 +43,8 @@ def labelled(traced: DataFrame, labels: DataFrame, shared: DataFrame, wanted: La
 
 
 def check(run: Run, rows: DataFrame, k: int) -> str:
-    """Hold the rows of a file against their contract; returns the digest that names them.
-
-    Raises Doubted, naming the first reason, where one is refused: a calibrator learns from all of it or from nothing.
-    """
-    splits = run.lake.view("current_splits").where(F.col("task") == run.task).select("video_id", "split")
-    path = run.path("checked")
-    rows.join(splits, "video_id", "left").write.mode("overwrite").parquet(path)
-    staged = run.lake.spark.read.parquet(path)
-    found = audit(staged, examples.contract(run.label_set.independent, k), examples.KEY)
-    if found.refused:
-        reasons = Counter({reason: 0 for _, reason in found.refused})
-        for (_, reason), count in found.refused.items():
-            reasons[reason] += count
-        bad = found.judged.where("refused_reason IS NOT NULL").select("video_id", "refused_message").head(1)[0]
-        listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        raise Doubted(
-            f"calibrate: {sum(reasons.values())} of {found.rows} labelled videos break the contract of what a calibrator "
-            f"learns from ({listed}), for example {bad['video_id']}: {bad['refused_message']}; nothing was learned"
-        )
+    """Hold the rows of a file against their contract; returns the digest that names them. Raises Doubted."""
+    staged = hold(run, "calibrate", rows, examples.contract(run.label_set.independent, k), examples.KEY)
     named = F.to_json(F.struct("video_id", "input_digest", "targets", "cluster", "traces"))
     hashes = sorted(row[0] for row in staged.select(F.sha2(named, 256)).collect())
     return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]

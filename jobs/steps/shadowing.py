@@ -15,7 +15,7 @@ from jobs.steps.scoring import register
 from jobs.steps.serving import bring
 from lake.commit import Fenced
 from lake.storage import Damaged
-from lake.waves import Held, Superseded
+from lake.waves import Superseded
 from schemas.videos import VIDEOS
 
 _COUNTED = ("rollouts", "traces", "reviews", "scores", "decisions", "engines", "lacking")
@@ -43,12 +43,10 @@ def follow(run: Run, live: Scorer, served: Scope | None, owed: Sequence[date] = 
     try:
         shadow = scorers.shadow(run)
         if shadow is not None and (shadow.id, shadow.rule_id) != (live.id, live.rule_id):
-            _score(run, shadow, _asked(run, shadow, live, served, owed))
+            with run.waves.expendable():
+                _score(run, shadow, _asked(run, shadow, live, served, owed))
     except (Superseded, Fenced):  # this run's own end
         raise
-    except Held as error:
-        run.waves.discard_held()
-        run.record.warn(f"the shadow failed, the live versions did not: {error}; its rows were dropped")
     except Exception as error:
         run.record.warn(f"the shadow failed, the live versions did not: {explain(error)[0]}")
     finally:

@@ -18,9 +18,9 @@ from pyspark.sql import functions as F
 from safetensors import SafetensorError, safe_open
 
 from conf.sections import Lora
-from jobs.runtime.errors import UsageError
+from jobs.runtime.errors import Doubted, UsageError
 from jobs.runtime.run import Run
-from jobs.steps import recipes
+from jobs.steps import boundary, recipes
 from jobs.steps.metrics import metric_rows, write_once
 from lake import parquet, storage
 from models import identity
@@ -30,6 +30,7 @@ from models.training.lora import LoraSpec
 from models.training.parquet_lessons import materialise
 from models.training.reading import missing
 from models.training.trainer import FACTS, Fact, ResumeError, TrainSpec, check_facts, finished
+from schemas.lessons import contract, key
 from schemas.table import Table
 from udfs.training import JOURNAL, CannotTrain, Training, attempt, failure, forget_failure, joined
 
@@ -105,6 +106,28 @@ def lessons(run: Run, folder: Path, rows: DataFrame) -> Lessons:
     if reader == "petastorm":
         materialise(found.path)
     return found
+
+
+def of_task(run: Run, labels: DataFrame) -> DataFrame:
+    """Statements about videos without those of a label that the task has given up, and without those that took one back:
+    they teach nothing."""
+    return labels.where(F.size(F.array_except("labels", F.array(*map(F.lit, run.labels)))) == 0)
+
+
+def check_lessons(run: Run, stage: str, found: Lessons) -> None:
+    """Hold what was read by `lessons` against its contract. Raises Doubted, with ids, where it is not what to learn from."""
+    told = stage == "align"
+    rows = run.lake.spark.read.parquet(run.path("lessons"))
+    boundary.hold(run, stage, rows, contract(stage, run.label_set, told), key(told))
+    counts = found.by_label()
+    run.record.add({f"lessons_{label}": counts.get(label, 0) for label in run.labels})
+    if len(counts) == 1 and not run.label_set.independent and len(run.labels) > 1:
+        raise Doubted(
+            f"{stage}: expected lessons of several labels, found {next(iter(counts))} alone ({len(found):,}): there is "
+            "nothing to tell it from"
+        )
+    if counts and (lacking := [label for label in run.labels if not counts.get(label)]):
+        run.record.warn(f"{stage}: no lesson of {', '.join(lacking)}")
 
 
 def check_disjoint(run: Run, stage: str, ids: Iterable[str], start: Path) -> None:

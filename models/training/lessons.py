@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 COLUMNS = pa.schema(
     [
@@ -84,6 +85,11 @@ class Rows:
         """Video ids, in the order of the numbers."""
         for chunk in self._table["video_id"].chunks:
             yield from chunk.to_pylist()
+
+    def by_label(self) -> dict[str, int]:
+        """How many have each label; those of videos that nobody has labelled have none."""
+        counts = pc.value_counts(self._table["labels"].combine_chunks().flatten())
+        return {row["values"]: row["counts"] for row in counts.to_pylist()}
 
 
 class Lessons(Rows):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,31 @@ def test_one_bad_row_of_three_stops_nothing(lake):
     wave = put_down(lake, good=2, broken=1)
     assert mended(lake) == (1, 0)
     complete(lake, wave, good=2, broken=1)
+
+
+def test_what_a_gate_stops_of_an_expendable_wave_waits_for_nobody(lake):
+    """Given a shadow's wave whose run died before its audit, when the next run comes, then it is dropped, and told."""
+    wave = put_down(lake, good=1, broken=9)
+    wave.seal(replace(wave.manifest(), expendable=True))
+    assert mended(lake) == (0, 1)
+    assert of_wave(lake, wave) == [] and staging(lake) == []
+    assert {row["success"] for row in of_wave(lake, wave, QUALITY)} == {True, False}
+
+
+def test_what_is_made_meanwhile_is_expendable(lake):
+    def broken(wave: Wave) -> waves.Work:
+        return [stage(wave, SCORES, frame(lake, SCORES, score_rows(wave, good=0, broken=5)))], {}
+
+    lease = Lease(lake.root, "nightly-shadow-1", "nightly", SILENCE)
+    try:
+        mine = Waves(lake, lease, "nightly", TASK, LABELS, 0.05, {})
+        with mine.expendable(), pytest.raises(Held, match="it was dropped"):
+            mine.make(broken, {})
+        assert storage.children(run_folder(lake.root, lease.run_id)) == ["run.json"]
+        with pytest.raises(Held, match="waves release"):
+            mine.make(broken, {})
+    finally:
+        lease.close()
 
 
 def test_a_settled_wave_cannot_be_settled_again(lake):

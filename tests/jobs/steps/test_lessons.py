@@ -1,4 +1,5 @@
-"""Lessons as a stage gets them: the rows that Delta has now, none that it has deleted; all that Spark wrote, or an error."""
+"""Lessons as a stage gets them: the rows that Delta has now, none that it has deleted; all that Spark wrote, or an error.
+They are what the stage may learn from, or nothing is learned."""
 
 from __future__ import annotations
 
@@ -7,11 +8,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql.pandas.types import from_arrow_schema
+from support import Lake
+from synthetic import NOW, land, video_id
 
+from jobs.runtime.errors import Doubted
 from jobs.runtime.run import Run
 from jobs.steps import training
 from lake import parquet
 from lake.storage import StoreError
+from models.training.lessons import COLUMNS
 from models.training.reading import everything, open_reader
 
 ROWS = 40
@@ -35,9 +41,22 @@ def table(spark, tmp_path_factory):
     return spark.read.format("delta").load(str(folder))
 
 
+@pytest.fixture(scope="module")
+def lake(spark, tmp_path_factory):
+    """Videos in splits of the task handwriting."""
+    made = Lake(tmp_path_factory.mktemp("lessons") / "lake", "training.reader=petastorm")
+    stages = dict.fromkeys("abcdefg", "refine") | dict.fromkeys("tuv", "align") | {"z": "test"}
+    given = [
+        {"video_id": video_id(name), "split": stage, "task": "handwriting", "assigned_at": NOW}
+        for name, stage in stages.items()
+    ]
+    land(made, splits=given)
+    return made
+
+
 @pytest.fixture
 def run(lake):
-    run = Run("tests", lake.settings("training.reader=petastorm"), quiet=True)
+    run = Run("tests", lake.settings(), quiet=True)
     yield run
     run.drop_scratch()
 
@@ -57,3 +76,56 @@ def test_a_row_that_does_not_come_back_is_an_error(run, table, tmp_path, monkeyp
     monkeypatch.setattr(parquet, "batches", batches)
     with pytest.raises(StoreError, match="expected the 38 lessons that Spark wrote, found 37"):
         training.lessons(run, tmp_path, table)
+
+
+def checked(run, folder: Path, stage: str, *lessons: tuple) -> dict[str, int]:
+    """lessons: a name, a label and a text each; the counts of the run."""
+    rows = [
+        (video_id(name), f"/{name}", None, text, None if label is None else [label]) for name, label, text in lessons
+    ]
+    frame = run.lake.spark.createDataFrame(rows, from_arrow_schema(COLUMNS))
+    training.check_lessons(run, stage, training.lessons(run, folder, frame))
+    return run.record.counts
+
+
+def test_lessons_of_its_own_split_are_counted_by_label(run, tmp_path, capsys):
+    counts = checked(run, tmp_path, "refine", ("a", "rising", None), ("b", "falling", None), ("c", "falling", None))
+    assert {name: counts[f"lessons_{name}"] for name in run.labels} == {"rising": 1, "falling": 2, "mixed": 0}
+    assert "WARNING: refine: no lesson of mixed" in capsys.readouterr().err
+
+
+def test_a_teacher_may_say_the_same_twice_and_speak_of_what_nobody_labelled(run, tmp_path):
+    said = [("t", None, "x"), ("t", None, "x"), ("u", "rising", "x"), ("v", "falling", "x")]
+    assert checked(run, tmp_path, "align", *said)["lessons_mixed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "lessons", "reason"),
+    [
+        ("refine", [("z", "rising", None)], "split_is_known"),
+        ("refine", [("t", "rising", None)], "split_is_known"),
+        ("refine", [("nowhere", "rising", None)], "split_is_given"),
+        ("refine", [("d", "rising", None), ("d", "falling", None)], "key_twice"),
+        ("refine", [("d", None, None)], "labels_is_given"),
+        ("refine", [("d", "of another task", None)], "labels_are_known"),
+        ("align", [("z", "rising", "x")], "split_is_known"),
+        ("align", [("u", "rising", "")], "text_is_given"),
+        ("align", [("u", "rising", None)], "text_is_given"),
+    ],
+)
+def test_one_that_is_not_to_be_learned_from_is_told_by_reason_and_id(run, tmp_path, stage, lessons, reason):
+    good = {
+        "refine": [("a", "rising", None), ("b", "falling", None)],
+        "align": [("t", "mixed", "x"), ("v", "rising", "x")],
+    }
+    with pytest.raises(Doubted) as told:
+        checked(run, tmp_path, stage, *good[stage], *lessons)
+    all_of, name = 2 + len(lessons), video_id(lessons[0][0])
+    assert f"{stage}: 1 of {all_of} rows break the contract of what it learns from (1 {reason}): {name} (" in str(
+        told.value
+    )
+
+
+def test_one_label_alone_teaches_nothing(run, tmp_path):
+    with pytest.raises(Doubted, match=r"refine: expected lessons of several labels, found rising alone \(2\)"):
+        checked(run, tmp_path, "refine", ("a", "rising", None), ("b", "rising", None))
