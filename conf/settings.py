@@ -12,10 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from conf.sections import CONF, SLUG, Settings, Task
+from conf.yaml_text import parse
+
+_SHOWN = 200  # characters of a value in a message
 
 
 class SettingsError(ValueError):
@@ -58,7 +60,7 @@ def _layers(
     origin: dict[str, str] = {}
     mistakes: list[str] = []
     layers = [] if conf is None else [(conf, partial(_read, Path(conf)))]
-    layers += [(f"--set {text}", partial(_parse, text)) for text in overrides]
+    layers += [(_flag(text), partial(_parse, text)) for text in overrides]
     merged = _read(CONF / "base.yaml")
     for where, read in layers:
         try:
@@ -90,27 +92,36 @@ def _contradictions(settings: Settings) -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(path.read_text()) or {}
+        value = parse(path.read_text()) or {}
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such configuration file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: expected a YAML file: {error}") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise SettingsError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(value, dict):
         raise SettingsError(f"{path}: expected sections of keys and values, found {type(value).__name__}")
     return value
+
+
+def _flag(text: str) -> str:
+    return f"--set {_shown(' '.join(text.split()))}"
+
+
+def _shown(text: str) -> str:
+    """As much of it as a message needs."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _parse(text: str) -> dict[str, Any]:
     """`section.key=value` as nested sections."""
     key, separator, value = text.partition("=")
     if not separator or not key:
-        raise SettingsError(f"--set {text}: expected section.key=value, for example --set rollout.n=8")
+        raise SettingsError(f"{_flag(text)}: expected section.key=value, for example --set rollout.n=8")
     try:
-        nested = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise SettingsError(f"--set {text}: the value is not readable as YAML") from None
+        nested = parse(value)
+    except ValueError:
+        raise SettingsError(f"{_flag(text)}: the value is not readable as YAML") from None
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return nested
@@ -180,18 +191,18 @@ def _label_set(path: Path, mistakes: list[str]) -> dict | None:
 
 def _explain(error: Any, model: type[BaseModel], origin: dict[str, str], file: str = "base.yaml") -> str:
     parts = [str(part) for part in error["loc"]]
-    key = ".".join(parts)
+    key = _shown(".".join(parts))
     where = next((origin[".".join(parts[:n])] for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in origin), file)
     if error["type"] == "extra_forbidden":
         valid = _keys_at(model, parts[:-1])
         near = difflib.get_close_matches(parts[-1], valid, n=1, cutoff=0.0)
         prefix = ".".join(parts[:-1])
         hint = f"{prefix}.{near[0]}" if prefix and near else (near[0] if near else "")
-        return f"{where}: unknown setting '{key}'; the nearest valid one is '{hint}'"
+        return f"{where}: unknown setting {key!r}; the nearest valid one is '{hint}'"
     if error["type"] in ("model_type", "model_attributes_type"):
-        return f"{where}: '{key}' is a section: expected {key}.<setting>, found {error['input']!r}"
+        return f"{where}: {key!r} is a section: expected {key}.<setting>, found {_shown(repr(error['input']))}"
     message = error["msg"][0].lower() + error["msg"][1:]
-    return f"{where}: '{key}': {message}, found {error['input']!r}"
+    return f"{where}: {key!r}: {message}, found {_shown(repr(error['input']))}"
 
 
 def _keys_at(model: type[BaseModel], parts: list[str]) -> list[str]:

@@ -6,13 +6,29 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as searches
 from support import PROJECT, SHARED, Lake
 
 _LONGEST_FIRST = ("test_kill.py", "test_night.py")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--soak", action="store_true", help="kill a run at every point of a wave, race for longer")
+    parser.addoption(
+        "--soak",
+        action="store_true",
+        help="kill a run at every point of a wave, race and look for bad input for longer",
+    )
+
+
+def pytest_configure(config):
+    """Searches by hypothesis: the same cases each time, or with --soak ever new ones, and many."""
+    once = [HealthCheck.function_scoped_fixture]
+    if config.getoption("--soak"):
+        searches.register_profile("ours", max_examples=5000, deadline=None, suppress_health_check=once)
+    else:
+        searches.register_profile("ours", derandomize=True, deadline=None, suppress_health_check=once, database=None)
+    searches.load_profile("ours")
 
 
 def pytest_collection_modifyitems(items):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession, Window
@@ -14,7 +15,7 @@ from pyspark.sql import functions as F
 from conf.sections import NONE, Ingest, LabelFile
 from jobs.runtime.errors import UsageError
 from jobs.steps.naming import name_of
-from jobs.steps.table_files import check_columns, find, read_table
+from jobs.steps.table_files import cell, check_columns, find, read_table
 from schemas.label_set import LabelSet
 from schemas.splits import STAGES
 
@@ -49,9 +50,9 @@ def read_statements(
         )
     read = table.select(
         F.monotonically_increasing_id().alias("row"),
-        name_of(F.col(f"`{mapped.id}`")).alias("external_id"),
-        F.col(f"`{mapped.label}`").alias("label"),
-        (F.col(f"`{split_column}`") if split_column else F.lit(split).cast("string")).alias("split"),
+        name_of(cell(mapped.id)).alias("external_id"),
+        cell(mapped.label).alias("label"),
+        (cell(split_column) if split_column else F.lit(split).cast("string")).alias("split"),
         F.lit(Path(path).name).alias("source"),
         F.lit(entry.modified_at).alias("observed_at"),
         _facets(mapped.facets, whole).alias("facets"),
@@ -107,8 +108,7 @@ def _facets(columns: Mapping[str, str], whole: Collection[str | None] = ()) -> C
     """What some columns say of a row as an array of facts: (name, value)."""
     facts = F.array().cast("array<struct<name:string,value:string>>")
     for column, name in columns.items():
-        cell = F.col(f"`{column}`")
-        values = F.array_compact(F.array(_given(cell))) if name in whole else _parts(cell)
+        values = F.array_compact(F.array(_given(cell(column)))) if name in whole else _parts(cell(column))
         values = F.coalesce(values, F.array().cast("array<string>"))
         facts = F.concat(facts, F.transform(values, partial(_fact, name)))
     return facts
@@ -118,20 +118,20 @@ def _fact(name: str, value: Column) -> Column:
     return F.struct(F.lit(name).alias("name"), value.alias("value"))
 
 
-def _given(cell: Column) -> Column:
+def _given(value: Column) -> Column:
     """What is in a cell, NULL if that is blank."""
-    return F.nullif(F.trim(cell), F.lit(""))
+    return F.nullif(F.trim(value), F.lit(""))
 
 
-def _parts(cell: Column) -> Column:
+def _parts(value: Column) -> Column:
     """What a cell lists between commas, semicolons or bars."""
-    trimmed = F.transform(F.split(F.trim(cell), _BETWEEN), lambda part: F.trim(part))
+    trimmed = F.transform(F.split(F.trim(value), _BETWEEN), lambda part: F.trim(part))
     return F.filter(trimmed, lambda part: part != "")
 
 
 def _check_text(path: str, table: DataFrame, columns: list[str]) -> None:
-    odd = table.where(" OR ".join(f"contains(`{name}`, '\ufffd')" for name in columns))
-    if row := odd.first():
+    odd = reduce(or_, [F.contains(cell(name), F.lit("\ufffd")) for name in columns])
+    if row := table.where(odd).first():
         raise UsageError(f"--labels {path}: expected UTF-8 text, found a row that is not: {row[columns[0]]}")
 
 
@@ -152,8 +152,8 @@ class _Words:
         """The column in our words; of several in a cell, an array. Raises UsageError for a value that is strange."""
         # Accents may be written in two signs, as macOS does in names.
         words = {unicodedata.normalize("NFD", word): word for word in self.known} | dict(self.words)
-        cell = _given(F.col(column))
-        parts = _parts(cell) if several else F.array(cell)
+        given = _given(F.col(column))
+        parts = _parts(given) if several else F.array(given)
         values = table.select(F.explode(parts).alias("value")).where(F.col("value").isNotNull())
         counts = values.where(~F.col("value").isin(*words, *self.known)).groupBy("value").count()
         strange = counts.orderBy(F.desc("count")).limit(5).collect()
@@ -168,7 +168,7 @@ class _Words:
             pairs = [F.lit(word) for pair in words.items() for word in pair]
             return F.coalesce(F.create_map(*pairs)[value], value)
 
-        return F.transform(parts, own) if several else own(cell)
+        return F.transform(parts, own) if several else own(given)
 
 
 def united(matched: DataFrame, slugs: tuple[str, ...]) -> DataFrame:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from itertools import islice
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from jobs.runtime.errors import UsageError
 from lake import storage
@@ -21,7 +22,12 @@ def read_table(spark: SparkSession, path: str) -> DataFrame:
     """
     separator = "\t" if path.lower().endswith(".tsv") else _separator(storage.read_start(path, _HEADER))
     table = spark.read.csv(storage.absolute(path), header=True, sep=separator, multiLine=True, escape='"')
-    return table.dropna("all") if table.columns else table
+    return table.where(F.coalesce(*map(cell, table.columns)).isNotNull()) if table.columns else table
+
+
+def cell(name: str) -> Column:
+    """A column of such a table, whatever marks are in its name."""
+    return F.col("`" + name.replace("`", "``") + "`")
 
 
 def _separator(start: bytes) -> str:

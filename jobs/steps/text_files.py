@@ -12,7 +12,7 @@ from conf.sections import Ingest
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
 from jobs.steps.naming import match, name_of
-from jobs.steps.table_files import check_columns, find, read_table
+from jobs.steps.table_files import cell, check_columns, find, read_table
 from lake.staging import Wave
 from lake.waves import Work
 from lake.write import stage
@@ -40,7 +40,7 @@ def read_statements(spark: SparkSession, path: str, ingest: Ingest) -> DataFrame
     cells = F.explode(
         F.array(
             *[
-                F.struct(F.lit(field).alias("field"), F.coalesce(F.col(f"`{name}`"), F.lit("")).alias("text"))
+                F.struct(F.lit(field).alias("field"), F.coalesce(cell(name), F.lit("")).alias("text"))
                 for name, field in fields.items()
             ]
         )
@@ -48,7 +48,7 @@ def read_statements(spark: SparkSession, path: str, ingest: Ingest) -> DataFrame
     return (
         table.select(
             F.monotonically_increasing_id().alias("row"),
-            name_of(F.col(f"`{mapped.id}`")).alias("external_id"),
+            name_of(cell(mapped.id)).alias("external_id"),
             cells.alias("cell"),
         )
         .select("row", "external_id", "cell.*")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections import Counter
 from datetime import datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as searches
+from hypothesis import strategies as st
 from support import Lake
 
 from conf.settings import load
@@ -70,6 +74,56 @@ def test_what_spreadsheets_write_is_read(spark, tmp_path, mark):
     text = f'\ufefffile{mark}label\r\n"a, b;c.mp4"{mark}rising\r\n{mark}\r\n'
     (row,) = read(spark, tmp_path, text).collect()
     assert row["label"] == "rising" and "a, b;c" in row["external_id"]
+
+
+CELLS = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(
+    [
+        "a.mp4",
+        "rising",
+        "falling, mixed",
+        "=cmd()",
+        "-1",
+        '"',
+        '""',
+        "\r\n",
+        "\ufeff",
+        "\0",
+        "\x1b[2J",
+        "\ufffd",
+        "none",
+        ";",
+    ]
+)
+
+
+@given(
+    st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=5), st.sampled_from(",;\t"), st.sampled_from(["\n", "\r\n"])
+)
+@searches(max_examples=30)
+def test_any_table_is_read_row_by_row_or_told_in_a_line(spark, tmp_path, rows, mark, end):
+    """Given whatever a spreadsheet may hold, then each row is one statement, or one line says what is wrong with it."""
+    path = tmp_path / "labels.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter=mark, lineterminator=end).writerows([("file", "label"), *rows])
+    for labels in (SLUGS, LabelSet(SLUGS.slugs, "independent")):
+        try:
+            found = read_statements(spark, str(path), load().ingest, labels, None).collect()
+        except UsageError as error:
+            assert len(str(error).splitlines()) == 1
+        else:
+            assert len(found) == sum(any(cell.strip() for cell in row) for row in rows)
+            assert all(row["label"] is None or row["label"] in SLUGS.slugs for row in found)
+
+
+@given(st.binary(max_size=60) | st.text(max_size=40).map(lambda text: f"file,label\n{text}".encode("utf-8", "replace")))
+@searches(max_examples=30)
+def test_any_bytes_are_a_table_or_told_in_a_line(spark, tmp_path, data):
+    path = tmp_path / "labels.csv"
+    path.write_bytes(data)
+    try:
+        read_statements(spark, str(path), load().ingest, SLUGS, None).collect()
+    except UsageError as error:
+        assert len(str(error).splitlines()) == 1
 
 
 def test_a_split_given_twice_or_a_missing_file_is_refused(spark, tmp_path):
