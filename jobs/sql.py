@@ -10,8 +10,10 @@ docs/queries.sql has ten to begin with.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
+from contextlib import redirect_stdout
 
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
@@ -19,6 +21,7 @@ from pyspark.sql import DataFrame
 from jobs.runtime import cli, session
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
+from jobs.runtime.terminal import harmless
 from lake import catalog
 
 IS_A_RUN = False
@@ -56,7 +59,10 @@ def ask(run: Run, query: str) -> DataFrame:
 
 def show(answer: DataFrame, rows: int, as_json: bool) -> None:
     if not as_json:
-        answer.show(rows, truncate=False)
+        with io.StringIO() as table, redirect_stdout(table):
+            answer.show(rows, truncate=False)
+            shown = table.getvalue()
+        print(harmless(shown), end="")
         return
     for row in answer.limit(rows).toJSON().toLocalIterator():
         print(json.dumps(json.loads(row)))

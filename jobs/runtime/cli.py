@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobs.runtime.stop import on_ctrl_c
+from jobs.runtime.terminal import harmless
 
 if TYPE_CHECKING:
     from conf.sections import Settings
@@ -142,9 +143,9 @@ def _told(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         session.abandon()
     if message.startswith("crashed"):
-        print(trace(error), file=sys.stderr, end="")
+        print(harmless(trace(error)), file=sys.stderr, end="")
     for line in message.splitlines():
-        print(f"deepintuit: {line}", file=sys.stderr)
+        print(harmless(f"deepintuit: {line}"), file=sys.stderr)
     return code
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from jobs.runtime.terminal import harmless
 from lake.commit import note_once
 from lake.names import wave_id
 from schemas.runs import RUNS
@@ -43,11 +44,11 @@ class Record:
     def say(self, text: str) -> None:
         """A line for people, on standard error."""
         if not self.quiet:
-            print(f"[{self.job}] {text}", flush=True, file=sys.stderr)
+            print(harmless(f"[{self.job}] {text}"), flush=True, file=sys.stderr)
 
     def warn(self, text: str) -> None:
         """A line that nobody should miss; said also where progress is not wanted."""
-        print(f"[{self.job}] WARNING: {text}", flush=True, file=sys.stderr)
+        print(harmless(f"[{self.job}] WARNING: {text}"), flush=True, file=sys.stderr)
 
     def note(self, event: str, message: str | None = None) -> None:
         """One row of `runs`."""

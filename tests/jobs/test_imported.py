@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from support import SHARED, Lake
 from synthetic import site
 
+from jobs import sql
 from jobs.quality import lost
 from jobs.runtime.errors import Doubted, UsageError
 from lake.storage import Damaged
@@ -123,6 +124,36 @@ def test_half_an_emoji_is_no_reason_to_stop(foreign, tmp_path):
     taken = foreign.job("import-traces", source=str(cut), map=["id=clip.name", "text=out"])
     texts = {row["text"] for row in foreign.rows("traces") if row["recipe_id"] == taken.versions["recipe_id"]}
     assert texts == {"cut ?", "whole"}
+
+
+HOSTILE = {
+    "markup": "<script>alert(1)</script><img src=x onerror=alert(1)>",
+    "formula": "=cmd|' /C calc'!A0",
+    "sql": "'; DROP TABLE traces; --",
+    "null": "a\0b",
+    "terminal": "\x1b[2J\x1b]0;owned\x07\x9b31m",
+    "writing": "\u202edetisnart",
+    "long": "x" * 100_000,
+    "lines": "a\r\nb\u2028c",
+}
+
+
+def test_what_a_model_writes_is_kept_exactly_and_shown_harmlessly(foreign, tmp_path, capsys):
+    path = tmp_path / "hostile.jsonl"
+    path.write_text("\n".join(json.dumps({"clip": {"name": name}, "out": text}) for name, text in HOSTILE.items()))
+    recipe = foreign.job("import-traces", source=str(path), map=["id=clip.name", "text=out"]).versions["recipe_id"]
+    kept = [row["text"] for row in foreign.rows("traces") if row["recipe_id"] == recipe]
+    assert sorted(kept) == sorted(HOSTILE.values())
+    lake, asked = foreign.at_hand(), f"SELECT text FROM traces WHERE recipe_id = '{recipe}'"
+    lake.register_views()
+    sql.show(lake.spark.sql(asked), 50, as_json=False)
+    table = capsys.readouterr().out
+    assert "\\x1b[2J\\x1b]0;owned" in table and "\\u202edetisnart" in table and "<script>" in table
+    assert not set(table) & set("\0\x1b\x07\x9b\r\u202e")
+    sql.show(lake.spark.sql(asked), 50, as_json=True)
+    lines = capsys.readouterr().out
+    assert sorted(json.loads(line)["text"] for line in lines.splitlines()) == sorted(HOSTILE.values())
+    assert lines.isascii() and not set(lines) & set("\0\x1b\x07\r")
 
 
 def test_a_line_in_another_encoding_is_refused_alone(foreign, tmp_path):
