@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 
-from lake import log, table
+from lake import log, storage, table
 from lake.models import Models
 from lake.names import run_of, wave_of
 from lake.registry import Registry
@@ -25,6 +26,7 @@ _PROMOTIONS = {"task": "string", "recipe_id": "string", "scorer_id": "string", "
     "promoted_at": "timestamp",
     "is_live": "boolean",
 }
+_MADE = "lake.json"  # written once all tables of a new lake are there
 # What `register_views` gives a name.
 NAMES = sorted([*(wanted.name for wanted in TABLES), "promotions", *VIEWS])
 
@@ -125,15 +127,37 @@ class Lake:
 
 
 def create_all(root: str) -> None:
-    """Make every table that is missing. Raises LakeError if one was made by another schema version."""
+    """Make the tables of a new lake; one that was made has to have them all still.
+
+    Raises LakeError where it lacks one, or has one of another schema version.
+    """
+    if storage.exists(storage.join(root, _MADE)):
+        _check(root)
+        return
     with ThreadPoolExecutor(max_workers=4) as pool:
         list(pool.map(lambda wanted: table.create(wanted, root), TABLES))
+    made = {"schema_version": table.SCHEMA_VERSION, "tables": [wanted.name for wanted in TABLES]}
+    storage.write(storage.join(root, _MADE), json.dumps(made, indent=1).encode())
 
 
 def require(root: str) -> None:
-    """For jobs that do not make a lake. Raises LakeError where there is none, or one of another schema version."""
-    if not table.exists(TABLES[0], root):
+    """For jobs that do not make a lake. Raises LakeError where there is none, as well."""
+    if not storage.exists(storage.join(root, _MADE)):
+        if table.exists(TABLES[0], root):
+            table.check_version(TABLES[0], root)
         raise table.LakeError(
-            f"{root}: expected a lake, found no table {TABLES[0].name}; is lake.root right? `deepintuit ingest` makes one"
+            f"{root}: expected a lake, found no {_MADE}; is lake.root right? `deepintuit ingest` makes one"
         )
-    create_all(root)
+    _check(root)
+
+
+def _check(root: str) -> None:
+    """A table that went away must not come back empty in silence: all that it held would be done again, or be forgotten."""
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        there = list(pool.map(lambda wanted: table.exists(wanted, root), TABLES))
+        if lost := [wanted.name for wanted, is_there in zip(TABLES, there, strict=True) if not is_there]:
+            raise table.LakeError(
+                f"{root}: this lake has lost its tables {', '.join(lost)}: put back what was in tables/ there. To begin "
+                f"them anew, empty, delete {storage.join(root, _MADE)} and run `deepintuit ingest`"
+            )
+        list(pool.map(lambda wanted: table.check_version(wanted, root), TABLES))

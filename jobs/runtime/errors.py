@@ -66,6 +66,8 @@ def explain(error: BaseException) -> tuple[str, int]:
         ), 1
     if full := _store_failure(error):
         return full, 1
+    if lost := _unreadable(error):
+        return lost, 2
     if worker_lost(error):
         return (
             "Spark lost a task's worker process again and again (killed, perhaps for want of memory): what is staged is "
@@ -135,6 +137,23 @@ def _store_failure(error: BaseException) -> str | None:
             for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 if os.strerror(number) in said:
                     return f"{_written_to(causes)}: cannot be written: {storage.cause(OSError(number, said))}"
+    return None
+
+
+def _unreadable(error: BaseException) -> str | None:
+    """A data file that a table names and that is gone, or holds something else than was written."""
+    causes = java_causes(error)
+    for cause in causes:
+        if not cause.getClass().getSimpleName().startswith("Spark"):
+            continue
+        if str(cause.getCondition()).startswith("FAILED_READ_FILE") and (
+            path := cause.getMessageParameters().get("path")
+        ):
+            first = str(causes[-1].getMessage()).splitlines()[0][:200]
+            return (
+                f"{path.removeprefix('file:')}: expected a data file of a table, found none that can be read ({first}): put "
+                "it back from a copy of the lake, or RESTORE its table (Delta) to a version that did not have it"
+            )
     return None
 
 

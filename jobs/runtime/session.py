@@ -23,6 +23,7 @@ from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 from conf.sections import CONF, Spark
+from jobs.runtime import pulse
 from jobs.runtime.errors import SessionError
 from jobs.runtime.stop import heard
 from lake.lease import boot, start_ticks
@@ -71,6 +72,8 @@ def start(name: str, spark: Spark) -> SparkSession:
         if SparkContext._active_spark_context is None:
             gateway = None if submitted else launch(conf, log_file())
             SparkContext(conf=conf.setAppName(f"deepintuit {name}"), gateway=gateway)
+            if not submitted:
+                pulse.watch(SparkContext._jvm, abandon)
     session = SparkSession.builder.appName(f"deepintuit {name}").config(conf=conf).getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     for logger in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):  # JVM traces as JSON beside every exception

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from datetime import UTC, date, datetime
 from itertools import count
 
 import pyarrow as pa
 import pytest
 
-from lake.catalog import Lake, create_all
+from lake.catalog import Lake, create_all, require
 from lake.commit import append_once
 from lake.parquet import PartWriter
-from lake.table import arrow_schema
+from lake.table import LakeError, arrow_schema
 from schemas.tables import BY_NAME
 from schemas.views import VIEWS
 
@@ -145,6 +146,25 @@ def now(spark, tmp_path_factory):
         lake.registry.promote("t", pair(scorer, rule, day))
     lake.register_views()
     return {name: [row.asDict() for row in spark.table(name).collect()] for name in VIEWS}
+
+
+def test_a_lake_that_has_lost_a_table_is_told_and_no_empty_one_is_put_in_its_place(tmp_path):
+    root = str(tmp_path / "lake")
+    for made in (create_all, create_all, require):
+        made(root)
+    aside = shutil.move(tmp_path / "lake/tables/traces", tmp_path / "aside")
+    for made in (create_all, require):
+        with pytest.raises(LakeError, match=rf"has lost its tables traces: .* delete {root}/lake.json and run"):
+            made(root)
+    assert not (tmp_path / "lake/tables/traces").exists()
+    shutil.move(aside, tmp_path / "lake/tables/traces")
+    require(root)
+    (tmp_path / "lake/lake.json").unlink()
+    with pytest.raises(LakeError, match=r"expected a lake, found no lake\.json"):
+        require(root)
+    shutil.rmtree(tmp_path / "lake/tables/traces")
+    create_all(root)  # a lake whose making was cut short is made to its end
+    require(root)
 
 
 def pair(scorer: str, rule: str, day: int) -> dict:

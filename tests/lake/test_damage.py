@@ -37,6 +37,25 @@ def test_a_staged_file_cut_short_holds_its_wave_and_is_named(lake, cut_short):
     assert recovery.state(wave, SILENCE) == "held" and of_wave(lake, wave) == []
 
 
+def test_a_table_that_goes_away_gets_its_rows_once_it_is_back(lake, tmp_path, monkeypatch):
+    """Given a wave that was audited, when its table is moved away before it is published, then that is told, and no more."""
+    wave, publish, place = put_down(lake, good=4, broken=0), waves.publish, Path(table.path(SCORES, lake.root))
+
+    def without_it(*arguments):
+        place.rename(tmp_path / "aside")
+        return publish(*arguments)
+
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(table.LakeError, match="expected the table scores, found none"),
+    ):
+        patched.setattr(waves, "publish", without_it)
+        settle(lake, wave)
+    assert wave.manifest() is not None
+    (tmp_path / "aside").rename(place)
+    assert mended(lake) == (1, 0) and len(of_wave(lake, wave)) == 4
+
+
 def test_a_held_wave_keeps_its_own_table_closed_and_no_other(lake, cut_short):
     held = recover(lake, SILENCE).held
     lease = Lease(lake.root, "score-other-1", "score", SILENCE)

@@ -22,17 +22,21 @@ _QUERY = (
 )
 
 
+_MAIN = "import sys; from jobs.runtime import cli; sys.exit(cli.main(sys.argv[1:]))"
+
+
 class Command:
     """A running `deepintuit`, as a shell starts it: a group of processes with a Python driver and its JVM.
 
     folder: holds its lake and what it would put into the machine's temporary folder.
     """
 
-    def __init__(self, folder: Path, *words: str):
+    def __init__(self, folder: Path, *words: str, before: str = ""):
+        """before: Python that the process runs first."""
         self.lake, self._folder = Lake(folder / "lake"), folder
         create_all(str(self.lake.root))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.runtime.cli", *words, "--set", f"lake.root={self.lake.root}"],
+            [sys.executable, "-c", f"{before}\n{_MAIN}", *words, "--set", f"lake.root={self.lake.root}"],
             cwd=PROJECT,
             env={**os.environ, "TMPDIR": str(folder), "JAVA_TOOL_OPTIONS": f"-Djava.io.tmpdir={folder}"},
             stdout=subprocess.PIPE,
@@ -56,6 +60,10 @@ class Command:
     def kill_jvm(self) -> None:
         os.kill(self._jvm(), signal.SIGKILL)
 
+    def stop_jvm(self) -> None:
+        """It stands still, and is there."""
+        os.kill(self._jvm(), signal.SIGSTOP)
+
     def _jvm(self) -> int:
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):
@@ -77,11 +85,11 @@ class Command:
 
 @pytest.fixture
 def started(tmp_path):
-    """started(words) -> a Command; none of them outlives the test."""
+    """started(words, before) -> a Command; none of them outlives the test."""
     commands: list[Command] = []
 
-    def start(*words: str) -> Command:
-        commands.append(Command(tmp_path, *words))
+    def start(*words: str, before: str = "") -> Command:
+        commands.append(Command(tmp_path, *words, before=before))
         return commands[-1]
 
     yield start
@@ -91,7 +99,8 @@ def started(tmp_path):
 
 @pytest.fixture
 def asking(started):
-    """A Command inside a query."""
-    command = started("sql", _QUERY)
+    """A Command inside a query; it gives its JVM three seconds to answer."""
+    impatient = "from jobs.runtime import pulse; pulse.EVERY_S, pulse.SILENCE_S = 0.2, 3.0"
+    command = started("sql", _QUERY, before=impatient)
     command.wait_for("inside*.query")
     return command

@@ -119,7 +119,7 @@ def test_sql_prints_one_document_a_row(spark, tmp_path, capsys):
     words = ["sql", "SELECT 1 AS a UNION ALL SELECT 2 ORDER BY a;", "--json"]
     asked = [*words, "--conf", "conf/local.yaml", "--set", f"lake.root={tmp_path}", "--quiet"]
     assert cli.main(asked) == 2
-    assert "expected a lake, found no table files" in capsys.readouterr().err
+    assert "expected a lake, found no lake.json" in capsys.readouterr().err
     create_all(str(tmp_path))
     assert cli.main(asked) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [{"a": 1}, {"a": 2}]

@@ -139,6 +139,26 @@ def test_neither_is_a_query_that_fails_nor_an_error_of_our_own(spark):
     assert not worker_lost(EOFError("the end"))
 
 
+def emptied(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def cut(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, emptied, cut])
+def test_a_data_file_that_is_gone_or_damaged_is_named(spark, tmp_path, spoil):
+    folder = str(tmp_path / "table")
+    spark.range(3, numPartitions=1).write.format("delta").save(folder)
+    (file,) = Path(folder).glob("*.parquet")
+    rows = spark.read.format("delta").load(folder).where("id >= 0")
+    spoil(file)
+    said, code = explain(ran(rows.collect))
+    assert code == 2 and said.startswith(f"{file}: expected a data file of a table, found none that can be read (")
+    assert "\n" not in said and "RESTORE" in said
+
+
 # A process that goes away
 
 
@@ -148,6 +168,13 @@ JVM_GONE = "Spark's JVM is gone (killed, perhaps for want of memory): "
 def test_a_jvm_that_is_killed_in_a_query_is_one_line(asking):
     asking.kill_jvm()
     code, (line,) = asking.ended()
+    assert code == 1 and line.startswith(f"deepintuit: {JVM_GONE}")
+
+
+def test_a_jvm_that_stands_still_is_ended(asking):
+    asking.stop_jvm()
+    code, (warning, line) = asking.ended()
+    assert warning == "[spark] WARNING: the JVM has not answered for 3 s: it is ended"
     assert code == 1 and line.startswith(f"deepintuit: {JVM_GONE}")
 
 

@@ -48,7 +48,7 @@ def test_counts_add_up(tmp_path):
 
 
 def test_only_what_brings_files_in_makes_a_lake(tmp_path):
-    with pytest.raises(LakeError, match=r"expected a lake, found no table files; is lake.root right\?"):
+    with pytest.raises(LakeError, match=r"expected a lake, found no lake\.json; is lake.root right\?"):
         run_of(Lake(tmp_path / "mistyped")).__enter__()
     assert not (tmp_path / "mistyped").exists()
 
