@@ -151,6 +151,14 @@ def require(root: str) -> None:
     _check(root)
 
 
+def is_away(root: str) -> bool:
+    """Whether there is no lake where there was one: its disk was unmounted, its store does not answer."""
+    try:
+        return not storage.exists(storage.join(root, _MADE))
+    except storage.StoreError:
+        return True
+
+
 def _check(root: str) -> None:
     """A table that went away must not come back empty in silence: all that it held would be done again, or be forgotten."""
     with ThreadPoolExecutor(max_workers=4) as pool:

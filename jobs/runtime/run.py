@@ -82,17 +82,25 @@ class Run:
         if self._lease is None:
             return
         self._lease.close()
-        superseded = None
-        if isinstance(error, Exception) and not self._lease.held() and not isinstance(error, Superseded):
-            # Whatever it ran into: the files that it worked with were cleaned up after it.
-            superseded = Superseded.of(self.record.run_id)
-        self._end(superseded or error)
+        cause = self._cause(error) if isinstance(error, Exception) else error
+        self._end(cause)
         # A sealed wave outlives a run that failed after it: the next run publishes it.
         if not any(wave.manifest() for wave in staged_waves(self.lake.root, self.record.run_id)):
             with suppress(storage.StoreError):
                 recovery.remove_run(self.lake.root, self.record.run_id)
-        if superseded:
-            raise superseded from error
+        if cause is not None and cause is not error:
+            raise cause from error
+
+    def _cause(self, error: Exception) -> Exception:
+        """What stopped the run, whatever it ran into for it."""
+        if catalog.is_away(self.lake.root):
+            return storage.StoreError(
+                f"{self.lake.root}: the lake went away in the middle of the run: bring it back; what is staged is published "
+                "by the next run, the rest is pending again"
+            )
+        if self._lease is not None and not self._lease.held() and not isinstance(error, Superseded):
+            return Superseded.of(self.record.run_id)  # the files that it worked with were cleaned up after it
+        return error
 
     def _end(self, error: BaseException | None) -> None:
         """The run's last row."""

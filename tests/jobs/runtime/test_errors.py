@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,10 +18,11 @@ from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark import SparkContext
 from support import Lake
 
+from benchmarks import null_engine
 from conf.settings import SettingsError
 from jobs.runtime import cli, errors
 from jobs.runtime.errors import SessionError, UsageError, explain, summary, trace, worker_lost
-from lake import commit
+from lake import commit, waves
 from lake.catalog import create_all
 from lake.commit import Fenced
 from lake.parquet import PartWriter
@@ -379,3 +381,53 @@ def test_what_spark_could_not_write_is_named_too(spark, disk):
     assert str(error).count("\n") > 100  # of which this is left:
     assert explain(error) == (f"{disk.folder}/plan: cannot be written: {FULL}", 1)
     assert not worker_lost(error)  # no video's fault
+
+
+class Shelf:
+    """A folder that can be unmounted and mounted again, with all that is in it."""
+
+    def __init__(self, folder: Path):
+        self.place, self._behind = folder / "mnt", folder / "behind"
+        self.place.mkdir()
+        self._behind.mkdir()
+        self.put_back()
+
+    def put_back(self) -> None:
+        tried = subprocess.run(["mount", "--bind", str(self._behind), str(self.place)], capture_output=True, text=True)
+        if tried.returncode:
+            pytest.skip(f"this needs the right to mount a folder: {tried.stderr.strip()}")
+
+    def take_away(self) -> None:
+        subprocess.run(["umount", "--lazy", str(self.place)], check=True)
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    made = Shelf(tmp_path)
+    yield made
+    subprocess.run(["umount", "--lazy", str(made.place)], capture_output=True)
+
+
+def test_a_lake_that_goes_away_in_a_wave_is_one_line_and_the_next_run_goes_on(
+    spark, shelf, clip_factory, capsys, monkeypatch
+):
+    """Given a disk that is unmounted while a wave is settled, then nothing is written in its place, and nothing is lost."""
+    lake = Lake(shelf.place / "lake", f"engine.kind={null_engine.KIND}")
+    lake.job("ingest", source=str(clip_factory("test", 4)))
+    for k, step in enumerate(("audit_output", "publish", "record"), 1):
+        whole = getattr(waves, step)
+
+        def without_it(*arguments, whole=whole):
+            shelf.take_away()
+            return whole(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(waves, step, without_it)
+            settings = f"--set engine.kind={null_engine.KIND} --set rollout.n={k}"
+            code, line = failed(capsys, lake, "rollout", *settings.split())
+        assert code == 1 and line.startswith(f"{lake.root}: the lake went away in the middle of the run: bring it back")
+        assert list(shelf.place.iterdir()) == []
+        shelf.put_back()
+    assert lake.job("rollout", "rollout.n=3").counts["rollouts"] == 0
+    found = Counter((row["video_id"], row["rollout_index"]) for row in lake.rows("traces"))
+    assert set(found.values()) == {1} and len(found) == 4 * 3
