@@ -38,6 +38,8 @@ _ALWAYS = {
     # Small batches: the first video reaches its engine at once, and the engine streams across batches anyway.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "32",
     "spark.python.worker.reuse": "true",
+    # Where in Python a column was made is told with some errors, and costs several calls of the JVM for each column.
+    "spark.python.sql.dataFrameDebugging.enabled": "false",
     # A second copy of a task would run the model twice.
     "spark.speculation": "false",
     "spark.sql.parquet.compression.codec": "zstd",
