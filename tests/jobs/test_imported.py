@@ -339,7 +339,7 @@ def test_a_test_video_in_what_is_learned_from_is_refused(foreign, monkeypatch):
         return found
 
     monkeypatch.setattr(candidates, "given", and_then)
-    with pytest.raises(Doubted, match=r"1 split_is_known.*split is not one of calibrate; nothing was learned"):
+    with pytest.raises(Doubted, match=r"1 split_is_known.*split is not one of calibrate\); nothing was learned"):
         foreign.job("calibrate", traces=foreign.recipe)
 
 
