@@ -117,7 +117,10 @@ class Waves(Section):
     max_refused: float = Field(
         ge=0, le=1, description="a wave is held where surely a larger share of its rows breaks the contract"
     )
-    min_rows: int = Field(ge=1, description="videos of a wave below which its rates (schemas/rates.py) say nothing")
+    min_rows: int = Field(
+        ge=1,
+        description="videos below which a wave and the small ones before it have one rate (schemas/rates.py)",
+    )
     lease_seconds: float = Field(gt=0, description="silence after which another host's run counts as dead")
 
 

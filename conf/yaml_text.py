@@ -5,33 +5,42 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
+from yaml.nodes import MappingNode, Node, SequenceNode
 
 _MOST = 100_000  # values of a document, what it names again by an alias each time
+# What PyYAML raises for a date, a number or a tag of a form that it takes for one, and that is none.
+_NONE_OF_IT = (ValueError, AttributeError, IndexError, KeyError, TypeError)
 
 
 def parse(text: str) -> Any:
     """The values of a document, None for an empty one. Raises ValueError for what cannot be read, what is nested without an
     end or too deeply, and what would be larger than any settings are."""
     try:
-        value = yaml.safe_load(text)
-        count = _count(value, {})
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            # Before anything is made of it: merged keys grow while they are read.
+            if (count := _count(node, {})) > _MOST:
+                raise ValueError(f"expected at most {_MOST:,} values, found {count:,}, by aliases")
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:  # a date or a number of the form of one that is none
-        raise ValueError(" ".join(str(error).split())) from None
-    if count > _MOST:
-        raise ValueError(f"expected at most {_MOST:,} values, found {count:,}, by aliases")
-    return value
+    except (yaml.YAMLError, *_NONE_OF_IT) as error:
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
-def _count(value: Any, known: dict[int, int]) -> int:
+def _count(node: Node, known: dict[int, int]) -> int:
     """How many values there are. known: of what has been counted, 0 of what is being counted."""
-    if not isinstance(value, dict | list | set | tuple):
+    if not isinstance(node, (SequenceNode, MappingNode)):
         return 1
-    if id(value) not in known:
-        known[id(value)] = 0
-        inner = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_count(each, known) for each in inner)
-    elif not known[id(value)]:
+    if id(node) not in known:
+        known[id(node)] = 0
+        inner = [value for _, value in node.value] if isinstance(node, MappingNode) else node.value
+        known[id(node)] = 1 + sum(_count(each, known) for each in inner)
+    elif not known[id(node)]:
         raise ValueError("it holds itself")
-    return known[id(value)]
+    return known[id(node)]

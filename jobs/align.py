@@ -78,13 +78,12 @@ def taught(run: Run, recipe: Recipe | None) -> DataFrame:
     """
     mine = scope.of_split(run, "align")
     labels = run.lake.view("current_labels").where(F.col("task") == run.task)
-    asked = (
-        lessons(mine.within(run.lake.read(TRACES)), mine.videos, labels, recipe.id)
-        if recipe
-        else answers(mine.videos, training.of_task(run, labels), run.label_set.independent).withColumn(
-            "about", F.lit(NO_INPUT)
-        )
-    )
+    if recipe is None:
+        known = training.of_task(run, labels.join(mine.videos.select("video_id"), "video_id", "left_semi"))
+        asked = answers(mine.videos, known, run.label_set.independent).withColumn("about", F.lit(NO_INPUT))
+    else:
+        written = mine.within(run.lake.read(TRACES)).where(F.col("recipe_id") == recipe.id)
+        asked = lessons(training.of_task(run, written), mine.videos, labels, recipe.id)
     told = asked.join(labels.select("video_id", "labels"), "video_id", "left")
     shown = with_inputs(run, list(run.settings.rollout.texts.items()), told)
     # A model that taught had read the text of its time: where that is another one now, its trace is about something else.
@@ -117,11 +116,11 @@ def train(run: Run, arguments: argparse.Namespace, out: Path) -> None:
             if recipe
             else "align: no labelled video in the split align: ingest some with --split align"
         )
+    training.check_lessons(run, "align", found)
     began = time.monotonic()
     start = training.model_folder(run, "--start", arguments.start) if arguments.start else base(run, out, seed)
     run.record.add({"seconds_base": round(time.monotonic() - began)})
     training.check_start(run, start)
-    training.check_lessons(run, "align", found)
     training.check_disjoint(run, "align", found.ids(), start)
     began = time.monotonic()
     spec = TrainSpec(

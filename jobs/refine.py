@@ -81,9 +81,8 @@ def labelled(run: Run) -> DataFrame:
     """The labelled videos of the split refine: columns of lessons.COLUMNS, without a text to learn."""
     mine = scope.of_split(run, "refine")
     labels = run.lake.view("current_labels").where(F.col("task") == run.task)
-    ours = training.of_task(run, labels).select("video_id", "labels")
-    asked = mine.videos.select("video_id", "uri").join(ours, "video_id")
-    shown = with_inputs(run, list(run.settings.rollout.texts.items()), asked)
+    asked = mine.videos.select("video_id", "uri").join(labels.select("video_id", "labels"), "video_id")
+    shown = with_inputs(run, list(run.settings.rollout.texts.items()), training.of_task(run, asked))
     return shown.select(
         "video_id", "uri", F.col("input_text").alias("said"), F.lit(None).cast("string").alias("text"), "labels"
     )

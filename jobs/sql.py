@@ -21,8 +21,8 @@ from pyspark.sql import DataFrame
 from jobs.runtime import cli, session
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
-from jobs.runtime.terminal import harmless
 from lake import catalog
+from models.language.terminal import harmless
 
 IS_A_RUN = False
 TAKES_BUDGET = False

@@ -136,8 +136,7 @@ def create_all(root: str) -> None:
         return
     with ThreadPoolExecutor(max_workers=4) as pool:
         list(pool.map(lambda wanted: table.create(wanted, root), TABLES))
-    made = {"schema_version": table.SCHEMA_VERSION, "tables": [wanted.name for wanted in TABLES]}
-    storage.write(storage.join(root, _MADE), json.dumps(made, indent=1).encode())
+    storage.write(storage.join(root, _MADE), json.dumps({"schema_version": table.SCHEMA_VERSION}).encode())
 
 
 def require(root: str) -> None:
@@ -155,7 +154,7 @@ def is_away(root: str) -> bool:
     """Whether there is no lake where there was one: its disk was unmounted, its store does not answer."""
     try:
         return not storage.exists(storage.join(root, _MADE))
-    except storage.StoreError:
+    except (storage.StoreError, OSError):
         return True
 
 

@@ -6,6 +6,7 @@ the number of independent trials, as the rollouts of one video say much the same
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -51,14 +52,28 @@ NOTHING = Seen(0, 0, 0)
 
 @dataclass(frozen=True)
 class Past:
-    """What the published waves of one maker came to. newest: the last ones together; released: those among them that a gate
-    had stopped. first: those with which it began, or began again when such a one was released; None as long as that is among
-    the newest. few: the last ones together, as far as they were too small to be judged by themselves."""
+    """What the published waves of one maker came to. waves: each, the newest first. newest: the last ones together; first:
+    those with which it began, or began again when one was released that a gate had stopped; released: what such came to,
+    and what they were judged by. The value of either is None where they say too little."""
 
+    waves: tuple[Seen, ...] = ()
     newest: float | None = None
     first: float | None = None
     released: tuple[float, ...] = ()
-    few: Seen = NOTHING
+
+    @property
+    def known(self) -> list[float]:
+        return [value for value in (self.newest, self.first) if value is not None]
+
+    def with_the_last(self, own: Seen, enough: int) -> Seen:
+        """A wave, where it has too few trials with the last ones before it that have too few as well, until there are
+        enough; what larger ones came to is known."""
+        total = own
+        for wave in self.waves:
+            if total.trials >= enough:
+                break
+            total += wave if wave.trials < enough else NOTHING
+        return total
 
 
 def surely_more(part: int, whole: int, allowed: float) -> bool:
@@ -74,17 +89,16 @@ def surely_more(part: int, whole: int, allowed: float) -> bool:
 def results(root: str, wanted: Table, labels: LabelSet, staged: DataFrame, min_rows: int) -> list[dict[str, Any]]:
     """A row of the table quality for each rate of each maker in a wave of staged rows.
 
-    min_rows: videos that it takes to judge; a wave of fewer is judged together with those right before it.
+    min_rows: videos that it takes to judge; a wave of fewer is judged together with the last ones before it.
     """
     asked = wanted.rates(labels)
     if not asked.of_rows:
         return []
-    seen = _seen(staged, asked)
-    past = _past(root, wanted, {maker for maker, _ in seen}, min_rows)
+    seen = {key: of for key, of in _seen(staged, asked).items() if of.trials >= key[1].least}
+    rows = _rows_before(root, wanted, {maker for maker, _ in seen}) if seen else {}
     return [
-        _result(maker, rate, of, past.get((maker, rate.name), Past()), min_rows)
+        _result(maker, rate, of, _past_of(rows.get((maker, rate.name), []), rate, min_rows), min_rows)
         for (maker, rate), of in seen.items()
-        if of.whole
     ]
 
 
@@ -104,8 +118,8 @@ def _seen(staged: DataFrame, asked: Rates) -> dict[tuple[str, Rate | Mean], Seen
     }
 
 
-def _past(root: str, wanted: Table, makers: set[str], min_rows: int) -> dict[tuple[str, str], Past]:
-    """What the published waves of these makers came to, by (maker, rate)."""
+def _rows_before(root: str, wanted: Table, makers: set[str]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """What was noted of the published waves of these makers, the newest first, by (maker, rate)."""
     since = datetime.now(UTC) - _DAYS
     mine = (
         (pc.field("table") == wanted.name) & pc.field("about").isin(sorted(makers)) & (pc.field("checked_at") >= since)
@@ -121,101 +135,102 @@ def _past(root: str, wanted: Table, makers: set[str], min_rows: int) -> dict[tup
     for row in sorted(found, key=lambda row: row["checked_at"], reverse=True):
         if row["wave_id"] in published:
             by_key.setdefault((row["about"], row["check"]), []).append(row)
-    return {key: _told(rows, min_rows) for key, rows in by_key.items()}
+    return by_key
 
 
-def _told(rows: list[dict[str, Any]], min_rows: int) -> Past:
+def _past_of(rows: list[dict[str, Any]], rate: Rate | Mean, min_rows: int) -> Past:
     """rows: of one rate, the newest first."""
-    seen = [Seen(row["unexpected"], row["rows"], row["units"]) for row in rows]
-    stopped = [place for place, row in enumerate(rows) if not row["success"] and row["severity"] == "stop"]
-    lately = [place for place in stopped if place < _WAVES]
-    since = seen[: stopped[0] + 1] if stopped else seen
-    return Past(
-        newest=_enough(seen, min_rows),
-        first=None if lately else _enough(since[::-1], min_rows),
-        released=tuple(_judged(seen[place], _few(seen[place + 1 :], min_rows), min_rows).value for place in lately),
-        few=_few(seen, min_rows),
-    )
+    all_waves = [(Seen(row["unexpected"], row["rows"], row["units"]), row) for row in rows]
+    counted = [(seen, row) for seen, row in all_waves if seen.trials >= rate.least]
+    waves = tuple(seen for seen, _ in counted)
+    stopped = [n for n, (_, row) in enumerate(counted) if not row["success"] and row["severity"] == "stop"]
+    began = waves[: stopped[0] + 1] if stopped else waves
+    released: list[float] = []
+    for n in {*stopped[:1], *(n for n in stopped if n < _WAVES)}:
+        released += [waves[n].value, Past(waves[n + 1 :]).with_the_last(waves[n], min_rows).value]
+    return Past(waves, _together(waves, min_rows), _together(began[::-1], min_rows), tuple(sorted(released)))
 
 
-def _enough(seen: list[Seen], min_rows: int) -> float | None:
-    """The value of the first _WAVES waves, and of as many more as it takes to say anything; None where they do not."""
+def _together(waves: tuple[Seen, ...], min_rows: int) -> float | None:
+    """The value of the first _WAVES of them, and of as many more as it takes to say anything; None where they do not."""
     total = NOTHING
-    for count, one in enumerate(seen):
+    for count, wave in enumerate(waves):
         if count >= _WAVES and total.trials >= min_rows:
             break
-        total += one
+        total += wave
     return total.value if total.trials >= min_rows else None
 
 
-def _judged(own: Seen, few: Seen, min_rows: int) -> Seen:
-    """What a wave is judged by: its own rows, or where those say too little those of the small ones before it, too."""
-    return own if own.trials >= min_rows else own + few
-
-
-def _few(seen: list[Seen], min_rows: int) -> Seen:
-    """The first waves that are too small to be judged by themselves, together, as far as it takes."""
-    total = NOTHING
-    for one in seen:
-        if one.trials >= min_rows or total.trials >= min_rows:
-            break
-        total += one
-    return total
-
-
 def _result(maker: str, rate: Rate | Mean, own: Seen, past: Past, min_rows: int) -> dict[str, Any]:
-    judged = _judged(own, past.few, min_rows)
-    severity, expected = None, f"nothing yet of fewer than {min_rows} videos"
-    if judged.trials >= min_rows:
-        severity, expected = (
-            _mean(rate, own, judged, past) if isinstance(rate, Mean) else _share(rate, own, judged, past)
-        )
-    before = "" if past.newest is None else f" (before, {past.newest:.4g})"
+    found = _mean(rate, own, past, min_rows) if isinstance(rate, Mean) else _share(rate, own, past, min_rows)
+    judged = found.judged
+    before = [f"before, {past.newest:.4g}"] if past.newest is not None else []
+    before += [f"at first, {past.first:.4g}"] if past.first not in (None, past.newest) else []
     of_videos = f" of {judged.units:,} videos" if judged.units < judged.whole else ""
-    together = ", with the small waves before it" if judged is not own else ""
+    together = ", with the small waves before it" if judged != own else ""
     return {
         "check": rate.name,
         "about": maker,
-        "severity": severity or rate.severity,
-        "success": severity is None,
+        "severity": found.severity or rate.severity,
+        "success": found.severity is None,
         "unexpected": own.part,
         "rows": own.whole,
         "units": own.units,
-        "expected": f"{rate.message}: expected {expected}{before}, found {judged.value:.4g} "
-        f"({judged.part:,} / {judged.whole:,}{of_videos}{together})",
+        "expected": f"{rate.message}: expected {found.limits}{f' ({chr(59).join(before)})' if before else ''}, found "
+        f"{judged.value:.4g} ({judged.part:,} / {judged.whole:,}{of_videos}{together})",
     }
 
 
-def _share(rate: Rate, own: Seen, judged: Seen, past: Past) -> tuple[Severity | None, str]:
-    """What is to be done about a share, None where it is not surely beyond a limit; and the limits.
+@dataclass(frozen=True)
+class Verdict:
+    """severity: what is to be done, None for nothing; limits: in words; judged: by what."""
 
-    A small wave that is within them by itself does not answer for those before it.
-    """
-    known = [value for value in (past.newest, past.first) if value is not None]
-    # Whoever released waves beyond a limit has said that such are right.
-    accepted = max(past.released, default=0.0)
+    severity: Severity | None
+    limits: str
+    judged: Seen
+
+
+def _share(rate: Rate, own: Seen, past: Past, min_rows: int) -> Verdict:
+    """A wave that is within a limit by itself does not answer for those before it."""
+    accepted = max(past.released, default=0.0)  # whoever released it has said that such waves are right
     most = max(rate.most, accepted)
-    usual = max(rate.floor, min(known) + rate.rise, accepted) if known else 1.0
-    least = 0.0
-    if known and rate.both_ways:
-        least = min(max(max(known) - rate.rise, max(known) / _VANISHED), *known, *past.released)
-    trials, part = judged.trials, round(judged.value * judged.trials)
+    usual = max(rate.floor, min(past.known) + rate.rise, accepted) if past.known else 1.0
+    less, none = 0.0, 0.0
+    if past.known and rate.both_ways:
+        less = min(max(past.known) - rate.rise, *past.known, *past.released)
+        none = min(max(past.known) / _VANISHED, *past.known, *past.released)
+    high, low = min(most, usual), max(less, none)
+    limits = f"at most {high:.4g}" if low <= 0 else f"{low:.4g} to {high:.4g}"
+    of_each: list[tuple[float, bool, Severity]] = [
+        (most, True, rate.severity),
+        (none, False, rate.severity),
+        (usual, True, rate.of_past),
+        (less, False, rate.of_past),
+    ]
+    for limit, above, severity in of_each:
+        if judged := _beyond(limit, above, own, past, min_rows):
+            return Verdict(severity, limits, judged)
+    return Verdict(None, limits, past.with_the_last(own, min_rows))
 
-    def above(limit: float) -> bool:
-        return own.value > limit and surely_more(part, trials, limit)
 
-    told = f"at most {min(most, usual):.4g}" if least <= 0 else f"{least:.4g} to {min(most, usual):.4g}"
-    if above(most):
-        return rate.severity, told
-    below = own.value < least and surely_more(trials - part, trials, 1 - least)
-    return (rate.of_past if below or above(usual) else None), told
+def _beyond(limit: float, above: bool, own: Seen, past: Past, min_rows: int) -> Seen | None:
+    """What shows that a wave's share is surely above a limit, or below it; None where nothing does."""
+    allowed = limit if above else 1 - limit
+    if not 0 <= allowed < 1 or (own.value <= limit if above else own.value >= limit):
+        return None
+    # Fewer say nothing, even if all of them are beyond it.
+    enough = max(min_rows, math.ceil(math.log(_DOUBT) / math.log(allowed)) if allowed else 1)
+    judged = past.with_the_last(own, enough)
+    part = round(judged.value * judged.trials)
+    surely = surely_more(part if above else judged.trials - part, judged.trials, allowed)
+    return judged if judged.trials >= min_rows and surely else None
 
 
-def _mean(rate: Mean, own: Seen, judged: Seen, past: Past) -> tuple[Severity | None, str]:
-    known = [value for value in (past.newest, past.first) if value]
+def _mean(rate: Mean, own: Seen, past: Past, min_rows: int) -> Verdict:
+    judged, known = past.with_the_last(own, min_rows), [value for value in past.known if value]
     if not known:
-        return None, "anything, as nothing is known of before"
+        return Verdict(None, "anything, as nothing is known of before", judged)
     low = min(max(known) / rate.factor, *known, *past.released)
     high = max(min(known) * rate.factor, *known, *past.released)
-    usual = any(low <= seen.value <= high for seen in (own, judged))
-    return (None if usual else rate.severity), f"{low:.4g} to {high:.4g}"
+    usual = judged.trials < min_rows or any(low <= seen.value <= high for seen in (own, judged))
+    return Verdict(None if usual else rate.severity, f"{low:.4g} to {high:.4g}", judged)

@@ -92,10 +92,11 @@ def _roll_forward(lake: Lake, wave: Wave, found: Recovered) -> None:
             return
     except Superseded:  # two runs may recover the same wave at once: the other one was quicker
         return
-    except Held:
+    except Held as error:
         faults = wave.faults()
         if not faults:  # an expendable one, which is gone
             found.discarded += 1
+            found.warnings.append(str(error))
             return
     except Fenced:  # `maintain` has taken its files for nobody's
         wave.remove()
@@ -118,8 +119,21 @@ def _roll_forward(lake: Lake, wave: Wave, found: Recovered) -> None:
     _block(wave, held_message(wave, faults), found)
 
 
+def _is_expendable(wave: Wave) -> bool:
+    try:
+        manifest = wave.manifest()
+    except storage.Damaged:
+        return False
+    return manifest is not None and manifest.expendable
+
+
 def _block(wave: Wave, message: str, found: Recovered) -> None:
-    """Nothing may enter this wave's tables before it is settled."""
+    """Nothing may enter this wave's tables before it is settled; an expendable one goes, as nobody waits for it."""
+    if _is_expendable(wave):
+        wave.remove()
+        found.discarded += 1
+        found.warnings.append(f"{message}; nobody waits for it: it was dropped")
+        return
     found.warnings.append(message)
     try:
         manifest = wave.manifest()

@@ -29,13 +29,15 @@ how that was before.
 A model that answers nothing but one label breaks no row's contract. So there are rates of a wave as a whole: fixed limits,
 and limits by the past of who made the rows (the recipe, the scorer with its rule; the 20 newest published waves of 90 days).
 A share is beyond its limit where it surely is (99 %, videos being what is independent). A wave of fewer videos than
-`waves.min_rows` is judged together with the small ones right before it, and held only if it is itself beyond the limit. A
-wave that is beyond one is held like the above, or published with a warning. So that no drift is too slow to be seen, the
-past is also the first 20 waves of the 90 days. Who releases a wave that was held says that such are right: as long as it is
-among the 20, what is no further off is not held again, and later it is with this wave that the past begins.
+`waves.min_rows`, or than it takes to be sure of a limit near 1 (2,301 for 0.998), is judged together with the last ones
+before it that are as small, and held only if it is itself beyond the limit. A wave that is beyond one is held like the
+above, or published with a warning. So that no drift is too slow to be seen, the past is also the first 20 waves of the 90
+days. Who releases a wave that was held says that such are right: what is no further off is not held again, and it is with
+this wave that the past begins anew.
 
 What rates do not see: a drift that takes longer than 90 days, up to the fixed limits; a model of a new recipe that is wrong
-within the fixed limits from its first wave.
+within the fixed limits from its first wave; in waves of fewer than ten videos, whether they have one label alone. In tasks
+of independent labels a model that always names the same ones is a warning, and only where it did not before.
 
 What a row refers to is looked for by `deepintuit quality --references`.
 
@@ -90,9 +92,10 @@ def _rate(rate: Rate | Mean, modes: list[Mode]) -> str:
         limits = f"{1 / rate.factor:g} to {rate.factor:g} times its past"
     else:
         known = [f"{rate.most:g} at most"] if rate.most < 1 else []
-        less, vanished = ("more or less", ", nor a tenth of it") if rate.both_ways else ("more", "")
         warned = " (a warning)" if rate.of_past != rate.severity else ""
-        known += [f"{rate.rise:g} {less} than its past{vanished}{warned}"] if rate.rise < 1 else []
+        less = "more or less" if rate.both_ways else "more"
+        known += [f"{rate.rise:g} {less} than its past{warned}"] if rate.rise < 1 else []
+        known += ["a tenth of its past"] if rate.both_ways else []
         limits = "; ".join(known) + (f"; up to {rate.floor:g} always" if rate.floor else "")
     does = "the wave is held" if rate.severity == "stop" else "a warning"
     return f"| `{rate.name}`{_only(modes)} | {rate.message} | {limits} | {does} |"

@@ -19,7 +19,8 @@ class Rate:
 
     name: what good waves satisfy. most: the share that is not exceeded, unless somebody has released waves that did; rise:
     how far above its past share it may be; floor: the share up to which nothing is said. both_ways: whether it may not fall
-    so far either, nor to a tenth. severity, of_past: what exceeding `most`, and what being unlike the past, does.
+    so far either, nor to a tenth. severity: what exceeding `most`, or falling to a tenth, does; of_past: what being further
+    from the past than `rise` does. least: videos of a wave below which its share says nothing, not even beside others.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Rate:
     both_ways: bool = False
     severity: Severity = "stop"
     of_past: Severity = "stop"
+    least: int = 1
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Mean:
     among: str = "TRUE"
     factor: float = 2.0
     severity: Severity = "stop"
+    least: int = 1
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,9 @@ def share(
     floor: float = 0.0,
     both_ways: bool = False,
     severity: Severity = "stop",
+    of_past: Severity | None = None,
 ) -> Rate:
-    """Of the rows `among`, those that meet a condition; what exceeding either limit does is the same."""
+    """Of the rows `among`, those that meet a condition; of_past: as severity where it is not given."""
     counted = f"count_if(({among}) AND ({condition}))"
-    return Rate(
-        name, counted, f"count_if({among})", message, among, most, rise, floor, both_ways, severity, of_past=severity
-    )
+    whole = f"count_if({among})"
+    return Rate(name, counted, whole, message, among, most, rise, floor, both_ways, severity, of_past or severity)

@@ -80,6 +80,7 @@ def rates(labels: LabelSet) -> Rates:
         rise=0.2,
         floor=0.9,
         of_past="warn",  # one split may be balanced and a night not
+        least=10,  # of one answer alone any label is the most frequent one
     )
     any_label = share(
         "labels_are_named",
@@ -88,6 +89,7 @@ def rates(labels: LabelSet) -> Rates:
         _ANSWERED,
         rise=0.5,
         both_ways=True,
+        of_past="warn",
     )
     told = f"CASE WHEN {_ARGUED} THEN struct(video_id, input_digest, xxhash64(text)) END"
     return Rates(

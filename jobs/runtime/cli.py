@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobs.runtime.stop import on_ctrl_c
-from jobs.runtime.terminal import harmless
+from models.language.terminal import harmless
 
 if TYPE_CHECKING:
     from conf.sections import Settings

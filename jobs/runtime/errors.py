@@ -47,6 +47,7 @@ _WENT_AWAY = (StoreError, Superseded, Fenced, EnginesDie)
 # What Python says of a JVM that was killed: nobody is at the other end.
 _NOBODY_THERE = (Py4JNetworkError, ConnectionError, EOFError)
 _DIES_WITHIN_S = 2.0
+_DAMAGED = ("is not a Parquet file", "Checksum error")  # in what Java says of a file
 
 
 def explain(error: BaseException) -> tuple[str, int]:
@@ -66,8 +67,8 @@ def explain(error: BaseException) -> tuple[str, int]:
         ), 1
     if full := _store_failure(error):
         return full, 1
-    if lost := _unreadable(error):
-        return lost, 2
+    if found := _unreadable(error):
+        return found
     if worker_lost(error):
         return (
             "Spark lost a task's worker process again and again (killed, perhaps for want of memory): what is staged is "
@@ -140,20 +141,27 @@ def _store_failure(error: BaseException) -> str | None:
     return None
 
 
-def _unreadable(error: BaseException) -> str | None:
-    """A data file that a table names and that is gone, or holds something else than was written."""
+def _unreadable(error: BaseException) -> tuple[str, int] | None:
+    """A file that Spark could not read: gone or damaged, which somebody has to mend, or a store that does not give it."""
     causes = java_causes(error)
     for cause in causes:
         if not cause.getClass().getSimpleName().startswith("Spark"):
             continue
-        if str(cause.getCondition()).startswith("FAILED_READ_FILE") and (
-            path := cause.getMessageParameters().get("path")
-        ):
-            first = str(causes[-1].getMessage()).splitlines()[0][:200]
-            return (
-                f"{path.removeprefix('file:')}: expected a data file of a table, found none that can be read ({first}): put "
-                "it back from a copy of the lake, or RESTORE its table (Delta) to a version that did not have it"
+        condition, path = str(cause.getCondition()), cause.getMessageParameters().get("path")
+        if not condition.startswith("FAILED_READ_FILE") or not path:
+            continue
+        path, said = path.removeprefix("file:"), next(iter(str(causes[-1].getMessage()).splitlines()), "")[:200]
+        if condition.endswith("FILE_NOT_EXIST"):
+            remedy = (
+                "put it back from a copy of the lake, or RESTORE its table (Delta) to a version that did not have it"
             )
+            return f"{path}: expected a data file of a table, found none: {remedy}", 2
+        if any(sign in said for sign in _DAMAGED):
+            return (
+                f"{path}: expected a data file of a table, found a damaged one ({said}): put a whole copy in its place",
+                2,
+            )
+        return f"{path}: cannot be read: {said}", 1
     return None
 
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.runtime.terminal import harmless
 from lake.commit import note_once
 from lake.names import wave_id
+from models.language.terminal import harmless
 from schemas.runs import RUNS
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from conf.sections import Settings
 from jobs.runtime import session
 from jobs.runtime.budget import Budget
-from jobs.runtime.errors import explain
+from jobs.runtime.errors import Doubted, UsageError, explain
 from jobs.runtime.record import Record
 from lake import catalog, recovery, storage
 from lake.commit import append, note_once
@@ -83,20 +83,25 @@ class Run:
             return
         self._lease.close()
         cause = self._cause(error) if isinstance(error, Exception) else error
-        self._end(cause)
-        # A sealed wave outlives a run that failed after it: the next run publishes it.
-        if not any(wave.manifest() for wave in staged_waves(self.lake.root, self.record.run_id)):
-            with suppress(storage.StoreError):
+        try:
+            self._end(cause)
+        except Exception as late:  # a run that went well, up to here
+            raise self._cause(late) from late
+        with suppress(storage.StoreError):
+            # A sealed wave outlives a run that failed after it: the next run publishes it.
+            if not any(wave.manifest() for wave in staged_waves(self.lake.root, self.record.run_id)):
                 recovery.remove_run(self.lake.root, self.record.run_id)
         if cause is not None and cause is not error:
             raise cause from error
 
     def _cause(self, error: Exception) -> Exception:
         """What stopped the run, whatever it ran into for it."""
+        if isinstance(error, (Held, Doubted, UsageError)):
+            return error
         if catalog.is_away(self.lake.root):
             return storage.StoreError(
                 f"{self.lake.root}: the lake went away in the middle of the run: bring it back; what is staged is published "
-                "by the next run, the rest is pending again"
+                f"by the next run, the rest is pending again ({explain(error)[0].splitlines()[0][:200]})"
             )
         if self._lease is not None and not self._lease.held() and not isinstance(error, Superseded):
             return Superseded.of(self.record.run_id)  # the files that it worked with were cleaned up after it

@@ -74,8 +74,8 @@ def start(name: str, spark: Spark) -> SparkSession:
         if SparkContext._active_spark_context is None:
             gateway = None if submitted else launch(conf, log_file())
             SparkContext(conf=conf.setAppName(f"deepintuit {name}"), gateway=gateway)
-            if not submitted:
-                pulse.watch(SparkContext._jvm, abandon)
+            # Under spark-submit the JVM has started us: without us, this run's lease runs out.
+            pulse.watch(SparkContext._jvm, partial(os._exit, 1) if submitted else abandon)
     session = SparkSession.builder.appName(f"deepintuit {name}").config(conf=conf).getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     for logger in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):  # JVM traces as JSON beside every exception

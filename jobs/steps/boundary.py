@@ -15,7 +15,7 @@ from schemas.checks import Contract
 _NAMES = 5  # ids in a message
 
 
-def hold(run: Run, stage: str, rows: DataFrame, contract: Contract, key: tuple[str, ...]) -> DataFrame:
+def check(run: Run, stage: str, rows: DataFrame, contract: Contract, key: tuple[str, ...]) -> DataFrame:
     """The rows, in files, each with its video's split. Raises Doubted, with reasons and ids, where one is refused."""
     splits = run.lake.view("current_splits").where(F.col("task") == run.task).select("video_id", "split")
     path = run.path("checked")

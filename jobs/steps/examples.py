@@ -13,7 +13,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from scipy.sparse import csr_matrix
 
 from jobs.runtime.run import Run
-from jobs.steps.boundary import hold
+from jobs.steps import boundary
 from lake import parquet
 from models.calibration.crossfit import Examples
 from models.calibration.features import FeatureSpec
@@ -44,7 +44,7 @@ def labelled(traced: DataFrame, labels: DataFrame, shared: DataFrame, wanted: La
 
 def check(run: Run, rows: DataFrame, k: int) -> str:
     """Hold the rows of a file against their contract; returns the digest that names them. Raises Doubted."""
-    staged = hold(run, "calibrate", rows, examples.contract(run.label_set.independent, k), examples.KEY)
+    staged = boundary.check(run, "calibrate", rows, examples.contract(run.label_set.independent, k), examples.KEY)
     named = F.to_json(F.struct("video_id", "input_digest", "targets", "cluster", "traces"))
     hashes = sorted(row[0] for row in staged.select(F.sha2(named, 256)).collect())
     return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]

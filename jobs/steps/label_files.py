@@ -132,7 +132,7 @@ def _parts(value: Column) -> Column:
 def _check_text(path: str, table: DataFrame, columns: list[str]) -> None:
     odd = reduce(or_, [F.contains(cell(name), F.lit("\ufffd")) for name in columns])
     if row := table.where(odd).first():
-        raise UsageError(f"--labels {path}: expected UTF-8 text, found a row that is not: {row[columns[0]]}")
+        raise UsageError(f"--labels {path}: expected UTF-8 text, found a row that is not: {row[columns[0]]!r}")
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class _Words:
         counts = values.where(~F.col("value").isin(*words, *self.known)).groupBy("value").count()
         strange = counts.orderBy(F.desc("count")).limit(5).collect()
         if strange:
-            listed = ", ".join(f"'{row['value']}' ({row['count']} rows)" for row in strange)
+            listed = ", ".join(f"{row['value']!r} ({row['count']} rows)" for row in strange)
             raise UsageError(
                 f"{self.where}: expected a {self.kind} out of {', '.join(self.known)}, found {listed}; map it under "
                 f"{self.setting} or correct it there"

@@ -17,6 +17,7 @@ from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 from safetensors import SafetensorError, safe_open
 
+import schemas.lessons
 from conf.sections import Lora
 from jobs.runtime.errors import Doubted, UsageError
 from jobs.runtime.run import Run
@@ -30,11 +31,11 @@ from models.training.lora import LoraSpec
 from models.training.parquet_lessons import materialise
 from models.training.reading import missing
 from models.training.trainer import FACTS, Fact, ResumeError, TrainSpec, check_facts, finished
-from schemas.lessons import contract, key
 from schemas.table import Table
 from udfs.training import JOURNAL, CannotTrain, Training, attempt, failure, forget_failure, joined
 
 _NAMES = 5  # ids in a message
+_LESSONS = "lessons"
 BASE_JOURNAL = "base.jsonl"
 
 
@@ -92,7 +93,7 @@ def lessons(run: Run, folder: Path, rows: DataFrame) -> Lessons:
 
     Raises UsageError where the reader cannot be had, StoreError where what Spark wrote does not come back whole.
     """
-    reader, made, written = run.settings.training.reader, run.path("lessons"), Observation()
+    reader, made, written = run.settings.training.reader, run.path(_LESSONS), Observation()
     if lacking := missing(reader):
         raise UsageError(f"training.reader: {lacking}")
     ordered = rows.select(*COLUMNS.names).orderBy("video_id", "text", "said")
@@ -109,24 +110,31 @@ def lessons(run: Run, folder: Path, rows: DataFrame) -> Lessons:
 
 
 def of_task(run: Run, labels: DataFrame) -> DataFrame:
-    """Statements about videos without those of a label that the task has given up, and without those that took one back:
-    they teach nothing."""
-    return labels.where(F.size(F.array_except("labels", F.array(*map(F.lit, run.labels)))) == 0)
+    """Rows with `labels` but for those with one that the task has given up, which is told, and those without any: they teach
+    nothing."""
+    strange = F.array_except("labels", F.array(*map(F.lit, run.labels)))
+    given_up = labels.select(F.explode(strange).alias("label")).groupBy("label").count().orderBy("label").collect()
+    if given_up:
+        listed = ", ".join(f"{row['label']} ({row['count']:,} rows)" for row in given_up)
+        run.record.warn(f"labels that the task {run.task} does not have teach nothing: {listed}")
+    return labels.where(F.size(strange) == 0)
 
 
 def check_lessons(run: Run, stage: str, found: Lessons) -> None:
     """Hold what was read by `lessons` against its contract. Raises Doubted, with ids, where it is not what to learn from."""
-    told = stage == "align"
-    rows = run.lake.spark.read.parquet(run.path("lessons"))
-    boundary.hold(run, stage, rows, contract(stage, run.label_set, told), key(told))
+    written = stage == "align"
+    rows, asked = run.lake.spark.read.parquet(run.path(_LESSONS)), schemas.lessons
+    boundary.check(run, stage, rows, asked.contract(stage, run.label_set, written), asked.key(written))
     counts = found.by_label()
     run.record.add({f"lessons_{label}": counts.get(label, 0) for label in run.labels})
+    if sum(counts.values()) < len(found):  # what nobody has labelled may be anything
+        return
     if len(counts) == 1 and not run.label_set.independent and len(run.labels) > 1:
         raise Doubted(
             f"{stage}: expected lessons of several labels, found {next(iter(counts))} alone ({len(found):,}): there is "
             "nothing to tell it from"
         )
-    if counts and (lacking := [label for label in run.labels if not counts.get(label)]):
+    if lacking := [label for label in run.labels if not counts.get(label)]:
         run.record.warn(f"{stage}: no lesson of {', '.join(lacking)}")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from types import TracebackType
 
+from models.language.terminal import harmless
 from models.training.lessons import Lesson
 from models.video.cache import FrameCache
 from models.video.clip import Clip
@@ -69,7 +70,11 @@ class Clips:
                 )
             if lesson.video_id not in self._named:
                 self._named.add(lesson.video_id)
-                print(f"left out of the training: {lesson.uri}: {clip.reason}: {clip}", file=sys.stderr, flush=True)
+                print(
+                    harmless(f"left out of the training: {lesson.uri}: {clip.reason}: {clip}"),
+                    file=sys.stderr,
+                    flush=True,
+                )
 
     def __enter__(self) -> Clips:
         return self

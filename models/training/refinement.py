@@ -31,6 +31,7 @@ from models.engines.asking import seed_of
 from models.engines.promise import Classified, Completion, Engine, Request, RequestRefused, Sampling
 from models.language.prompts import begun, chat
 from models.language.rule import Rule
+from models.language.terminal import harmless
 from models.training import parallel
 from models.training.attempts import Attempts
 from models.training.batches import Batch, Sample, collate, completion_logprobs
@@ -213,7 +214,7 @@ class Refinement:
                 self._engine.submit(request, self._task.sampling, token_logprobs=True)
                 found[request.key] = {}
             except RequestRefused as error:  # it costs that video, as one that cannot be decoded does
-                print(f"left out of this round: {request.key}: {error}", file=sys.stderr, flush=True)
+                print(harmless(f"left out of this round: {request.key}: {error}"), file=sys.stderr, flush=True)
         # All at once, then to the end: what is computed together, and so the last digit, depends on no clock.
         for finished in self._watched(self._steps()):
             for done in finished:

@@ -17,8 +17,22 @@ VALUES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
 )
 KNOWN = st.sampled_from([f"{section}.{key}" for section, keys in SECTIONS.items() for key in keys] + list(SECTIONS))
+TAGS = [
+    "!!int ",
+    "!!float ",
+    "!!bool ",
+    "!!timestamp ",
+    "!!map ",
+    "!!seq ",
+    "!!null ",
+    "!!set ",
+    "!!omap ",
+    "!!pairs ",
+    "&x ",
+    "*x",
+]
 FRAGMENTS = st.sampled_from(
-    [*"{}[],:&*!|>-?#'\"%@` \n\t\0\x85", "---", "!!binary", "<<: ", "2020-13-45", "0x_", "1:99", "\ufeff", "a"]
+    [*"{}[],:&*!|>-?#'\"%@` \n\t\0\x85", "---", "!!binary", "<<: ", "2020-13-45", "0x_", "1:99", "\ufeff", "a", *TAGS]
 )
 
 
@@ -34,6 +48,11 @@ def settings_or_mistakes(tmp_path, data: bytes, *overrides: str) -> None:
 
 @given(st.lists(FRAGMENTS, max_size=12).map("".join))
 @example("lake: {root: 2020-13-45}")
+@example("!!timestamp x")
+@example("!!int ''")
+@example("!!float ''")
+@example("rollout: {n: !!bool x}")
+@example("!!omap x")
 @example("rollout: {n: 0x_}")
 @example("[" * 5000)
 @example("{" * 5000)
@@ -69,5 +88,7 @@ def test_any_flag(tmp_path, text):
 @pytest.mark.parametrize("times", [8, 30])
 def test_a_file_that_names_itself_again_and_again_is_no_bomb(tmp_path, times):
     """Each line holds the one above it ten times: read, it would be larger than any memory."""
-    lines = ["a0: &a0 [x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, times)]
-    settings_or_mistakes(tmp_path, ("\n".join(lines) + f"\nlake: {{root: *a{times - 1}}}\n").encode())
+    lists = ["a0: &a0 [x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, times)]
+    merged = ["a0: &a0 {x: 1}"] + [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, times)]
+    for lines in (lists, merged):
+        settings_or_mistakes(tmp_path, ("\n".join(lines) + f"\nlake: {{root: *a{times - 1}}}\n").encode())

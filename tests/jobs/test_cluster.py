@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -40,6 +41,22 @@ def lake(spark, clip_factory, tmp_path_factory):
     return made
 
 
+@pytest.fixture
+def start(lake):
+    """start(rollouts) -> the running job; nothing of it outlives the test."""
+    running: list[subprocess.Popen] = []
+
+    def begin(rollouts: int) -> subprocess.Popen:
+        running.append(started(lake, rollouts))
+        return running[-1]
+
+    yield begin
+    for run in running:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
+
+
 def started(lake: Lake, rollouts: int) -> subprocess.Popen:
     settings = [
         f"lake.root={lake.root}",
@@ -56,6 +73,7 @@ def started(lake: Lake, rollouts: int) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -67,6 +85,12 @@ def executors(run: subprocess.Popen) -> list[psutil.Process]:
     ]
 
 
+def is_there(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def videos_done(root: Path) -> int:
     return sum(progress.total(str(folder))["videos"] for folder in root.glob("staging/rollout-*/w*/progress"))
 
@@ -74,8 +98,8 @@ def videos_done(root: Path) -> int:
 @pytest.mark.parametrize(
     ("fault", "rollouts"), [(signal.SIGKILL, 2), (signal.SIGSTOP, 4)], ids=["killed", "stands still"]
 )
-def test_an_executor_that_is_lost_costs_no_row(lake, fault, rollouts):
-    run = started(lake, rollouts)
+def test_an_executor_that_is_lost_costs_no_row(lake, start, fault, rollouts):
+    run = start(rollouts)
     while videos_done(lake.root) < 2:
         assert run.poll() is None, run.communicate()
         time.sleep(0.1)
@@ -91,4 +115,4 @@ def test_an_executor_that_is_lost_costs_no_row(lake, fault, rollouts):
     found = Counter((row["video_id"], row["rollout_index"]) for row in lake.rows("traces"))
     assert set(found.values()) == {1} and len(found) == rollouts * VIDEOS
     assert {row["status"] for row in lake.rows("traces")} == {"ok"}
-    assert not [process for process in (two[0], *held) if process.is_running() and process.status() != "zombie"]
+    assert not [process for process in (two[0], *held) if is_there(process)]

@@ -56,6 +56,13 @@ def test_a_table_that_goes_away_gets_its_rows_once_it_is_back(lake, tmp_path, mo
     assert mended(lake) == (1, 0) and len(of_wave(lake, wave)) == 4
 
 
+def test_an_expendable_wave_that_was_cut_short_keeps_nothing_closed(lake, cut_short):
+    wave, _ = cut_short
+    wave.seal(replace(wave.manifest(), expendable=True))
+    found = recover(lake, SILENCE)
+    assert (found.held, found.discarded, wave.manifest()) == ({}, 1, None) and "it was dropped" in found.warnings[0]
+
+
 def test_a_held_wave_keeps_its_own_table_closed_and_no_other(lake, cut_short):
     held = recover(lake, SILENCE).held
     lease = Lease(lake.root, "score-other-1", "score", SILENCE)

@@ -194,7 +194,8 @@ def test_what_a_gate_stops_of_an_expendable_wave_waits_for_nobody(lake):
     """Given a shadow's wave whose run died before its audit, when the next run comes, then it is dropped, and told."""
     wave = put_down(lake, good=1, broken=9)
     wave.seal(replace(wave.manifest(), expendable=True))
-    assert mended(lake) == (0, 1)
+    found = recover(lake, SILENCE)
+    assert (found.settled, found.discarded, found.held) == (0, 1, {}) and "it was dropped" in found.warnings[0]
     assert of_wave(lake, wave) == [] and staging(lake) == []
     assert {row["success"] for row in of_wave(lake, wave, QUALITY)} == {True, False}
 

@@ -99,8 +99,17 @@ def started(tmp_path):
 
 @pytest.fixture
 def asking(started):
-    """A Command inside a query; it gives its JVM three seconds to answer."""
-    impatient = "from jobs.runtime import pulse; pulse.EVERY_S, pulse.SILENCE_S = 0.2, 3.0"
-    command = started("sql", _QUERY, before=impatient)
+    """A Command inside a query."""
+    return inside_a_query(started)
+
+
+def inside_a_query(started, before: str = "") -> Command:
+    command = started("sql", _QUERY, before=before)
     command.wait_for("inside*.query")
     return command
+
+
+@pytest.fixture
+def impatient(started):
+    """A Command inside a query that gives its JVM three seconds to answer."""
+    return inside_a_query(started, "from jobs.runtime import pulse; pulse.EVERY_S, pulse.SILENCE_S = 0.2, 3.0")

@@ -157,8 +157,31 @@ def test_a_data_file_that_is_gone_or_damaged_is_named(spark, tmp_path, spoil):
     rows = spark.read.format("delta").load(folder).where("id >= 0")
     spoil(file)
     said, code = explain(ran(rows.collect))
-    assert code == 2 and said.startswith(f"{file}: expected a data file of a table, found none that can be read (")
-    assert "\n" not in said and "RESTORE" in said
+    assert code == 2 and said.startswith(f"{file}: expected a data file of a table, found ") and "\n" not in said
+    assert ("RESTORE" in said) == (spoil is Path.unlink)
+
+
+def test_a_data_file_that_its_store_does_not_give_now_may_be_given_later(spark, tmp_path, monkeypatch):
+    """Nobody is told to restore a table for a store that was slow."""
+
+    class Slow:
+        def getClass(self):  # noqa: N802 - Java's names
+            return SimpleNamespace(
+                getSimpleName=lambda: "SparkException", getName=lambda: "org.apache.spark.SparkException"
+            )
+
+        def getCondition(self):  # noqa: N802
+            return "FAILED_READ_FILE.NO_HINT"
+
+        def getMessageParameters(self):  # noqa: N802
+            return {"path": "s3a://b/lake/tables/traces/x.parquet"}
+
+        def getMessage(self):  # noqa: N802
+            return "503 SlowDown\nat java"
+
+    monkeypatch.setattr(errors, "java_causes", lambda error: [Slow()])
+    told = explain(RuntimeError("pages of Java"))
+    assert told == ("s3a://b/lake/tables/traces/x.parquet: cannot be read: 503 SlowDown", 1)
 
 
 # A process that goes away
@@ -173,9 +196,9 @@ def test_a_jvm_that_is_killed_in_a_query_is_one_line(asking):
     assert code == 1 and line.startswith(f"deepintuit: {JVM_GONE}")
 
 
-def test_a_jvm_that_stands_still_is_ended(asking):
-    asking.stop_jvm()
-    code, (warning, line) = asking.ended()
+def test_a_jvm_that_stands_still_is_ended(impatient):
+    impatient.stop_jvm()
+    code, (warning, line) = impatient.ended()
     assert warning == "[spark] WARNING: the JVM has not answered for 3 s: it is ended"
     assert code == 1 and line.startswith(f"deepintuit: {JVM_GONE}")
 

@@ -9,7 +9,7 @@ from collections import Counter
 from datetime import datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as searches
 from hypothesis import strategies as st
 from support import Lake
@@ -99,6 +99,8 @@ CELLS = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(
 @given(
     st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=5), st.sampled_from(",;\t"), st.sampled_from(["\n", "\r\n"])
 )
+@example([("a", "x\ny")], ",", "\n")
+@example([("x\ny", "\ufffd")], ";", "\r\n")
 @searches(max_examples=30)
 def test_any_table_is_read_row_by_row_or_told_in_a_line(spark, tmp_path, rows, mark, end):
     """Given whatever a spreadsheet may hold, then each row is one statement, or one line says what is wrong with it."""
