@@ -43,6 +43,30 @@ def score_rows(wave: Wave, good: int, broken: int) -> list[dict]:
     ]
 
 
+def trace(video: int, index: int, **of) -> dict:
+    """A good one: each says something of its own, and what it is turns with the video."""
+    label = LABELS.slugs[video % 3]
+    own = {
+        "video_id": f"v{video:04}",
+        "task": TASK,
+        "recipe_id": "",
+        "input_digest": "0" * 16,
+        "rollout_index": index,
+        "attempt": 0,
+        "status": "ok",
+        "label": label,
+        "labels": [label],
+        "text": f"{video} {index}",
+        "observation": "a digit",
+        "think": "hm",
+        "logprob_sum": -1.0,
+        "tokens": 20,
+        "seed": 1,
+        "ingested_on": date(2026, 1, 2),
+    }
+    return own | of
+
+
 def frame(lake: Lake, table: Table, rows: list[dict]):
     values = [tuple(row.get(column.name) for column in table.columns) for row in rows]
     return lake.spark.createDataFrame(values, spark_schema(table)).drop("wave_id").coalesce(2)

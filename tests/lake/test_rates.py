@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pytest
-from sealed import LABELS, SILENCE, TASK, abandon, frame, of_wave
+from sealed import LABELS, SILENCE, TASK, abandon, frame, of_wave, trace
 
 from lake import rates, recovery
 from lake.rates import Past, Seen
@@ -23,30 +23,6 @@ from schemas.traces import TRACES
 
 VIDEOS_OF_A_WAVE, K = 60, 3
 INDEPENDENT = LabelSet(LABELS.slugs, "independent")
-
-
-def trace(video: int, index: int, **of) -> dict:
-    """A good one: each says something of its own, and what it is turns with the video."""
-    label = LABELS.slugs[video % 3]
-    own = {
-        "video_id": f"v{video:04}",
-        "task": TASK,
-        "recipe_id": "",
-        "input_digest": "0" * 16,
-        "rollout_index": index,
-        "attempt": 0,
-        "status": "ok",
-        "label": label,
-        "labels": [label],
-        "text": f"{video} {index}",
-        "observation": "a digit",
-        "think": "hm",
-        "logprob_sum": -1.0,
-        "tokens": 20,
-        "seed": 1,
-        "ingested_on": date(2026, 1, 2),
-    }
-    return own | of
 
 
 def failed(status: str) -> dict:
