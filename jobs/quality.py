@@ -3,7 +3,8 @@
     deepintuit quality --conf conf/local.yaml [--days 30] [--references] [--max-age HOURS] [--strict]
 
 With --strict the exit code is 3 where a check that refuses or stops failed in the newest wave that it was asked of, where a
-row refers to nothing, and where the newest video is older than --max-age.
+row refers to nothing, where the newest video is older than --max-age, and where ten times as many or as few videos came on
+the newest day as usually do.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from datetime import date
+from statistics import median
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -33,6 +36,8 @@ IS_A_RUN = False
 TAKES_BUDGET = False
 STAGES = (VIDEOS, TRACES, SCORES, DECISIONS)
 _MOST_NAMED = 3  # in a message; all are in the document
+_USUAL = 5  # days, fewer of which tell nothing of what usually comes
+_ODD = 10  # times as many, or as few
 
 
 def by_check(quality: DataFrame, days: int) -> DataFrame:
@@ -113,6 +118,27 @@ def ages(lake: Lake) -> dict[str, float | None]:
     return waves.agg(*last).select(*hours).collect()[0].asDict()
 
 
+def volumes(lake: Lake, days: int) -> dict[str, dict[str, Any] | None]:
+    """Rows that each stage published on the newest day on which it did, of these; usually: the median of the other days,
+    None of fewer than _USUAL. None where it published nothing."""
+    waves = lake.read(RUNS).where(
+        F.col("event").startswith("wave ") & (F.to_date("at") > F.date_sub(F.current_date(), days))
+    )
+    sums = [F.sum(F.col("counts")[f"{table.name}_landed"]).alias(table.name) for table in STAGES]
+    by_day = waves.groupBy(F.to_date("at").alias("day")).agg(*sums).orderBy("day").collect()
+    return {
+        table.name: _volume([(row["day"], row[table.name]) for row in by_day if row[table.name]]) for table in STAGES
+    }
+
+
+def _volume(by_day: list[tuple[date, int]]) -> dict[str, Any] | None:
+    if not by_day:
+        return None
+    *others, (day, rows) = by_day
+    usually = median([count for _, count in others]) if len(others) >= _USUAL else None
+    return {"day": day.isoformat(), "rows": rows, "usually": usually}
+
+
 def _named(row: Any) -> str:
     newest, what = row["newest"], f"{row['table']}.{row['check']}"
     if newest["severity"] == "refuse":
@@ -120,8 +146,15 @@ def _named(row: Any) -> str:
     return f"{what} of {row['about']}, wave {newest['wave_id']}: {newest['expected']}"
 
 
-def faults_of(failing: list[Any], orphans: list[dict[str, Any]], hours: float | None, max_age: int | None) -> list[str]:
-    """What is not as it should be: checks that fail, rows that refer to nothing, the age of the newest wave of videos."""
+def faults_of(
+    failing: list[Any],
+    orphans: list[dict[str, Any]],
+    hours: float | None,
+    max_age: int | None,
+    volume: dict[str, Any] | None,
+) -> list[str]:
+    """What is not as it should be: checks that fail, rows that refer to nothing, the age of the newest wave of videos, how
+    many came."""
     found = []
     if failing:
         named = "; ".join(map(_named, failing[:_MOST_NAMED]))
@@ -135,6 +168,11 @@ def faults_of(failing: list[Any], orphans: list[dict[str, Any]], hours: float | 
     if max_age is not None and (hours is None or hours > max_age):
         age = "none has ever come" if hours is None else f"the newest wave of them is {hours:.1f} hours old"
         found.append(f"expected videos of the last {max_age} hours, but {age}")
+    usually = volume and volume["usually"]
+    if volume and usually and not usually / _ODD < volume["rows"] < usually * _ODD:
+        found.append(
+            f"expected about {usually:,.0f} new videos, as on most days, found {volume['rows']:,} on {volume['day']}"
+        )
     return found
 
 
@@ -143,7 +181,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     rows = by_check(run.lake.read(QUALITY), arguments.days).collect()
     failing = [row for row in rows if not row["newest"]["success"]]
     orphans = lost(run.lake, arguments.days) if arguments.references else None
-    hours = ages(run.lake)
+    hours, landed = ages(run.lake), volumes(run.lake, arguments.days)
     document = {
         "lake": run.lake.root,
         "days": arguments.days,
@@ -151,11 +189,14 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
         "failing_now": [told(row) for row in failing],
         "failed_lately": [told(row) for row in rows if row["newest"]["success"] and row["waves_failed"]],
         "hours_since_a_wave": hours,
+        "landed": landed,
         "refer_to_nothing": orphans,
     }
     print(json.dumps(document, indent=2))
     grave = [row for row in failing if row["newest"]["severity"] != "warn"]
-    if arguments.strict and (faults := faults_of(grave, orphans or [], hours[VIDEOS.name], arguments.max_age)):
+    videos = VIDEOS.name
+    faults = faults_of(grave, orphans or [], hours[videos], arguments.max_age, landed[videos])
+    if arguments.strict and faults:
         raise Held(f"quality: {'; '.join(faults)}")
 
 

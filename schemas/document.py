@@ -39,7 +39,8 @@ What rates do not see: a drift that takes longer than 90 days, up to the fixed l
 within the fixed limits from its first wave; in waves of fewer than ten videos, whether they have one label alone. In tasks
 of independent labels a model that always names the same ones is a warning, and only where it did not before.
 
-What a row refers to is looked for by `deepintuit quality --references`.
+What a row refers to is looked for by `deepintuit quality --references`; how old the newest videos are, and whether ten times
+as few or as many came as on most days, are told by `deepintuit quality` as well (`--max-age`, `--strict`).
 
 Spark decides row by row what stands in the column `holds`; Great Expectations runs the same check over the wave, and a wave
 in which the two disagree is not published. `first` and `second` stand for the labels of the task.

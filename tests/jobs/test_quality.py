@@ -13,6 +13,7 @@ from lake import commit
 from lake.catalog import create_all
 from schemas.quality import QUALITY
 from schemas.recipes import RECIPES
+from schemas.runs import RUNS
 from schemas.scorers import SCORERS
 from schemas.scores import SCORES
 from schemas.traces import TRACES
@@ -112,6 +113,27 @@ def test_a_lake_where_nothing_arrives_is_told(checked, capsys):
     code, document, said = quality(checked, capsys, "--strict", "--max-age", "24")
     assert code == 3 and document["hours_since_a_wave"]["videos"] is None
     assert "expected videos of the last 24 hours, but none has ever come" in said
+
+
+def test_ten_times_as_few_videos_as_usual_are_told(spark, tmp_path, capsys):
+    """Given a week of a hundred videos a day, when eleven come, then that may be; when nine do, then a pipeline ends."""
+    lake = Lake(tmp_path / "lake")
+    create_all(str(lake.root))
+
+    def came(days_ago: int, videos: int) -> None:
+        at, name = datetime.now(UTC) - timedelta(days=days_ago), f"w{days_ago:05}-{videos}"
+        wave = {"run_id": "r", "event": f"wave {name}", "at": at, "counts": [("videos_landed", videos)]}
+        commit.note_once(RUNS, str(lake.root), [wave], name, "ingest-20260102T030405-abcdef.w00001")
+
+    for days_ago in range(2, 9):
+        came(days_ago, 100)
+    came(1, 11)
+    code, document, _ = quality(lake, capsys, "--strict")
+    assert code == 0 and (document["landed"]["videos"]["rows"], document["landed"]["videos"]["usually"]) == (11, 100)
+    assert document["landed"]["traces"] is None
+    came(0, 9)
+    code, _, said = quality(lake, capsys, "--strict")
+    assert code == 3 and "expected about 100 new videos, as on most days, found 9 on" in said
 
 
 def test_a_warning_ends_no_pipeline(spark, tmp_path, capsys):
