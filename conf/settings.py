@@ -33,6 +33,7 @@ def load(conf: str | None = None, overrides: list[str] | tuple[str, ...] = ()) -
     if "labels" in merged:
         where = origin.get("labels", "base.yaml")
         mistakes.append(f"{where}: unknown setting 'labels'; the labels of a task are in labels/<task>.yaml")
+    mistakes += _switches(merged, Settings, origin)
     site = None if conf is None else Path(conf).resolve().parent
     where = origin.get("task", "base.yaml")
     task, labels = _task(merged.get("task"), site, where, mistakes)
@@ -68,6 +69,19 @@ def _layers(
         except SettingsError as error:
             mistakes.append(str(error))
     return merged, origin, mistakes
+
+
+def _switches(values: dict[str, Any], model: type[BaseModel], origin: dict[str, str], prefix: str = "") -> list[str]:
+    """Switches in the place of numbers, which pydantic takes for 1 and 0."""
+    found = []
+    for name, field in model.model_fields.items():
+        value, inner = values.get(name), field.annotation
+        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, BaseModel):
+            found += _switches(value, inner, origin, f"{prefix}{name}.")
+        elif isinstance(value, bool) and inner in (int, float, int | None, float | None):
+            where = origin.get(f"{prefix}{name}", "base.yaml")
+            found.append(f"{where}: '{prefix}{name}': expected a number, found {value}")
+    return found
 
 
 def _contradictions(settings: Settings) -> list[str]:
@@ -120,8 +134,8 @@ def _parse(text: str) -> dict[str, Any]:
         raise SettingsError(f"{_flag(text)}: expected section.key=value, for example --set rollout.n=8")
     try:
         nested = parse(value)
-    except ValueError:
-        raise SettingsError(f"{_flag(text)}: the value is not readable as YAML") from None
+    except ValueError as error:
+        raise SettingsError(f"{_flag(text)}: the value is not readable as YAML: {error}") from None
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return nested
@@ -195,12 +209,17 @@ def _explain(error: Any, model: type[BaseModel], origin: dict[str, str], file: s
     where = next((origin[".".join(parts[:n])] for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in origin), file)
     if error["type"] == "extra_forbidden":
         valid = _keys_at(model, parts[:-1])
-        near = difflib.get_close_matches(parts[-1], valid, n=1, cutoff=0.0)
-        prefix = ".".join(parts[:-1])
-        hint = f"{prefix}.{near[0]}" if prefix and near else (near[0] if near else "")
-        return f"{where}: unknown setting {key!r}; the nearest valid one is '{hint}'"
+        near = difflib.get_close_matches(parts[-1].lower(), valid, n=1, cutoff=0.5)
+        listed = ", ".join(".".join([*parts[:-1], name]) for name in near or valid)
+        told = f"the nearest valid one is '{listed}'" if near else f"there are {listed}"
+        return f"{where}: unknown setting {key!r}; {told}"
     if error["type"] in ("model_type", "model_attributes_type"):
         return f"{where}: {key!r} is a section: expected {key}.<setting>, found {_shown(repr(error['input']))}"
+    if isinstance(error["input"], bool) and error["type"] == "string_type":
+        found = error["input"]
+        return (
+            f"{where}: {key!r}: expected text, found {found!r}: YAML takes yes, no, on and off for switches, quote them"
+        )
     message = error["msg"][0].lower() + error["msg"][1:]
     return f"{where}: {key!r}: {message}, found {_shown(repr(error['input']))}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
-from yaml.nodes import MappingNode, Node, SequenceNode
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 _MOST = 100_000  # values of a document, what it names again by an alias each time
 # What PyYAML raises for a date, a number or a tag of a form that it takes for one, and that is none.
@@ -30,7 +30,18 @@ def parse(text: str) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except (yaml.YAMLError, *_NONE_OF_IT) as error:
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+        said = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
+        raise ValueError(said or type(error).__name__) from None
+
+
+def _check_keys(node: MappingNode) -> None:
+    """Raises ValueError for a key that is there twice: YAML would take the last one, and drop the other in silence."""
+    seen: set[str] = set()
+    for key, _ in node.value:
+        name = f"{key.tag} {key.value}"
+        if isinstance(key, ScalarNode) and name in seen:
+            raise ValueError(f"the key {key.value!r} is there twice, again in line {key.start_mark.line + 1}")
+        seen.add(name)
 
 
 def _count(node: Node, known: dict[int, int]) -> int:
@@ -39,6 +50,8 @@ def _count(node: Node, known: dict[int, int]) -> int:
         return 1
     if id(node) not in known:
         known[id(node)] = 0
+        if isinstance(node, MappingNode):
+            _check_keys(node)
         inner = [value for _, value in node.value] if isinstance(node, MappingNode) else node.value
         known[id(node)] = 1 + sum(_count(each, known) for each in inner)
     elif not known[id(node)]:

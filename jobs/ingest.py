@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 from pyspark.sql import DataFrame
@@ -23,6 +24,7 @@ from jobs.runtime.run import Run
 from jobs.steps import label_files, text_files
 from jobs.steps.files import list_files, read_files
 from jobs.steps.naming import match
+from lake.commit import Landed
 from lake.staging import Wave
 from lake.waves import Settled, Work
 from lake.write import stage
@@ -61,6 +63,10 @@ def read_labels(run: Run, path: str, statements: DataFrame) -> None:
             run.record.say(f"{more} of its rows name a video again: what they say of it is united")
 
 
+def _told(landed: Landed, refused: int) -> str:
+    return f"{landed.rows} new, {landed.known} known, {refused} refused"
+
+
 def _say(run: Run, name: str, settled: Settled) -> None:
     """What became of the rows of a labels file."""
     labels, splits = settled.landed[LABELS.name], settled.landed[SPLITS.name]
@@ -75,11 +81,13 @@ def _say(run: Run, name: str, settled: Settled) -> None:
         "splits_new": splits.rows,
         "split_leakage": settled.reasons[SPLITS.name].get("split_leakage", 0),
     }
-    reasons = {reason: count for table in settled.reasons.values() for reason, count in table.items()}
+    reasons = Counter[str]()
+    for of_table in settled.reasons.values():
+        reasons.update(of_table)
     run.record.add(counts | {f"refused_{reason}": count for reason, count in reasons.items()})
     run.record.say(
-        f"{name}: {counts['label_rows']} rows, {counts['labels_new']} labels and {counts['splits_new']} splits new, "
-        f"{sum(reasons.values())} rows refused"
+        f"{name}: {counts['label_rows']} rows: {_told(labels, settled.refused(LABELS))}; splits: "
+        f"{_told(splits, settled.refused(SPLITS))}"
     )
     if labels.rows and not splits.rows + splits.known + settled.refused(SPLITS):
         run.record.say(

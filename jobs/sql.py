@@ -25,6 +25,7 @@ from lake import catalog
 from models.language.terminal import harmless
 
 IS_A_RUN = False
+_WIDEST = 300  # characters of a cell; --json has all of them
 TAKES_BUDGET = False
 
 
@@ -60,7 +61,7 @@ def ask(run: Run, query: str) -> DataFrame:
 def show(answer: DataFrame, rows: int, as_json: bool) -> None:
     if not as_json:
         with io.StringIO() as table, redirect_stdout(table):
-            answer.show(rows, truncate=False)
+            answer.show(rows, truncate=_WIDEST)
             shown = table.getvalue()
         print(harmless(shown), end="")
         return

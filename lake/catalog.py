@@ -129,9 +129,9 @@ class Lake:
 def create_all(root: str) -> None:
     """Make the tables of a new lake; one that was made has to have them all still.
 
-    Raises LakeError where it lacks one, or has one of another schema version.
+    Raises LakeError where it lacks one, or is of another schema version.
     """
-    if storage.exists(storage.join(root, _MADE)):
+    if _made_by(root) is not None:
         _check(root)
         return
     with ThreadPoolExecutor(max_workers=4) as pool:
@@ -141,13 +141,29 @@ def create_all(root: str) -> None:
 
 def require(root: str) -> None:
     """For jobs that do not make a lake. Raises LakeError where there is none, as well."""
-    if not storage.exists(storage.join(root, _MADE)):
+    if _made_by(root) is None:
         if table.exists(TABLES[0], root):
             table.check_version(TABLES[0], root)
+            raise table.LakeError(
+                f"{root}: expected {_MADE} beside the tables, found none: `deepintuit ingest` writes it, and keeps what is "
+                "there"
+            )
         raise table.LakeError(
             f"{root}: expected a lake, found no {_MADE}; is lake.root right? `deepintuit ingest` makes one"
         )
     _check(root)
+
+
+def _made_by(root: str) -> str | None:
+    """The schema version of a lake that was made to its end; None where there is none."""
+    uri = storage.join(root, _MADE)
+    try:
+        found = storage.read_json(uri)
+    except FileNotFoundError:
+        return None
+    except storage.Damaged as error:
+        raise storage.Damaged(f"{error}: delete it, and `deepintuit ingest` writes it anew") from None
+    return str(found.get("schema_version")) if isinstance(found, dict) else ""
 
 
 def is_away(root: str) -> bool:
@@ -164,7 +180,11 @@ def _check(root: str) -> None:
         there = list(pool.map(lambda wanted: table.exists(wanted, root), TABLES))
         if lost := [wanted.name for wanted, is_there in zip(TABLES, there, strict=True) if not is_there]:
             raise table.LakeError(
-                f"{root}: this lake has lost its tables {', '.join(lost)}: put back what was in tables/ there. To begin "
-                f"them anew, empty, delete {storage.join(root, _MADE)} and run `deepintuit ingest`"
+                f"{root}: this lake has lost its tables {', '.join(lost)}: put back {_folders(root, lost)} from a copy. "
+                f"Only to begin them anew, empty, delete {storage.join(root, _MADE)} and run `deepintuit ingest`"
             )
         list(pool.map(lambda wanted: table.check_version(wanted, root), TABLES))
+
+
+def _folders(root: str, names: list[str]) -> str:
+    return ", ".join(storage.join(root, "tables", name) for name in names)

@@ -47,7 +47,8 @@ _WENT_AWAY = (StoreError, Superseded, Fenced, EnginesDie)
 # What Python says of a JVM that was killed: nobody is at the other end.
 _NOBODY_THERE = (Py4JNetworkError, ConnectionError, EOFError)
 _DIES_WITHIN_S = 2.0
-_DAMAGED = ("is not a Parquet file", "Checksum error")  # in what Java says of a file
+# In what Java says of a file.
+_DAMAGED = ("not a Parquet file", "Checksum error", "footer is too large", "can not read class org.apache.parquet")
 
 
 def explain(error: BaseException) -> tuple[str, int]:
@@ -150,7 +151,8 @@ def _unreadable(error: BaseException) -> tuple[str, int] | None:
         condition, path = str(cause.getCondition()), cause.getMessageParameters().get("path")
         if not condition.startswith("FAILED_READ_FILE") or not path:
             continue
-        path, said = path.removeprefix("file:"), next(iter(str(causes[-1].getMessage()).splitlines()), "")[:200]
+        said = next(iter(str(causes[-1].getMessage()).splitlines()), "").replace(f"{path} ", "it ")[:200]
+        path = path.removeprefix("file:")
         if condition.endswith("FILE_NOT_EXIST"):
             remedy = (
                 "put it back from a copy of the lake, or RESTORE its table (Delta) to a version that did not have it"

@@ -46,18 +46,25 @@ def named_videos(files: DataFrame, source: str, names: DataFrame) -> DataFrame:
 def match(statements: DataFrame, files: DataFrame, source: str) -> DataFrame:
     """Adds video_id: the video whose file has that name, or an 'ext:' id until it arrives.
 
-    Adds refused_key, refused_reason, refused_message: a name that several different videos share is refused.
+    Adds refused_key, refused_reason, refused_message: a row without a name is refused, and a name that several different
+    videos share.
     """
     ext = F.concat(F.lit("ext:"), F.sha2(F.concat(F.lit(source + "\n"), F.col("external_id")), 256))
     ambiguous = F.coalesce(F.col("videos"), F.lit(0)) > 1
+    nameless = F.coalesce(F.col("external_id"), F.lit("")) == ""
     return (
         statements.join(named_videos(files, source, statements), "external_id", "left")
         .withColumn("video_id", F.coalesce("known_id", ext))
         .withColumn("refused_key", F.concat_ws("/", F.col("source"), F.col("external_id"), F.col("row")))
-        .withColumn("refused_reason", F.when(ambiguous, F.lit("ambiguous_name")))
+        .withColumn(
+            "refused_reason",
+            F.when(nameless, F.lit("name_missing")).when(ambiguous, F.lit("ambiguous_name")),
+        )
         .withColumn(
             "refused_message",
             F.when(
+                nameless, F.format_string("row %d of %s names no video: its cell is empty", F.col("row") + 1, "source")
+            ).when(
                 ambiguous,
                 F.format_string(
                     "%d different videos are called '%s', for example %s: name the folder, too, or the extension",

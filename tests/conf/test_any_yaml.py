@@ -85,6 +85,25 @@ def test_any_flag(tmp_path, text):
     settings_or_mistakes(tmp_path, b"", text)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lake: {root: a}\nrollout: {n: 2}\nlake: {root: b}\n", "the key 'lake' is there twice, again in line 3"),
+        ("decide: {threshold: yes}\n", "'decide.threshold': expected a number, found True"),
+        ("ingest: {labels: {values: {a: no}}}\n", "expected text, found False: YAML takes yes, no, on and off"),
+        ("rollout: {N: 2}\n", "unknown setting 'rollout.N'; the nearest valid one is 'rollout.n'"),
+        ("qqq: 1\n", "unknown setting 'qqq'; there are "),
+        ("rollout:\n\tn: 4\n", "found character '\\t' that cannot start any token in line 2"),
+    ],
+)
+def test_what_yaml_would_take_in_silence_is_told(tmp_path, text, said):
+    conf = tmp_path / "site.yaml"
+    conf.write_text(text)
+    with pytest.raises(SettingsError) as told:
+        load(str(conf))
+    assert said in str(told.value)
+
+
 @pytest.mark.parametrize("times", [8, 30])
 def test_a_file_that_names_itself_again_and_again_is_no_bomb(tmp_path, times):
     """Each line holds the one above it ten times: read, it would be larger than any memory."""

@@ -78,11 +78,13 @@ def started(lake: Lake, rollouts: int) -> subprocess.Popen:
 
 
 def executors(run: subprocess.Popen) -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.Process(run.pid).children(recursive=True)
-        if any("CoarseGrainedExecutorBackend" in word for word in process.cmdline()[:200]) and "java" in process.name()
-    ]
+    return [process for process in psutil.Process(run.pid).children(recursive=True) if is_executor(process)]
+
+
+def is_executor(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):  # one that has just ended
+        return process.name() == "java" and any("CoarseGrainedExecutorBackend" in word for word in process.cmdline())
+    return False
 
 
 def is_there(process: psutil.Process) -> bool:

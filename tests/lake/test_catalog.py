@@ -13,6 +13,7 @@ import pytest
 from lake.catalog import Lake, create_all, require
 from lake.commit import append_once
 from lake.parquet import PartWriter
+from lake.storage import Damaged
 from lake.table import LakeError, arrow_schema
 from schemas.tables import BY_NAME
 from schemas.views import VIEWS
@@ -154,13 +155,18 @@ def test_a_lake_that_has_lost_a_table_is_told_and_no_empty_one_is_put_in_its_pla
         made(root)
     aside = shutil.move(tmp_path / "lake/tables/traces", tmp_path / "aside")
     for made in (create_all, require):
-        with pytest.raises(LakeError, match=rf"has lost its tables traces: .* delete {root}/lake.json and run"):
+        with pytest.raises(
+            LakeError, match=rf"has lost its tables traces: put back {root}/tables/traces .* delete {root}/lake.json"
+        ):
             made(root)
     assert not (tmp_path / "lake/tables/traces").exists()
     shutil.move(aside, tmp_path / "lake/tables/traces")
     require(root)
+    (tmp_path / "lake/lake.json").write_text("")
+    with pytest.raises(Damaged, match=r"lake\.json: expected a JSON document, found 0 bytes .*: delete it"):
+        require(root)
     (tmp_path / "lake/lake.json").unlink()
-    with pytest.raises(LakeError, match=r"expected a lake, found no lake\.json"):
+    with pytest.raises(LakeError, match=r"expected lake\.json beside the tables, found none: .* keeps what is there"):
         require(root)
     shutil.rmtree(tmp_path / "lake/tables/traces")
     create_all(root)  # a lake whose making was cut short is made to its end

@@ -61,12 +61,25 @@ def published(spark, tmp_path, table: Table, rows, labels: LabelSet = SLUGS) -> 
         ("file,label,split\na,rising,train\n", r"expected a split out of align, .*found 'train' \(1 rows\)"),
         ("name,label\na,rising\n", r"expected a column 'file', found 'name', 'label'; set ingest.labels.id"),
         ("name,what\na,rising\n", r"expected a column 'file' and 'label'"),
+        ('file,label\na,rising\nb,"rising\nc,rising\n', r"found one in line 3 that is not: close it, or double it"),
+        ("file,label,label\na,rising,mixed\n", r"expected the column 'label' once, found it several times"),
         ("\ufefffile|label\r\na|rising\r\n", r"expected columns separated by commas, found '\|': save it as CSV"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_with_what_to_do(spark, tmp_path, text, said):
     with pytest.raises(UsageError, match=said):
         read(spark, tmp_path, text)
+
+
+def test_utf_16_is_named(spark, tmp_path):
+    (tmp_path / "labels.csv").write_bytes("file,label\na,rising\n".encode("utf-16"))
+    with pytest.raises(UsageError, match="found UTF-16: save it as CSV UTF-8"):
+        read_statements(spark, str(tmp_path / "labels.csv"), load().ingest, SLUGS, None)
+
+
+def test_quotes_that_open_nothing_are_signs_of_the_text(spark, tmp_path):
+    text = 'file,label\n5" disk,rising\n"a ""b"" c\nd",rising\n"x""",mixed\n'
+    assert [row["label"] for row in read(spark, tmp_path, text).collect()] == ["rising", "rising", "mixed"]
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
@@ -352,7 +365,7 @@ def test_rows_of_independent_labels_are_united_and_none_stands_alone(spark, tmp_
             ("torn", "label_contradicted"): 2,
             ("cell", "label_contradicted"): 1,
             ("ambiguous", "ambiguous_name"): 1,
-            ("None", "video_id_is_given"): 1,
+            ("None", "name_missing"): 1,
             ("rows", "key_twice"): 1,  # it is claimed for another stage, too
             ("empty", "label_missing"): 1,  # an empty cell says nothing, and never that no label applies
             ("again", "label_missing"): 1,
