@@ -202,6 +202,7 @@ def filled(spark, tmp_path_factory):
     names = [f"v{number}" for number in range(6)]
     recipe = recipes.of_settings(lake.settings())
     about = {"task": "handwriting", "source": "s", "observed_at": NOW}
+    sure = {"rising": 0.98, "falling": 0.01, "mixed": 0.01}
     land(
         lake,
         **videos(names),
@@ -211,7 +212,7 @@ def filled(spark, tmp_path_factory):
             | {"assigned_at": NOW}
             for number, name in enumerate(names)
         ],
-        traces=[trace("v0", "handwriting", recipe.id, index, {"rising": 1.0}, **right) for index in range(3)],
+        traces=[trace("v0", "handwriting", recipe.id, index, sure, **right) for index in range(3)],
     )
     lake.recipe = recipe
     return lake
