@@ -44,15 +44,15 @@ from udfs.training import align
 TAKES_BUDGET = False
 
 
-def lessons(traces: DataFrame, videos: DataFrame, labels: DataFrame, recipe_id: str) -> DataFrame:
+def lessons(traces: DataFrame, videos: DataFrame, labels: DataFrame) -> DataFrame:
     """What is taught: video_id, uri, about, text of well-formed teacher traces whose answer is the video's own.
 
     `teach` has seen to that already; a label may have been corrected since. Of videos without a label it kept what several
-    traces agree on. videos: those of the split; labels: of the task; about: the digest of the text that the trace is about.
+    traces agree on. traces: of one recipe; videos: those of the split; labels: of the task; about: the digest of the text
+    that the trace is about.
     """
-    good = (F.col("recipe_id") == recipe_id) & (F.col("status") == "ok") & F.col("well_formed")
     return (
-        traces.where(good)
+        traces.where((F.col("status") == "ok") & F.col("well_formed"))
         .join(videos.select("video_id", "uri"), "video_id")
         .join(labels.select("video_id", F.col("labels").alias("truth")), "video_id", "left")
         .where("truth IS NULL OR labels = truth")
@@ -83,7 +83,7 @@ def taught(run: Run, recipe: Recipe | None) -> DataFrame:
         asked = answers(mine.videos, known, run.label_set.independent).withColumn("about", F.lit(NO_INPUT))
     else:
         written = mine.within(run.lake.read(TRACES)).where(F.col("recipe_id") == recipe.id)
-        asked = lessons(training.of_task(run, written), mine.videos, labels, recipe.id)
+        asked = lessons(training.of_task(run, written), mine.videos, labels)
     told = asked.join(labels.select("video_id", "labels"), "video_id", "left")
     shown = with_inputs(run, list(run.settings.rollout.texts.items()), told)
     # A model that taught had read the text of its time: where that is another one now, its trace is about something else.

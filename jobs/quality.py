@@ -194,8 +194,7 @@ def run(run: Run, arguments: argparse.Namespace) -> None:
     }
     print(json.dumps(document, indent=2))
     grave = [row for row in failing if row["newest"]["severity"] != "warn"]
-    videos = VIDEOS.name
-    faults = faults_of(grave, orphans or [], hours[videos], arguments.max_age, landed[videos])
+    faults = faults_of(grave, orphans or [], hours[VIDEOS.name], arguments.max_age, landed[VIDEOS.name])
     if arguments.strict and faults:
         raise Held(f"quality: {'; '.join(faults)}")
 

@@ -25,8 +25,8 @@ from lake import catalog
 from models.language.terminal import harmless
 
 IS_A_RUN = False
-_WIDEST = 300  # characters of a cell; --json has all of them
 TAKES_BUDGET = False
+_WIDEST = 300  # characters of a cell; --json has all of them
 
 
 def run(run: Run, arguments: argparse.Namespace) -> None:
@@ -72,7 +72,7 @@ def show(answer: DataFrame, rows: int, as_json: bool) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", help="one SELECT in Spark SQL")
     parser.add_argument("--rows", type=cli.positive, default=50, metavar="N", help="rows to print")
-    parser.add_argument("--json", action="store_true", help="one JSON document a row")
+    parser.add_argument("--json", action="store_true", help="one JSON document a row, with whole cells")
 
 
 def main() -> int:

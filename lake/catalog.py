@@ -131,8 +131,8 @@ def create_all(root: str) -> None:
 
     Raises LakeError where it lacks one, or is of another schema version.
     """
-    if _made_by(root) is not None:
-        _check(root)
+    if made_by := _made_by(root):
+        _check(root, made_by)
         return
     with ThreadPoolExecutor(max_workers=4) as pool:
         list(pool.map(lambda wanted: table.create(wanted, root), TABLES))
@@ -141,29 +141,31 @@ def create_all(root: str) -> None:
 
 def require(root: str) -> None:
     """For jobs that do not make a lake. Raises LakeError where there is none, as well."""
-    if _made_by(root) is None:
-        if table.exists(TABLES[0], root):
-            table.check_version(TABLES[0], root)
-            raise table.LakeError(
-                f"{root}: expected {_MADE} beside the tables, found none: `deepintuit ingest` writes it, and keeps what is "
-                "there"
-            )
+    if made_by := _made_by(root):
+        _check(root, made_by)
+        return
+    if table.exists(TABLES[0], root):
+        table.check_version(TABLES[0], root)
         raise table.LakeError(
-            f"{root}: expected a lake, found no {_MADE}; is lake.root right? `deepintuit ingest` makes one"
+            f"{root}: expected {_MADE} beside the tables, found none: `deepintuit ingest` writes it, and keeps what is there"
         )
-    _check(root)
+    raise table.LakeError(
+        f"{root}: expected a lake, found no {_MADE}; is lake.root right? `deepintuit ingest` makes one"
+    )
 
 
 def _made_by(root: str) -> str | None:
     """The schema version of a lake that was made to its end; None where there is none."""
     uri = storage.join(root, _MADE)
     try:
-        found = storage.read_json(uri)
+        return str(storage.read_json(uri)["schema_version"])
     except FileNotFoundError:
         return None
-    except storage.Damaged as error:
-        raise storage.Damaged(f"{error}: delete it, and `deepintuit ingest` writes it anew") from None
-    return str(found.get("schema_version")) if isinstance(found, dict) else ""
+    except (storage.Damaged, KeyError, TypeError):
+        raise storage.Damaged(
+            f"{uri}: expected the lake's schema version as JSON, found something else: delete it, and `deepintuit ingest` "
+            "writes it anew"
+        ) from None
 
 
 def is_away(root: str) -> bool:
@@ -174,17 +176,14 @@ def is_away(root: str) -> bool:
         return True
 
 
-def _check(root: str) -> None:
+def _check(root: str, made_by: str) -> None:
     """A table that went away must not come back empty in silence: all that it held would be done again, or be forgotten."""
+    if made_by != table.SCHEMA_VERSION:
+        raise table.other_version(root, made_by)
     with ThreadPoolExecutor(max_workers=4) as pool:
         there = list(pool.map(lambda wanted: table.exists(wanted, root), TABLES))
-        if lost := [wanted.name for wanted, is_there in zip(TABLES, there, strict=True) if not is_there]:
-            raise table.LakeError(
-                f"{root}: this lake has lost its tables {', '.join(lost)}: put back {_folders(root, lost)} from a copy. "
-                f"Only to begin them anew, empty, delete {storage.join(root, _MADE)} and run `deepintuit ingest`"
-            )
-        list(pool.map(lambda wanted: table.check_version(wanted, root), TABLES))
-
-
-def _folders(root: str, names: list[str]) -> str:
-    return ", ".join(storage.join(root, "tables", name) for name in names)
+    if lost := [table.path(wanted, root) for wanted, is_there in zip(TABLES, there, strict=True) if not is_there]:
+        raise table.LakeError(
+            f"{root}: this lake has lost tables: put back {', '.join(lost)} from a copy. Only to begin them anew, empty, "
+            f"delete {storage.join(root, _MADE)} and run `deepintuit ingest`"
+        )

@@ -166,6 +166,7 @@ def _result(maker: str, rate: Rate | Mean, own: Seen, past: Past, min_rows: int)
     judged = found.judged
     before = [f"before, {past.newest:.4g}"] if past.newest is not None else []
     before += [f"at first, {past.first:.4g}"] if past.first not in (None, past.newest) else []
+    then = f" ({'; '.join(before)})" if before else ""
     of_videos = f" of {judged.units:,} videos" if judged.units < judged.whole else ""
     together = ", with the small waves before it" if judged != own else ""
     return {
@@ -176,8 +177,8 @@ def _result(maker: str, rate: Rate | Mean, own: Seen, past: Past, min_rows: int)
         "unexpected": own.part,
         "rows": own.whole,
         "units": own.units,
-        "expected": f"{rate.message}: expected {found.limits}{f' ({chr(59).join(before)})' if before else ''}, found "
-        f"{judged.value:.4g} ({judged.part:,} / {judged.whole:,}{of_videos}{together})",
+        "expected": f"{rate.message}: expected {found.limits}{then}, found {judged.value:.4g} "
+        f"({judged.part:,} / {judged.whole:,}{of_videos}{together})",
     }
 
 

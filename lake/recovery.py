@@ -93,11 +93,8 @@ def _roll_forward(lake: Lake, wave: Wave, found: Recovered) -> None:
     except Superseded:  # two runs may recover the same wave at once: the other one was quicker
         return
     except Held as error:
-        faults = wave.faults()
-        if not faults:  # an expendable one, which is gone
-            found.discarded += 1
-            found.warnings.append(str(error))
-            return
+        _block(wave, str(error), found)
+        return
     except Fenced:  # `maintain` has taken its files for nobody's
         wave.remove()
         found.discarded += 1

@@ -104,10 +104,14 @@ def check_version(table: Table, root: str) -> None:
     """Raises LakeError where the table is missing or was made by another schema version."""
     found = open_table(table, root).metadata().configuration.get(VERSION_PROPERTY)
     if found != SCHEMA_VERSION:
-        raise LakeError(
-            f"{path(table, root)}: expected schema version {SCHEMA_VERSION}, found {found}; "
-            f"use the release that wrote this lake, or point lake.root at another folder"
-        )
+        raise other_version(path(table, root), found)
+
+
+def other_version(where: str, found: str | None) -> LakeError:
+    return LakeError(
+        f"{where}: expected schema version {SCHEMA_VERSION}, found {found}; use the release that wrote this lake, or point "
+        "lake.root at another folder"
+    )
 
 
 def read(spark: SparkSession, table: Table, root: str) -> DataFrame:

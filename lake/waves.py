@@ -150,7 +150,7 @@ def check_files(root: str, wave: Wave, output: Staged) -> None:
 
 def gate(lake: Lake, wave: Wave, manifest: Manifest, audited: dict[str, Audited]) -> None:
     """Raises Held where surely too many rows broke their contract, or where its rows together are not what they should be.
-    The reason stays beside the wave, for a person to decide; of an expendable one nothing stays."""
+    The reason stays beside the wave, for a person to decide; an expendable one is for the caller to drop."""
     faults = [
         f"{name}: {found.broken} of {found.staged.rows} rows broke the contract, more than {manifest.max_refused:.0%} "
         f"({'; '.join(e['check'] for e in found.results if not e['success'] and e['severity'] == 'refuse')})"
@@ -160,11 +160,9 @@ def gate(lake: Lake, wave: Wave, manifest: Manifest, audited: dict[str, Audited]
     faults += _failed(audited, "stop")
     if faults:
         note_quality(lake, wave, audited)
-        if manifest.expendable:
-            wave.remove()
-            raise Held(f"{held_message(wave, faults)}; it was dropped")
-        faults.append(f"look at it with `deepintuit waves list`, then {wave.remedy}")
-        wave.hold(faults)
+        if not manifest.expendable:
+            faults.append(f"look at it with `deepintuit waves list`, then {wave.remedy}")
+            wave.hold(faults)
         raise Held(held_message(wave, faults))
 
 
@@ -300,7 +298,13 @@ class Waves:
                 expendable=self._expendable,
             )
         )
-        settled = settle(self._lake, wave)
+        try:
+            settled = settle(self._lake, wave)
+        except Held as error:
+            if not self._expendable:
+                raise
+            wave.remove()
+            raise Held(f"{error}; it was dropped") from None
         for doubt in settled.doubts:
             self._warn(f"wave {wave.id}: {doubt}")
         return settled

@@ -97,7 +97,7 @@ def _rate(rate: Rate | Mean, modes: list[Mode]) -> str:
         less = "more or less" if rate.both_ways else "more"
         known += [f"{rate.rise:g} {less} than its past{warned}"] if rate.rise < 1 else []
         known += ["a tenth of its past"] if rate.both_ways else []
-        limits = "; ".join(known) + (f"; never below {rate.floor:g}" if rate.floor else "")
+        limits = "; ".join(known) + (f"; {rate.floor:g} is always allowed" if rate.floor else "")
     does = "the wave is held" if rate.severity == "stop" else "a warning"
     return f"| `{rate.name}`{_only(modes)} | {rate.message} | {limits} | {does} |"
 

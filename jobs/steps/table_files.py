@@ -34,7 +34,7 @@ def cell(name: str) -> Column:
 
 def _check_quotes(path: str, data: bytes, separator: str) -> None:
     """Raises UsageError for a quote that opens a cell and is never closed: Spark would take all that follows into it."""
-    opened = rb"(?:\A|[\r\n]|" + re.escape(separator.encode()) + rb')(")(?:[^"]|"")*+("?)'
+    opened = rb"(?:\A|[\r\n]|" + re.escape(separator.encode()) + rb')(")(?:[^"]+|"")*+("?)'
     for found in re.finditer(opened, data):
         if not found[2]:
             line = data.count(b"\n", 0, found.start(1)) + 1

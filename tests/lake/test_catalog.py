@@ -156,14 +156,14 @@ def test_a_lake_that_has_lost_a_table_is_told_and_no_empty_one_is_put_in_its_pla
     aside = shutil.move(tmp_path / "lake/tables/traces", tmp_path / "aside")
     for made in (create_all, require):
         with pytest.raises(
-            LakeError, match=rf"has lost its tables traces: put back {root}/tables/traces .* delete {root}/lake.json"
+            LakeError, match=rf"has lost tables: put back {root}/tables/traces .* delete {root}/lake.json"
         ):
             made(root)
     assert not (tmp_path / "lake/tables/traces").exists()
     shutil.move(aside, tmp_path / "lake/tables/traces")
     require(root)
     (tmp_path / "lake/lake.json").write_text("")
-    with pytest.raises(Damaged, match=r"lake\.json: expected a JSON document, found 0 bytes .*: delete it"):
+    with pytest.raises(Damaged, match=r"lake\.json: expected the lake's schema version as JSON, found .*: delete it"):
         require(root)
     (tmp_path / "lake/lake.json").unlink()
     with pytest.raises(LakeError, match=r"expected lake\.json beside the tables, found none: .* keeps what is there"):

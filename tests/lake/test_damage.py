@@ -56,6 +56,13 @@ def test_a_table_that_goes_away_gets_its_rows_once_it_is_back(lake, tmp_path, mo
     assert mended(lake) == (1, 0) and len(of_wave(lake, wave)) == 4
 
 
+def test_a_staged_file_that_is_gone_holds_its_wave_too(lake, cut_short):
+    wave, file = cut_short
+    file.unlink()
+    (line,) = recover(lake, SILENCE).warnings
+    assert f"wave {wave.id} is held: {file}: expected " in line and "found 0" in line
+
+
 def test_an_expendable_wave_that_was_cut_short_keeps_nothing_closed(lake, cut_short):
     wave, _ = cut_short
     wave.seal(replace(wave.manifest(), expendable=True))

@@ -356,7 +356,7 @@ def test_of_waves_of_one_video_none_says_that_one_label_is_alone():
     assert rates._past_of([row(1, 1)] * 5000, rate, 50) == Past()
 
 
-def test_small_waves_between_large_ones_are_judged(lake):
+def test_small_waves_between_large_ones_are_judged():
     """Given a night of twenty videos that cannot be read after each large wave of an archive, then the third is held."""
     waves, held = [], []
     for night in range(6):

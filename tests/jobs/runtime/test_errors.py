@@ -161,25 +161,17 @@ def test_a_data_file_that_is_gone_or_damaged_is_named(spark, tmp_path, spoil):
     assert ("RESTORE" in said) == (spoil is Path.unlink)
 
 
-def test_a_data_file_that_its_store_does_not_give_now_may_be_given_later(spark, tmp_path, monkeypatch):
+def test_a_data_file_that_its_store_does_not_give_now_may_be_given_later(monkeypatch):
     """Nobody is told to restore a table for a store that was slow."""
 
-    class Slow:
-        def getClass(self):  # noqa: N802 - Java's names
-            return SimpleNamespace(
-                getSimpleName=lambda: "SparkException", getName=lambda: "org.apache.spark.SparkException"
-            )
-
-        def getCondition(self):  # noqa: N802
-            return "FAILED_READ_FILE.NO_HINT"
-
-        def getMessageParameters(self):  # noqa: N802
-            return {"path": "s3a://b/lake/tables/traces/x.parquet"}
-
-        def getMessage(self):  # noqa: N802
-            return "503 SlowDown\nat java"
-
-    monkeypatch.setattr(errors, "java_causes", lambda error: [Slow()])
+    kind = SimpleNamespace(getSimpleName=lambda: "SparkException", getName=lambda: "org.apache.spark.SparkException")
+    slow = SimpleNamespace(
+        getClass=lambda: kind,
+        getCondition=lambda: "FAILED_READ_FILE.NO_HINT",
+        getMessageParameters=lambda: {"path": "s3a://b/lake/tables/traces/x.parquet"},
+        getMessage=lambda: "503 SlowDown\nat java",
+    )
+    monkeypatch.setattr(errors, "java_causes", lambda error: [slow])
     told = explain(RuntimeError("pages of Java"))
     assert told == ("s3a://b/lake/tables/traces/x.parquet: cannot be read: 503 SlowDown", 1)
 
