@@ -30,8 +30,9 @@ test: setup  ## lint, the arrows between the rooms, types, every test
 
 setup: $(SETUP) .jars  ## virtual environment, locked packages, Delta's jars (demo and test do it by themselves)
 
-soak: setup  ## kill a run at every point of a wave, race and look for bad input for longer: half an hour
+soak: setup  ## kill a run at every point, race and look for bad input for longer: three quarters of an hour
 	$(BIN)/python -m pytest tests/jobs/test_kill.py tests/lake/test_commit.py tests/conf/test_any_yaml.py tests/udfs/test_any_text.py --soak
+	$(BIN)/python -m pytest -m soak --soak
 
 bench: setup  ## how good the embedded model and its calibrators are on the embedded benchmark: docs/results.md
 	@$(BIN)/python -m benchmarks.handwriting

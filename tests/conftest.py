@@ -10,14 +10,14 @@ from hypothesis import HealthCheck
 from hypothesis import settings as searches
 from support import PROJECT, SHARED, Lake
 
-_LONGEST_FIRST = ("test_kill.py", "test_night.py")
+_LONGEST_FIRST = ("test_demo.py", "test_refine.py", "test_kill.py", "test_night.py")
 
 
 def pytest_addoption(parser):
     parser.addoption(
         "--soak",
         action="store_true",
-        help="kill a run at every point of a wave, race and look for bad input for longer",
+        help="also the tests marked soak: kill a run at every point, race and look for bad input for longer",
     )
 
 
@@ -31,8 +31,12 @@ def pytest_configure(config):
     searches.load_profile("ours")
 
 
-def pytest_collection_modifyitems(items):
-    """The two long files start first, one on each worker; a file's tests stay together (--dist loadfile)."""
+def pytest_collection_modifyitems(config, items):
+    """Long files start first; a file's tests stay together (--dist loadfile). What is marked soak is for --soak."""
+    if not config.getoption("--soak"):
+        deep = [item for item in items if item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=deep)
+        items[:] = [item for item in items if item not in deep]
     place = {name: number for number, name in enumerate(_LONGEST_FIRST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
 

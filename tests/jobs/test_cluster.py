@@ -98,7 +98,11 @@ def videos_done(root: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("fault", "rollouts"), [(signal.SIGKILL, 2), (signal.SIGSTOP, 4)], ids=["killed", "stands still"]
+    ("fault", "rollouts"),
+    [
+        pytest.param(signal.SIGKILL, 2, id="killed"),
+        pytest.param(signal.SIGSTOP, 4, id="stands still", marks=pytest.mark.soak),
+    ],
 )
 def test_an_executor_that_is_lost_costs_no_row(lake, start, fault, rollouts):
     run = start(rollouts)

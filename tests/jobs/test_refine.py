@@ -123,7 +123,12 @@ def test_figures_of_every_step_are_metrics(refined):
     assert {row["version"] for row in rows} == {refined.run["versions"]["model_id"]}
 
 
-@pytest.mark.parametrize("point", ["drawing", "learning", "saving", "exporting"])
+SOAK = pytest.mark.soak  # each costs a minute and a half, two trainings
+
+
+@pytest.mark.parametrize(
+    "point", ["saving", *(pytest.param(p, marks=SOAK) for p in ("drawing", "learning", "exporting"))]
+)
 def test_killed_at_any_point_it_ends_with_the_same_weights_bit_for_bit(refined, point, tmp_path):
     out = tmp_path / "out"
     doom(refined, out, point)
@@ -137,7 +142,7 @@ def test_killed_at_any_point_it_ends_with_the_same_weights_bit_for_bit(refined, 
     assert drawn.items() <= now.items() and set(now) == set(range(STEPS))  # what was published is read, not drawn again
 
 
-@pytest.mark.parametrize("point", ["registering", "naming"])
+@pytest.mark.parametrize("point", [pytest.param("registering", marks=SOAK), "naming"])
 def test_killed_while_it_registers_the_next_run_registers_it_once_and_by_name(refined, point, tmp_path):
     rate = {"registering": 2e-4, "naming": 3e-4}[point]  # another model each
     out, short = tmp_path / "out", ("refine.steps=2", f"refine.learning_rate={rate}")
@@ -163,6 +168,7 @@ def doom(lake, out: Path, point: str, *overrides: str) -> None:
     assert doomed.returncode == -9, doomed.stderr.decode()[-2000:]
 
 
+@SOAK  # tests/models/training holds one process and two against each other
 def test_two_processes_train_one_model_by_the_other_reader(refined, tmp_path):
     out = tmp_path / "out"
     refine(refined, out, "training.processes=2", "refine.steps=2", "training.reader=petastorm")
@@ -326,12 +332,9 @@ def test_a_model_that_was_cut_after_its_training_is_not_registered(refined):
 
 def test_a_training_that_no_reward_told_anything_gets_no_name(refined):
     before = refined.at_hand().models.aliases("handwriting")
-    settings = [word for name in (*SETTINGS, f"lake.root={refined.root}") for word in ("--set", name)]
-    told = ("--set", "refine.rewards={format: 0.0}", "--set", "refine.steps=1", "--set", "refine.refills=0")
-    out = refined.root.parent / "nothing"
-    done = deepintuit("refine", "--conf", "conf/local.yaml", "--start", str(START), "--out", str(out), *settings, *told)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "refine: learned nothing in" in done.stderr and "none is registered" in done.stderr
+    told = ("refine.rewards={format: 0.0}", "refine.steps=1", "refine.refills=0")
+    with pytest.raises(UsageError, match=r"refine: learned nothing in .*none is registered"):
+        refined.job("refine", *told, start=str(START), out=refined.root.parent / "nothing")
     assert refined.at_hand().models.aliases("handwriting") == before
 
 

@@ -92,7 +92,9 @@ def test_two_processes_learn_what_one_learns(alone, tmp_path, sharded):
     assert sum(tensor.numel() for _, tensor in served(model)) == sum(tensor.numel() for tensor in alone[1].values())
 
 
-@pytest.mark.parametrize(("size", "sharded"), [(2, True), (1, False)], ids=["two", "one"])
+@pytest.mark.parametrize(
+    ("size", "sharded"), [pytest.param(2, True, id="two", marks=pytest.mark.soak), pytest.param(1, False, id="one")]
+)
 def test_what_two_sharded_processes_began_goes_on(alone, tmp_path, size, sharded):
     """Stopped behind step 2, whose checkpoint is of two finished steps: the third is done again."""
     first = run(2, tmp_path, sharded=True, stop=2)
