@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two test processes on two cores; threads beside them spin
+
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as searches
