@@ -11,6 +11,7 @@ from typing import Any
 from conf.sections import Settings
 from jobs.runtime import session
 from jobs.runtime.budget import Budget
+from jobs.runtime.engine_workers import EngineWorkers
 from jobs.runtime.errors import Doubted, UsageError, explain
 from jobs.runtime.record import Record
 from lake import catalog, recovery, storage
@@ -38,6 +39,7 @@ class Run:
         root = storage.absolute(settings.lake.root)
         self.lake = catalog.Lake(root, lambda: session.start(job, settings.spark))
         self.settings = _with_model(settings, self.lake)
+        self.engines = EngineWorkers(lambda: self.lake.spark, settings.engine.per_cluster)
         self.record = Record(job, self.task, root, quiet)
         self._lease: Lease | None = None
         self._has_scratch = False
@@ -79,6 +81,7 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.engines.close()
         if self._lease is None:
             return
         self._lease.close()

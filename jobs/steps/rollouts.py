@@ -318,9 +318,10 @@ def _make(
         return []
     # One long task per engine, its longest videos first: the short ones fill the gaps at the end.
     tasks = todo.repartition(run.settings.engine.per_cluster).sortWithinPartitions(F.desc("duration_s"))
-    made = tasks.mapInArrow(rollout(plan), from_arrow_schema(TRACE_COLUMNS))
+    made = run.engines.map(tasks, rollout(plan), TRACE_COLUMNS)
     try:
-        staged = stage(wave, TRACES, trace_rows(made, run.task, recipe.id))
+        with run.engines.at_work():
+            staged = stage(wave, TRACES, trace_rows(made, run.task, recipe.id))
         culprits.clear()
         return [staged]
     except (PySparkException, Py4JJavaError) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import from_arrow_schema
 
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
@@ -97,8 +96,9 @@ def judge(run: Run, recipe: Recipe, k: int, scope: Scope, who: Judgement) -> Non
     }
 
     def write(wave: Wave) -> Work:
-        made = rows.mapInArrow(judge_traces(settings.labels.rule, asked), from_arrow_schema(QUALITY_COLUMNS))
-        return [stage(wave, TRACE_QUALITY, made.withColumns(facts))], {}
+        made = run.engines.map(rows, judge_traces(settings.labels.rule, asked), QUALITY_COLUMNS)
+        with run.engines.at_work():
+            return [stage(wave, TRACE_QUALITY, made.withColumns(facts))], {}
 
     landed = run.waves.make(write, run.record.versions).landed[TRACE_QUALITY.name]
     run.record.add({"traces_judged": landed.rows})
