@@ -30,7 +30,7 @@ test: setup  ## lint, the arrows between the rooms, types, every test
 
 setup: $(SETUP) .jars  ## virtual environment, locked packages, Delta's jars (demo and test do it by themselves)
 
-soak: setup  ## kill a run at every point, race and look for bad input for longer: three quarters of an hour
+soak: setup  ## kill a run at every point, race and look for bad input for longer
 	$(BIN)/python -m pytest tests/jobs/test_kill.py tests/lake/test_commit.py tests/conf/test_any_yaml.py tests/udfs/test_any_text.py --soak
 	$(BIN)/python -m pytest -m soak --soak
 

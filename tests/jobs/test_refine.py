@@ -36,6 +36,7 @@ SETTINGS = (
     "engine.kv_cache_mb=128",
 )
 STEPS, K = 5, 4
+SOAK = pytest.mark.soak  # each is two trainings
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +122,6 @@ def test_figures_of_every_step_are_metrics(refined):
     for name in (*shown, "rollouts", "groups", "rollout_tokens_per_second", "seconds"):
         assert steps[name] == STEPS, name
     assert {row["version"] for row in rows} == {refined.run["versions"]["model_id"]}
-
-
-SOAK = pytest.mark.soak  # each costs a minute and a half, two trainings
 
 
 @pytest.mark.parametrize(
