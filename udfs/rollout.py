@@ -22,6 +22,7 @@ from models.engines.promise import EngineDead
 from models.engines.reviews import ReviewPlan, Reviews
 from models.engines.rollouts import Plan, Rollouts
 from models.language.review import said
+from udfs.device import claim_device
 from udfs.stall import Watchdog, stalled
 
 TRACE_COLUMNS = pa.schema(
@@ -69,7 +70,7 @@ def rollout(plan: Plan | ReviewPlan) -> Callable[[Iterable[pa.RecordBatch]], Ite
         first = next(tasks, None)
         if first is None:  # an empty partition starts no engine
             return
-        _claim_device()
+        claim_device()
         watchdog = Watchdog(plan.stall_seconds, stalled)
 
         def rows() -> Iterator[dict]:
@@ -109,17 +110,3 @@ def _batches(rows: Iterator[dict], known: dict[str, dict[str, Any]], size: int) 
             held = []
     if held:
         yield pa.RecordBatch.from_pylist(held, TRACE_COLUMNS)
-
-
-def _claim_device() -> None:
-    """Show the engine the GPU that Spark gave this task, and no other: Spark itself only tells the address."""
-    from pyspark import TaskContext  # not at import time: this module is imported where there is no Spark, too
-
-    context = TaskContext.get()
-    gpu = context.resources().get("gpu") if context else None
-    if gpu is None:
-        return
-    addresses = ",".join(gpu.addresses)
-    if "torch" in sys.modules and os.environ.get("CUDA_VISIBLE_DEVICES") != addresses:
-        raise RuntimeError(f"torch was imported before this worker learnt its GPU ({addresses}); start a fresh worker")
-    os.environ["CUDA_VISIBLE_DEVICES"] = addresses

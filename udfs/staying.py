@@ -1,4 +1,4 @@
-"""Work that only keeps a Python worker from being idle: `DataFrame.mapInArrow(stay, schema)`."""
+"""Work that only keeps Python workers from being idle: `DataFrame.mapInArrow(stay, schema)`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 
 STAYED = pa.schema([("id", pa.int64())])
-_TOGETHER_S = 0.2  # tasks of one stage that begin within it are in workers of their own
+_SPREAD_S = 0.2  # so that one executor does not do it for all
 
 
 def stay(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Rows in, none out, after a moment."""
-    time.sleep(_TOGETHER_S)
+    time.sleep(_SPREAD_S)
     for batch in batches:
         yield batch.slice(0, 0)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from models.engines.promise import EngineSpec
 from models.language.rule import load_rule
 from models.language.trace_quality import Trace, of_video
+from udfs.device import claim_device
 
 QUALITY_COLUMNS = pa.schema(
     [
@@ -79,6 +80,7 @@ def ask(judge: Judge, videos: list[list[Trace]]) -> list[list[str | None]]:
     from models.engines.promise import Question
     from models.language.prompts import ARGUED, THOUGHT
 
+    claim_device()
     engine = open_engine(judge.engine)
     labels, tails = list(judge.tails), tuple(judge.tails.values())
     told: list[list[str | None]] = [[None] * len(traces) for traces in videos]

@@ -39,8 +39,8 @@ class Run:
         root = storage.absolute(settings.lake.root)
         self.lake = catalog.Lake(root, lambda: session.start(job, settings.spark))
         self.settings = _with_model(settings, self.lake)
-        self.engines = EngineWorkers(lambda: self.lake.spark, settings.engine.per_cluster)
         self.record = Record(job, self.task, root, quiet)
+        self.engines = EngineWorkers(lambda: self.lake.spark, self.record.warn)
         self._lease: Lease | None = None
         self._has_scratch = False
 

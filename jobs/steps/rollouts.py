@@ -318,9 +318,8 @@ def _make(
         return []
     # One long task per engine, its longest videos first: the short ones fill the gaps at the end.
     tasks = todo.repartition(run.settings.engine.per_cluster).sortWithinPartitions(F.desc("duration_s"))
-    made = run.engines.map(tasks, rollout(plan), TRACE_COLUMNS)
     try:
-        with run.engines.at_work():
+        with run.engines.mapped(tasks, rollout(plan), TRACE_COLUMNS) as made:
             staged = stage(wave, TRACES, trace_rows(made, run.task, recipe.id))
         culprits.clear()
         return [staged]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from jobs.runtime.errors import UsageError
 from jobs.runtime.run import Run
@@ -96,8 +98,9 @@ def judge(run: Run, recipe: Recipe, k: int, scope: Scope, who: Judgement) -> Non
     }
 
     def write(wave: Wave) -> Work:
-        made = run.engines.map(rows, judge_traces(settings.labels.rule, asked), QUALITY_COLUMNS)
-        with run.engines.at_work():
+        judged = judge_traces(settings.labels.rule, asked)
+        by_rule = rows.mapInArrow(judged, from_arrow_schema(QUALITY_COLUMNS))
+        with run.engines.mapped(rows, judged, QUALITY_COLUMNS) if asked else nullcontext(by_rule) as made:
             return [stage(wave, TRACE_QUALITY, made.withColumns(facts))], {}
 
     landed = run.waves.make(write, run.record.versions).landed[TRACE_QUALITY.name]
